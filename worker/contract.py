@@ -1,0 +1,235 @@
+"""Every message and file that crosses a border, as frozen pydantic models. Start reading here.
+
+    a producer sends         ClassifyRequest          JSON on the queue
+    the worker answers with  PredictionRow            one CSV line for every image asked for
+                             PartReport               what one request came to; metadata of its CSV
+    training writes          ModelManifest            model.json, the last file of a bundle
+                             ChampionPointer          champion.json, which version is in use
+
+All are strict (a number is never taken from a string) and refuse fields they do not know.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+#: Of a request, as sent. SQS itself takes 1 MiB; more than this is better told as a manifest.
+MAX_REQUEST_BYTES: Final = 256 * 1024
+
+JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+#: Bucket names: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+S3Uri = Annotated[
+    str,
+    StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x1f\x7f]*)?$", max_length=1100),
+]
+#: Where an image lies, as the producer wrote it. Checked image by image, so that one bad line costs one row.
+SourceRef = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+
+ManifestFormat = Literal["csv", "jsonl"]
+
+
+class Document(BaseModel):
+    """Frozen, strict, and closed: what all models here share."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+def _refuse_climbing(uri: str | None) -> str | None:
+    if uri is not None and {".", ".."} & set(uri.split("/")):
+        raise ValueError("must not contain '.' or '..' segments")
+    return uri
+
+
+class ManifestRef(Document):
+    """A list of images in storage."""
+
+    uri: S3Uri
+    #: ``csv``: a header with ``source_ref``. ``jsonl``: one ``{"source-ref": "s3://…"}`` a line.
+    #: Either may be gzipped. None: told from the name and the first line.
+    format: ManifestFormat | None = None
+
+    _no_climbing = field_validator("uri")(_refuse_climbing)
+
+
+class ClassifyRequest(Document):
+    """Asks for one row for every image of ``images`` or ``manifest``, in order, the same image twice included.
+
+    The answer is ``<output_uri>/<job_id>/predictions/part-00000.csv``. Sending the same request again changes
+    nothing; another request under the same ``job_id`` is refused.
+    """
+
+    schema_version: Literal[1]
+    job_id: JobId
+    #: Exactly one of ``images`` and ``manifest``.
+    images: Annotated[tuple[SourceRef, ...], Field(min_length=1)] | None = None
+    manifest: ManifestRef | None = None
+    #: A bundle, its ``model.json``, or a ``champion.json``. None: the worker's ``TWOFOLD_MODEL_URI``.
+    model_uri: S3Uri | None = None
+    #: None: the worker's ``TWOFOLD_OUTPUT_URI``.
+    output_uri: S3Uri | None = None
+    #: score >= threshold is class 1. None: the model's own.
+    threshold: Probability | None = None
+
+    _no_climbing = field_validator("model_uri", "output_uri")(_refuse_climbing)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.images is None) == (self.manifest is None):
+            raise ValueError("give exactly one of 'images' and 'manifest'")
+        return self
+
+    @classmethod
+    def parse(cls, body: str) -> Self:
+        """Reads a message. ValueError says, in one line, what is wrong with it and where."""
+        size = len(body.encode("utf-8", "surrogatepass"))
+        if size > MAX_REQUEST_BYTES:
+            raise ValueError(f"{size:,} bytes, over {MAX_REQUEST_BYTES:,}: put the images into a manifest")
+        _refuse_sloppy_json(body)
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            raise ValueError(explain(error)) from None
+
+    def digest(self) -> str:
+        """SHA-256 of what is asked for: the identity of a request, whatever message brings it.
+
+        Defaults are left out, so that a field added to the contract later does not change the digests of today.
+        """
+        asked = self.model_dump(mode="json", exclude_defaults=True) | {"schema_version": self.schema_version}
+        canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class PredictionRow(Document):
+    """One line of the CSV. Either ``label``, ``confidence`` and ``score`` are there, or an ``error_code`` says why not."""
+
+    row: NonNegativeInt  #: position in the request, from 0
+    source_ref: str  #: as the producer wrote it
+    label: Label | None = None
+    confidence: Probability | None = None  #: of the label given
+    score: Probability | None = None  #: P(class 1)
+    threshold: Probability
+    model_version: Name
+    error_code: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")] | None = None
+    error_message: str | None = None
+
+    @model_validator(mode="after")
+    def _scored_or_failed(self) -> Self:
+        blanks = {value is None for value in (self.label, self.confidence, self.score)}
+        if len(blanks) != 1 or blanks == {self.error_code is None}:
+            raise ValueError("a row has label, confidence and score, or else an error_code")
+        return self
+
+
+class PartReport(Document):
+    """What one request came to: ``rows = scored + failed``, and the digest of the CSV."""
+
+    schema_version: Literal[1] = 1
+    job_id: JobId
+    request_digest: Sha256
+    rows: NonNegativeInt
+    scored: NonNegativeInt
+    failed: NonNegativeInt
+    errors: dict[str, PositiveInt]  #: failed rows by error_code
+    sha256: Sha256  #: of the CSV
+    size_bytes: NonNegativeInt
+    model_name: Name
+    model_version: Name
+    threshold: Probability
+    seconds: NonNegativeFloat  #: from the request read to the CSV ready to write
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.rows != self.scored + self.failed or self.failed != sum(self.errors.values()):
+            raise ValueError("rows = scored + failed, and failed = the sum of errors, must hold")
+        return self
+
+
+class BundleFile(Document):
+    """A file of a bundle, as it was when the bundle was written."""
+
+    sha256: Sha256
+    size_bytes: NonNegativeInt
+
+
+class ModelManifest(Document):
+    """``model.json``: what a bundle holds and where it came from. Written last; without it there is no bundle."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    version: Name
+    created_at: AwareDatetime  #: UTC
+    labels: tuple[Label, Label]  #: class 0, class 1
+    image_size: Annotated[int, Field(ge=32, le=1024)]  #: width and height the model takes, pixels
+    decoder_fingerprint: Sha256  #: of ``worker.images``, see there
+    threshold: Probability  #: score >= threshold is class 1
+    files: dict[str, BundleFile]  #: by name, all but ``model.json`` itself
+    training_config: dict[str, Any]
+    dataset_digest: Sha256
+    libraries: dict[str, str]  #: versions, by distribution name
+    metrics: dict[str, float]  #: headline figures on the test images
+
+    @field_validator("labels")
+    @classmethod
+    def _two_labels(cls, labels: tuple[str, str]) -> tuple[str, str]:
+        if labels[0] == labels[1]:
+            raise ValueError("the two labels are the same")
+        return labels
+
+
+class ChampionPointer(Document):
+    """``champion.json``: the version of a model in use."""
+
+    schema_version: Literal[1] = 1
+    name: Name
+    version: Name
+    promoted_at: AwareDatetime  #: UTC
+
+
+def explain(error: ValidationError) -> str:
+    """A pydantic error in one line: where, and what was expected there."""
+    parts = []
+    for item in error.errors(include_url=False, include_context=False, include_input=False):
+        where = ".".join(str(step) for step in item["loc"])
+        what = item["msg"].removeprefix("Value error, ")
+        parts.append(f"{where}: {what}" if where else what)
+    return "; ".join(parts[:5]) + ("; …" if len(parts) > 5 else "")
+
+
+def _refuse_sloppy_json(body: str) -> None:
+    """Refuses what pydantic's parser lets pass: duplicate keys (it takes the last), NaN and Infinity."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if len(keys) != len(set(keys)):
+            raise ValueError(f"the key {max(keys, key=keys.count)!r} is there twice")
+        return dict(pairs)
+
+    def no_constant(text: str) -> None:
+        raise ValueError(f"{text} is not JSON")
+
+    try:
+        json.loads(body, object_pairs_hook=unique, parse_constant=no_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from None

@@ -1,0 +1,59 @@
+"""What can go wrong, as decisions.
+
+    TwofoldError
+    ├── Reject   can never succeed: an image becomes a row, a request goes to the dead-letter queue
+    └── Retry    may succeed later: the message goes back to the queue, with backoff
+
+An error of botocore, obstore, Pillow or LiteRT becomes one of the two where it is raised, and nowhere else.
+The code is for programs (it stands in the CSV and in the dead-letter's attributes), the message for people.
+"""
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """Why an image was not scored, or a request not answered. Part of the CSV format: codes are added, never renamed."""
+
+    # An image, as a row.
+    BAD_SOURCE_REF = "bad_source_ref"  #: not of the form s3://bucket/key
+    EMPTY = "empty"  #: zero bytes
+    NOT_AN_IMAGE = "not_an_image"  #: none of JPEG, PNG, WebP, GIF, BMP, TIFF
+    DAMAGED = "damaged"  #: an image that breaks off, or whose data makes no sense
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_MANY_BYTES = "too_many_bytes"
+    UNSUPPORTED_PIXELS = "unsupported_pixels"  #: 32-bit integer or float samples: no agreed black and white
+    ARCHIVED = "archived"  #: in a storage class that must be restored before it can be read
+
+    # An image, a manifest or a model.
+    NOT_FOUND = "not_found"
+    NOT_ALLOWED = "not_allowed"  #: outside TWOFOLD_ALLOWED_PREFIXES
+    ACCESS_DENIED = "access_denied"  #: storage said 403
+    UNAVAILABLE = "unavailable"  #: storage failed on every try, the last receive included
+
+    # A request, in the dead-letter queue.
+    BAD_REQUEST = "bad_request"  #: not JSON, or not a ClassifyRequest
+    BAD_MANIFEST = "bad_manifest"
+    BAD_MODEL = "bad_model"  #: altered, incomplete, or not a two-class image model
+    CONFLICT = "conflict"  #: the same job_id was used for another request
+    INTERNAL = "internal"  #: a defect of ours, on the last receive; the worker's log has the traceback
+
+
+class TwofoldError(Exception):
+    """A failure with a code for programs and a message for people, which says what to do next."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(f"{code.value}: {message}")
+        self.code = code
+        self.message = message
+
+
+class Reject(TwofoldError):
+    """Can never succeed, however often it is tried."""
+
+
+class Retry(TwofoldError):
+    """May succeed later. ``delay_s`` is a wish; without one the queue's backoff decides."""
+
+    def __init__(self, code: ErrorCode, message: str, *, delay_s: int | None = None) -> None:
+        super().__init__(code, message)
+        self.delay_s = delay_s

@@ -1,0 +1,97 @@
+"""Opens a model bundle and checks it.
+
+    models.get("s3://shelter/models/pets/champion.json")  ->  Model
+
+Only ``model.tflite`` is ever loaded, after its digest was compared: a LiteRT graph is data, a Keras file can be code.
+"""
+
+import hashlib
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from pydantic import ValidationError
+
+from worker.contract import ChampionPointer, ModelManifest, explain
+from worker.errors import ErrorCode, Reject
+from worker.images import fingerprint
+from worker.scorer import Scorer
+from worker.storage import Storage, read_anywhere
+
+log = logging.getLogger(__name__)
+Parsed = TypeVar("Parsed", ModelManifest, ChampionPointer)
+
+MODEL_FILE: Final = "model.tflite"
+MANIFEST_FILE: Final = "model.json"
+CHAMPION_FILE: Final = "champion.json"
+
+_MAX_JSON_BYTES: Final = 1024 * 1024
+_MAX_MODEL_BYTES: Final = 512 * 1024 * 1024
+_KEPT: Final = 2  #: the champion and one other; each is tens of megabytes a thread
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded bundle: what it says of itself, and what scores its images."""
+
+    manifest: ModelManifest
+    scorer: Scorer
+
+
+class Models:
+    """Bundles by their URI, loaded once. A champion pointer is read anew each time: it is what moves."""
+
+    def __init__(self, *, storage: Storage) -> None:
+        self._storage = storage
+        self._loaded: OrderedDict[str, Model] = OrderedDict()
+
+    def get(self, uri: str) -> Model:
+        """The model of a bundle prefix, a ``model.json`` or a ``champion.json``; checked, and ready to score."""
+        bundle = self._bundle(uri)
+        if bundle not in self._loaded:
+            self._loaded[bundle] = open_bundle(bundle, storage=self._storage)
+            if len(self._loaded) > _KEPT:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(bundle)
+        return self._loaded[bundle]
+
+    def _bundle(self, uri: str) -> str:
+        folder, _, file = uri.rpartition("/")
+        if file == CHAMPION_FILE:
+            pointer = _parse(ChampionPointer, _read(uri, self._storage, _MAX_JSON_BYTES), uri)
+            return f"{folder}/{pointer.version}"
+        return folder if file == MANIFEST_FILE else uri.rstrip("/")
+
+
+def open_bundle(bundle: str, *, storage: Storage) -> Model:
+    """Reads ``<bundle>/model.json`` and the LiteRT graph it vouches for.
+
+    Raises Reject: ``not_found``, or ``bad_model`` naming the file that is not what the manifest says.
+    """
+    manifest = _parse(ModelManifest, _read(f"{bundle}/{MANIFEST_FILE}", storage, _MAX_JSON_BYTES), bundle)
+    expected = manifest.files.get(MODEL_FILE)
+    if expected is None:
+        raise Reject(ErrorCode.BAD_MODEL, f"{bundle}/{MANIFEST_FILE} names no {MODEL_FILE}")
+    graph = _read(f"{bundle}/{MODEL_FILE}", storage, _MAX_MODEL_BYTES)
+    if (len(graph), hashlib.sha256(graph).hexdigest()) != (expected.size_bytes, expected.sha256):
+        raise Reject(ErrorCode.BAD_MODEL, f"{bundle}/{MODEL_FILE} is not the file that {MANIFEST_FILE} describes")
+    scorer = Scorer(graph)
+    try:
+        scorer.check(image_size=manifest.image_size)
+    except Reject as error:
+        raise Reject(error.code, f"{bundle}/{MODEL_FILE}: {error.message}") from error
+    if manifest.decoder_fingerprint != fingerprint():
+        log.warning("%s was trained with another image decoder: scores may differ a little", bundle)
+    return Model(manifest, scorer)
+
+
+def _read(uri: str, storage: Storage, max_bytes: int) -> bytes:
+    return read_anywhere(uri, storage=storage, max_bytes=max_bytes)
+
+
+def _parse(kind: type[Parsed], data: bytes, uri: str) -> Parsed:
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise Reject(ErrorCode.BAD_MODEL, f"{uri}: {explain(error)}") from None

@@ -1,0 +1,73 @@
+"""Images to scores, many at a time and in order: fetch, decode, score.
+
+Fetching waits for the network and decoding and scoring keep a core busy, so each has its own threads. A bounded window
+moves over the images: the first is waited for while those behind it are read.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, Self
+
+from worker.contract import S3Uri
+from worker.errors import ErrorCode, Reject, TwofoldError
+from worker.images import MAX_BYTES, decode
+from worker.model import Model
+from worker.storage import Storage, split
+
+#: Images on their way for each scoring thread, so that none waits for an image while another is decoded.
+_AHEAD: Final = 4
+
+
+class Pipeline:
+    """Threads that are kept from one request to the next. Close it, or use it as a context manager."""
+
+    def __init__(
+        self, *, storage: Storage, allowed_prefixes: tuple[S3Uri, ...], threads: int, fetchers: int
+    ) -> None:
+        self._storage = storage
+        self._allowed = allowed_prefixes
+        self._fetchers = ThreadPoolExecutor(fetchers, thread_name_prefix="fetch")
+        self._scorers = ThreadPoolExecutor(threads, thread_name_prefix="score")
+        self._window = fetchers + _AHEAD * threads
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._fetchers.shutdown(cancel_futures=True)
+        self._scorers.shutdown(cancel_futures=True)
+
+    def scores(self, refs: Iterable[str], model: Model) -> Iterator[float | TwofoldError]:
+        """P(class 1) of each image, or why there is none (Reject: never; Retry: not now), in the order of ``refs``."""
+        window: deque[Future[float | TwofoldError]] = deque()
+        try:
+            for ref in refs:
+                fetched = self._fetchers.submit(self._fetch, ref)
+                window.append(self._scorers.submit(_score, fetched, model))
+                if len(window) >= self._window:
+                    yield window.popleft().result()
+            while window:
+                yield window.popleft().result()
+        finally:
+            for future in window:
+                future.cancel()
+
+    def _fetch(self, ref: str) -> bytes:
+        split(ref)
+        check_allowed(ref, self._allowed)
+        return self._storage.read(ref, max_bytes=MAX_BYTES)
+
+
+def check_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> None:
+    """Raises Reject ``not_allowed`` unless ``uri`` lies under one of ``prefixes``: no packet goes anywhere else."""
+    # "s3://shelter" allows that bucket, not "s3://shelter-of-somebody-else" too.
+    if not any(uri == prefix or uri.startswith(prefix.rstrip("/") + "/") for prefix in prefixes):
+        raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} is outside TWOFOLD_ALLOWED_PREFIXES")
+
+
+def _score(fetched: Future[bytes], model: Model) -> float | TwofoldError:
+    try:
+        return model.scorer.score(decode(fetched.result(), size_px=model.manifest.image_size))
+    except TwofoldError as error:
+        return error
