@@ -3,6 +3,7 @@
 Keras alone up to ``export``, so that any Keras backend trains it.
 """
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from jobs.config import TrainConfig
 from worker.images import Pixels
 
 Features = NDArray[np.float32]
+Classes = NDArray[np.int64]
 
 
 def build_extractor(backbone: keras.Model, *, image_size: int) -> keras.Model:
@@ -29,12 +32,16 @@ def build_extractor(backbone: keras.Model, *, image_size: int) -> keras.Model:
     return keras.Model(pixels, pooled, name="extractor")
 
 
-def build_head(*, features: int, learning_rate: float) -> keras.Model:
-    """Features to P(class 1): ``(N, 1280)`` to ``(N, 1)``. One neuron; the only part that learns."""
-    head = keras.Sequential(
-        [keras.Input((features,)), keras.layers.Dense(1, activation="sigmoid", name="probability")], name="head"
+def fit_head(features: Features, classes: Classes, config: TrainConfig) -> keras.Model:
+    """One sigmoid neuron, the only part that learns: ``(N, 1280)`` features to ``(N, 1)`` P(class 1)."""
+    neuron = keras.layers.Dense(
+        1, activation="sigmoid", kernel_regularizer=keras.regularizers.L2(config.l2), name="probability"
     )
-    head.compile(optimizer=keras.optimizers.Adam(learning_rate), loss="binary_crossentropy", metrics=["accuracy"])
+    head = keras.Sequential([keras.Input((features.shape[1],)), neuron], name="head")
+    steps = config.epochs * math.ceil(len(features) / config.batch_size)
+    rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps)
+    head.compile(optimizer=keras.optimizers.Adam(rate), loss="binary_crossentropy")
+    head.fit(features, classes, epochs=config.epochs, batch_size=config.batch_size, verbose=0)
     return head
 
 

@@ -75,7 +75,7 @@ def _pixels(image: Image.Image, size_px: int) -> Pixels:
     # After load(): TIFF turns itself upright there, and PNG may carry its EXIF behind the pixels.
     turn = _UPRIGHT.get(_orientation(image))
     # Resizing before turning is the same picture for a square, and turns fewer pixels.
-    square = _rgb(image).resize((size_px, size_px), Image.Resampling.BILINEAR)
+    square = _rgb(image).resize((size_px, size_px), Image.Resampling.BICUBIC)
     if turn is not None:
         square = square.transpose(turn)
     return np.asarray(square, dtype=np.uint8)

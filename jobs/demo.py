@@ -1,0 +1,159 @@
+"""The whole loop on one machine: train, drop a manifest on the queue, let a worker answer, read the CSV."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from jobs import dataset, digits
+from jobs.config import TrainConfig
+from jobs.dataset import LabelledImage
+from jobs.errors import UserError
+from jobs.local import EmbeddedCloud, Queues, create_queues
+from jobs.progress import Reporter
+from worker import batch, predictions
+from worker.contract import ClassifyRequest, ManifestRef, PartReport, PredictionRow
+from worker.storage import split
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+BUCKET: Final = "twofold-demo"
+MODEL: Final = "demo"
+JOB: Final = "demo"
+_OUTPUT: Final = f"s3://{BUCKET}/predictions/"
+_CHAMPION: Final = f"s3://{BUCKET}/models/{MODEL}/champion.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the loop came to."""
+
+    rows: list[PredictionRow]
+    report: PartReport
+    accuracy: float  #: of the CSV's labels, a failed row counting as wrong
+    evaluation: dict[str, Any]  #: of the training job
+    worker_s: float  #: the worker's process, start to end
+
+
+def run(*, data: Path | None, keep: Path, reporter: Reporter) -> Outcome:
+    """Runs the loop, and leaves images, model bundle, manifest and CSV in the folder ``keep``.
+
+    Raises UserError when a step fails or the CSV is not what was asked for.
+    """
+    if data is None:
+        data = keep / "images"
+        with reporter.step("Rendering scikit-learn's digits, 3 against 8"):
+            digits.write_digits(data)
+    asked = dataset.find(TrainConfig(data=data, output="")).test
+    with EmbeddedCloud() as cloud:
+        s3 = cloud.s3()
+        with reporter.step("Making a bucket and two queues"):
+            s3.create_bucket(Bucket=BUCKET)
+            queues = create_queues(cloud.sqs(), "requests")
+        _upload(s3, asked, reporter)
+        _train(cloud, data, reporter)
+        with reporter.step("Dropping a manifest on the queue"):
+            manifest = _write_manifest(s3, asked)
+            request = ClassifyRequest(schema_version=1, job_id=JOB, manifest=ManifestRef(uri=manifest))
+            cloud.sqs().send_message(QueueUrl=queues.requests_url, MessageBody=request.model_dump_json())
+        started = time.monotonic()
+        with reporter.step(f"A worker classifies {len(asked):,} images"):
+            _work(cloud, queues)
+        worker_s = time.monotonic() - started
+        with reporter.step("Reading the CSV back"):
+            part = batch.part_uri(_OUTPUT, JOB)
+            metadata = _head(s3, part)
+            rows = predictions.from_csv(_get(s3, part))
+            _download(s3, keep)
+    evaluation = json.loads(next(keep.glob(f"models/{MODEL}/*/evaluation.json")).read_text())
+    outcome = PartReport.model_validate_json(metadata[batch.REPORT])
+    return Outcome(rows, outcome, _accuracy(rows, asked), evaluation, worker_s)
+
+
+def _upload(s3: "S3Client", images: list[LabelledImage], reporter: Reporter) -> None:
+    def put(image: LabelledImage) -> None:
+        bucket, key = split(_uri(image))
+        s3.put_object(Bucket=bucket, Key=key, Body=image.path.read_bytes())
+
+    with reporter.step("Uploading the test images", total=len(images)) as advance, ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(put, images):
+            advance(1)
+
+
+def _train(cloud: EmbeddedCloud, data: Path, reporter: Reporter) -> None:
+    output = f"s3://{BUCKET}/models"
+    command = ["train", "run", "--data", str(data), "--output", output, "--name", MODEL]
+    reporter.say(f"[bold]twofold {' '.join(command)}[/]")
+    done = subprocess.run(  # its progress goes straight to the terminal
+        [sys.executable, "-m", "jobs.cli", *command], env=os.environ | cloud.environment, stdout=subprocess.DEVNULL, check=False
+    )
+    if done.returncode:
+        raise UserError(f"Training ended with exit status {done.returncode}; its reason stands above.")
+
+
+def _write_manifest(s3: "S3Client", images: list[LabelledImage]) -> str:
+    lines = "".join(json.dumps({"source-ref": _uri(image)}) + "\n" for image in images)
+    key = f"manifests/{JOB}.jsonl"
+    s3.put_object(Bucket=BUCKET, Key=key, Body=lines.encode())
+    return f"s3://{BUCKET}/{key}"
+
+
+def _work(cloud: EmbeddedCloud, queues: Queues) -> None:
+    settings = {
+        "TWOFOLD_QUEUE_URL": queues.requests_url,
+        "TWOFOLD_MODEL_URI": _CHAMPION,
+        "TWOFOLD_OUTPUT_URI": _OUTPUT,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", "--drain"],
+        env=os.environ | cloud.environment | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise UserError(f"The worker ended with exit status {done.returncode}:\n{done.stderr[-2000:]}")
+    waiting = cloud.sqs().receive_message(QueueUrl=queues.dead_letter_url, MessageAttributeNames=["All"])
+    for message in waiting.get("Messages", ()):
+        raise UserError(f"The request was refused: {message['MessageAttributes']['error_message'].get('StringValue')}")
+
+
+def _accuracy(rows: list[PredictionRow], asked: list[LabelledImage]) -> float:
+    """Checks that the CSV answers exactly what was asked, and compares its labels with the folders' names."""
+    if [row.source_ref for row in rows] != [_uri(image) for image in asked]:
+        raise UserError(f"{len(asked)} images were asked for, and the CSV's {len(rows)} rows are not those.")
+    names = [image.path.parent.name for image in asked]
+    return float(np.mean([row.label == name for row, name in zip(rows, names, strict=True)]))
+
+
+def _uri(image: LabelledImage) -> str:
+    return f"s3://{BUCKET}/images/{image.ref}"
+
+
+def _head(s3: "S3Client", uri: str) -> dict[str, str]:
+    bucket, key = split(uri)
+    return s3.head_object(Bucket=bucket, Key=key)["Metadata"]
+
+
+def _get(s3: "S3Client", uri: str) -> bytes:
+    bucket, key = split(uri)
+    return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+
+def _download(s3: "S3Client", keep: Path) -> None:
+    """Models, manifest and predictions, under the same names."""
+    for prefix in ("models/", "manifests/", "predictions/"):
+        for item in s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", ()):
+            path = keep / item["Key"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            s3.download_file(BUCKET, item["Key"], str(path))
+
+

@@ -1,0 +1,147 @@
+"""The embedded cloud: S3 and SQS over HTTP on this machine, for the demo and the tests. No account, no Docker.
+
+It is ministack (PyPI, MIT) as a child process on a free loopback port. It holds a pipe from its parent and ends when
+that closes, however the parent ends.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+import boto3
+
+from jobs.errors import UserError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+_START_S: Final = 30
+_REGION: Final = "us-east-1"
+_DAY_S: Final = 24 * 3600
+
+
+@dataclass(frozen=True)
+class Queues:
+    """A request queue and the dead-letter queue it redrives to."""
+
+    requests_url: str
+    dead_letter_url: str
+
+
+class EmbeddedCloud:
+    """A running emulator, as a context manager."""
+
+    def __init__(self) -> None:
+        self._port = _free_port()
+        self._log = tempfile.TemporaryFile(prefix="twofold-cloud-")  # noqa: SIM115 - closed in __exit__
+        self.endpoint_url = f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "jobs.local"],
+            env=os.environ
+            | {
+                "BIND_HOST": "127.0.0.1",  # it would bind every interface
+                "GATEWAY_PORT": str(self._port),
+                "IOT_MTLS_ENABLED": "0",
+                "LOG_LEVEL": "ERROR",
+            },
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,  # Ctrl-C is for the parent, which then closes the pipe
+        )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._log.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the AWS SDK of another process needs to be a client of this cloud."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_REGION": _REGION,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }
+
+    def s3(self) -> "S3Client":
+        """A client of its S3."""
+        return self._session().client("s3", endpoint_url=self.endpoint_url)
+
+    def sqs(self) -> "SQSClient":
+        """A client of its SQS."""
+        return self._session().client("sqs", endpoint_url=self.endpoint_url)
+
+    def _session(self) -> boto3.Session:
+        return boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=_REGION)  # noqa: S106
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                urllib.request.urlopen(f"{self.endpoint_url}/_ministack/health", timeout=1)  # noqa: S310 - our own
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.02)
+            else:
+                return
+        self._log.seek(0)
+        said = self._log.read().decode(errors="replace")[-2000:].strip()
+        raise UserError(f"The embedded cloud did not start (is ministack installed? uv sync). It said:\n{said}")
+
+
+def create_queues(sqs: "SQSClient", name: str, *, max_receives: int = 5, visibility_s: int = 60) -> Queues:
+    """A request queue that keeps messages 4 days, and its dead-letter queue, which keeps them 14: their age counts
+    from the first sending.
+    """
+    dead = sqs.create_queue(QueueName=f"{name}-dead", Attributes={"MessageRetentionPeriod": str(14 * _DAY_S)})
+    arn = sqs.get_queue_attributes(QueueUrl=dead["QueueUrl"], AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    requests = sqs.create_queue(
+        QueueName=name,
+        Attributes={
+            "MessageRetentionPeriod": str(4 * _DAY_S),
+            "VisibilityTimeout": str(visibility_s),
+            "RedrivePolicy": f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": {max_receives}}}',
+        },
+    )
+    return Queues(requests["QueueUrl"], dead["QueueUrl"])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _serve() -> None:
+    """The child: ends with the pipe."""
+    from ministack.app import main  # noqa: PLC0415 - only the child has use for it
+
+    def end_with_parent() -> None:
+        sys.stdin.buffer.read()
+        os._exit(0)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    sys.argv = ["ministack"]
+    main()
+
+
+if __name__ == "__main__":
+    _serve()
