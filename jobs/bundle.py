@@ -78,9 +78,7 @@ class BucketOutput:
 
     def write_once(self, name: str, body: bytes) -> bool:
         """One conditional PutObject."""
-        return self._storage.write_once(
-            f"{self._uri}/{name}", body, content_type=_content_type(name), metadata={}
-        )
+        return self._storage.write_once(f"{self._uri}/{name}", body, content_type=_content_type(name), metadata={})
 
 
 def open_output(output: str) -> Output:

@@ -1,6 +1,7 @@
 """The ``twofold`` command. Reads options, calls the rest, prints; knows nothing else."""
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from jobs.config import TrainConfig
 from jobs.errors import UserError
-from jobs.progress import Reporter
+from jobs.progress import Reporter, hushed
 from worker.contract import PredictionRow, explain
 from worker.errors import TwofoldError
 
@@ -63,8 +64,9 @@ def train_run(
         threshold=threshold,
     )
     reporter = Reporter()
-    with reporter.step("Starting TensorFlow"):
+    with reporter.step("Starting TensorFlow"), hushed():
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
         from jobs.train import train  # noqa: PLC0415 - seconds that --help need not wait
     trained = train(config, reporter)
     if as_json:
@@ -90,7 +92,9 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Run the whole loop here: a cloud on this machine, a training job, a queue, a worker, a CSV."""
-    from jobs import demo as loop  # noqa: PLC0415 - scikit-learn takes a second that --help need not wait
+    # scikit-learn takes a second that --help need not wait.
+    from jobs import demo as loop  # noqa: PLC0415
+    from jobs.report import headline  # noqa: PLC0415
 
     folder = keep or Path(tempfile.mkdtemp(prefix="twofold-demo-"))
     outcome = loop.run(data=data, keep=folder, reporter=Reporter())
@@ -112,23 +116,20 @@ def demo(
         return
     out = Console(highlight=False)
     out.print(_first_rows(outcome.rows))
-    report = outcome.report
+    report, told = outcome.report, headline(outcome.evaluation)["accuracy"]
     out.print(
         f"{report.rows:,} images asked for = {report.scored:,} scored + {report.failed:,} with an error code.\n"
-        f"Accuracy {outcome.accuracy:.4f} in the CSV, {report_accuracy(outcome.evaluation):.4f} in the training report.\n"
+        f"Accuracy {outcome.accuracy:.4f} in the CSV, {told:.4f} in the training report.\n"
         f"{rate:,.0f} images a second; {outcome.worker_s:.1f} s from the worker's start to its end."
     )
     for name, path in files.items():
         out.print(f"{name:<9} {path}", soft_wrap=True)
 
 
-def report_accuracy(evaluation: dict[str, dict[str, dict[str, float]]]) -> float:
-    """The accuracy of an ``evaluation.json``."""
-    return evaluation["binary_classification_metrics"]["accuracy"]["value"]
-
-
 def _first_rows(rows: list[PredictionRow], count: int = 5) -> Table:
-    table = Table("row", "source_ref", "label", "confidence", "error_code", title=f"The first {count} of {len(rows):,} rows")
+    table = Table(
+        "row", "source_ref", "label", "confidence", "error_code", title=f"The first {count} of {len(rows):,} rows"
+    )
     for row in rows[:count]:
         confidence = "" if row.confidence is None else f"{row.confidence:.4f}"
         table.add_row(str(row.row), row.source_ref, row.label or "", confidence, row.error_code or "")

@@ -93,7 +93,10 @@ def _train(cloud: EmbeddedCloud, data: Path, reporter: Reporter) -> None:
     command = ["train", "run", "--data", str(data), "--output", output, "--name", MODEL]
     reporter.say(f"[bold]twofold {' '.join(command)}[/]")
     done = subprocess.run(  # its progress goes straight to the terminal
-        [sys.executable, "-m", "jobs.cli", *command], env=os.environ | cloud.environment, stdout=subprocess.DEVNULL, check=False
+        [sys.executable, "-m", "jobs.cli", *command],
+        env=os.environ | cloud.environment,
+        stdout=subprocess.DEVNULL,
+        check=False,
     )
     if done.returncode:
         raise UserError(f"Training ended with exit status {done.returncode}; its reason stands above.")
@@ -155,5 +158,3 @@ def _download(s3: "S3Client", keep: Path) -> None:
             path = keep / item["Key"]
             path.parent.mkdir(parents=True, exist_ok=True)
             s3.download_file(BUCKET, item["Key"], str(path))
-
-

@@ -1,5 +1,7 @@
 """Progress on the terminal: a bar or a spinner while a step runs, one line when it is done."""
 
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,8 @@ class Reporter:
     """Announces the steps of a job. Goes to standard error, so that output can be piped."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        # A descriptor of its own, so that it goes on while ``hushed`` holds back standard error.
+        self.console = Console(file=os.fdopen(os.dup(2), "w"), quiet=quiet, highlight=False)
 
     @contextmanager
     def step(self, title: str, *, total: int | None = None) -> Iterator[Advance]:
@@ -23,7 +26,7 @@ class Reporter:
         columns = [SpinnerColumn(), TextColumn("{task.description}")]
         if total is not None:
             columns += [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-        with Progress(*columns, console=self.console, transient=True) as bar:
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(title, total=total)
             yield lambda count: bar.advance(task, count)
         self.console.print(f"[green]✓[/] {title} [dim]{time.monotonic() - started:.1f} s[/]")
@@ -31,3 +34,23 @@ class Reporter:
     def say(self, text: str) -> None:
         """One line."""
         self.console.print(text, soft_wrap=True)
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Holds back what C++ libraries write to standard error while they load, unless loading fails.
+
+    TensorFlow greets with eight lines before any setting of its own could keep it from that.
+    """
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            hidden.seek(0)
+            os.write(kept, hidden.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -19,16 +19,17 @@ from typing import Any, Final
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from jobs import backbone, bundle, dataset, network, report
 from jobs.config import TrainConfig
-from jobs.dataset import LabelledImage, Reader, Splits
+from jobs.dataset import LabelledImage, Reader
 from jobs.errors import UserError
 from jobs.network import Classes, Features
 from jobs.progress import Advance, Reporter
 from worker import predictions
 from worker.contract import ModelManifest, PredictionRow
-from worker.images import fingerprint
+from worker.images import Pixels, fingerprint
 from worker.model import MODEL_FILE
 from worker.scorer import Scorer
 from worker.settings import available_cores
@@ -51,140 +52,173 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class _Test:
-    """The exported graph's answers on the test images."""
+class _Learned:
+    """``(N, 1280)`` float32 features and ``(N,)`` classes of the images that could be decoded."""
 
-    rows: list[PredictionRow]
-    truth: Classes
-    parity: float  #: largest difference to model.keras in a score
+    features: Features
+    classes: Classes
+
+    def __add__(self, other: "_Learned") -> "_Learned":
+        return _Learned(np.concatenate([self.features, other.features]), np.concatenate([self.classes, other.classes]))
 
 
 def train(config: TrainConfig, reporter: Reporter) -> Trained:
-    """Runs the whole job. Raises UserError for what a person can mend."""
-    started = time.monotonic()
-    created_at = datetime.now(UTC)
-    config = config.model_copy(update={"version": config.version or created_at.strftime("%Y%m%dT%H%M%SZ")})
-    output = bundle.open_output(config.output)
-    keras.utils.set_random_seed(config.seed)
-
-    # Load: which images there are, and the frozen backbone.
-    splits = dataset.find(config)
-    reporter.say(_summary(splits))
-    with reporter.step("Loading the backbone"):
-        base, weights = backbone.load(config.weights, image_size=config.image_size)
-    reporter.say(f"  {weights}")
-
-    # Features: once an image, (N, H, W, 3) uint8 -> (N, 1280) float32.
-    reader = Reader(config.image_size)
-    extractor = network.build_extractor(base, image_size=config.image_size)
-    with reporter.step("Reading images, computing features", total=len(splits.train + splits.validation)) as advance:
-        learned = _features(extractor, reader, splits.train, advance)
-        held_out = _features(extractor, reader, splits.validation, advance)
-
-    # Head: 1,281 numbers to learn. A first fit tells how it does on images it has not seen; the second keeps nothing back.
-    with reporter.step("Training the head"):
-        trial = network.fit_head(*learned, config)
-        validation = report.evaluate(held_out[1], trial.predict(held_out[0], verbose=0)[:, 0], threshold=config.threshold)
-        head = network.fit_head(*map(np.concatenate, zip(learned, held_out, strict=True)), config)
-    model = network.join(extractor, head)
-
-    # Export, and evaluate what was exported with the worker's own scorer: the report is about what is served.
-    with reporter.step("Exporting to LiteRT"):
-        keras_file, litert_file = network.to_keras_bytes(model), network.to_litert_bytes(model)
-    with reporter.step("Evaluating on the test images", total=len(splits.test)) as advance:
-        test = _test(Scorer(litert_file), model, reader, splits, config, advance)
-    scores = np.array([row.score for row in test.rows])
-    evaluation = report.evaluate(test.truth, scores, threshold=config.threshold) | {
-        "images": {"train": len(learned[1]), "validation": len(held_out[1]), "quarantined": len(reader.quarantined)},
-        "weights": weights,
-        "validation": report.headline(validation),
-        "parity_max_difference": test.parity,
-        "hardware": f"{platform.machine()}, {available_cores()} cores",
-        "seconds": round(time.monotonic() - started, 1),
-    }
-
-    # Write: model.json last, with the digest of every other file.
-    files = {
-        "model.keras": keras_file,
-        MODEL_FILE: litert_file,
-        "evaluation.json": json.dumps(evaluation, indent=2).encode(),
-        "test_predictions.csv": predictions.to_csv(test.rows),
-        "quarantine.csv": dataset.quarantine_csv(reader.quarantined),
-    }
-    manifest = _manifest(config, splits, files, evaluation, reader, created_at)
-    with reporter.step("Writing the bundle"):
-        prefix = bundle.write_bundle(output, files, manifest)
-        champion = bundle.point_champion(output, manifest)
-    return Trained(f"{config.output.rstrip('/')}/{prefix}", manifest, evaluation, champion)
+    """Runs a whole job. Raises UserError for what a person can mend."""
+    return _Job(config, reporter).run()
 
 
-def _summary(splits: Splits) -> str:
-    return (
-        f"  class 0 {splits.labels[0]}, class 1 {splits.labels[1]}: {len(splits.train):,} images to train on, "
-        f"{len(splits.validation):,} to validate, {len(splits.test):,} to test"
-    )
+class _Job:
+    """One run of the recipe: ``run`` reads from top to bottom, a call a phase."""
+
+    def __init__(self, config: TrainConfig, reporter: Reporter) -> None:
+        self._started = time.monotonic()
+        self._created_at = datetime.now(UTC)
+        self._version = config.version or self._created_at.strftime("%Y%m%dT%H%M%SZ")
+        self._config = config
+        self._reporter = reporter
+        self._reader = Reader(config.image_size)
+        self._output = bundle.open_output(config.output)
+        self._splits = dataset.find(config)
+        keras.utils.set_random_seed(config.seed)
+
+    def run(self) -> Trained:
+        # The images: two classes; to train on, to validate with, to test on.
+        self._announce()
+        # The backbone: MobileNetV2, frozen. Its features of an image never change, so they are computed once.
+        extractor, weights = self._load_backbone()
+        learned, held_out = self._compute_features(extractor)
+        # The head: one neuron, 1,281 numbers, all that learns. A first fit tells how it does on images it has not
+        # seen; the second keeps nothing back.
+        head, validation = self._train_head(learned, held_out)
+        # The export: both formats, from one model.
+        model = network.join(extractor, head)
+        keras_file, litert_file = self._export(model)
+        # The evaluation: of the exported graph, by the worker's own scorer. The report is about what is served.
+        rows, truth, parity = self._score_test_images(Scorer(litert_file), model)
+        scores = np.array([row.score for row in rows])
+        evaluation = report.evaluate(truth, scores, threshold=self._config.threshold) | {
+            "validation": report.headline(validation),
+            "images": self._counts(learned, held_out, truth),
+            "weights": weights,
+            "parity_max_difference": parity,
+            "hardware": f"{platform.machine()}, {available_cores()} cores",
+            "seconds": round(time.monotonic() - self._started, 1),
+        }
+        # The bundle: model.json last, with the digest of every other file.
+        files = {
+            "model.keras": keras_file,
+            MODEL_FILE: litert_file,
+            "evaluation.json": json.dumps(evaluation, indent=2).encode(),
+            "test_predictions.csv": predictions.to_csv(rows),
+            "quarantine.csv": dataset.quarantine_csv(self._reader.quarantined),
+        }
+        return self._write(files, evaluation)
+
+    def _announce(self) -> None:
+        splits = self._splits
+        self._reporter.say(
+            f"  class 0 {splits.labels[0]}, class 1 {splits.labels[1]}: {len(splits.train):,} images to train on, "
+            f"{len(splits.validation):,} to validate, {len(splits.test):,} to test"
+        )
+
+    def _load_backbone(self) -> tuple[keras.Model, str]:
+        with self._reporter.step("Loading the backbone"):
+            frozen, weights = backbone.load(self._config.weights, image_size=self._config.image_size)
+        self._reporter.say(f"  {weights}")
+        return network.build_extractor(frozen, image_size=self._config.image_size), weights
+
+    def _compute_features(self, extractor: keras.Model) -> tuple[_Learned, _Learned]:
+        total = len(self._splits.train) + len(self._splits.validation)
+        with self._reporter.step("Reading images, computing features", total=total) as advance:
+            return (
+                self._features(extractor, self._splits.train, advance),
+                self._features(extractor, self._splits.validation, advance),
+            )
+
+    def _features(self, extractor: keras.Model, images: list[LabelledImage], advance: Advance) -> _Learned:
+        features, classes = [], []
+        for chunk in self._reader.chunks(images, advance):
+            features.append(network.extract(extractor, chunk.pixels))
+            classes += [image.label for image in chunk.images]
+        _check_two_classes(classes, images)
+        return _Learned(np.concatenate(features), np.array(classes))
+
+    def _train_head(self, learned: _Learned, held_out: _Learned) -> tuple[keras.Model, dict[str, Any]]:
+        with self._reporter.step("Training the head"):
+            trial = network.fit_head(learned.features, learned.classes, self._config)
+            scores = trial.predict(held_out.features, verbose=0)[:, 0]
+            validation = report.evaluate(held_out.classes, scores, threshold=self._config.threshold)
+            both = learned + held_out
+            return network.fit_head(both.features, both.classes, self._config), validation
+
+    def _export(self, model: keras.Model) -> tuple[bytes, bytes]:
+        with self._reporter.step("Exporting to LiteRT"):
+            return network.to_keras_bytes(model), network.to_litert_bytes(model)
+
+    def _score_test_images(self, scorer: Scorer, model: keras.Model) -> tuple[list[PredictionRow], Classes, float]:
+        """Rows and classes of the test images, and the largest difference of a score to Keras's own."""
+        scorer.check(image_size=self._config.image_size)
+        rule = predictions.Rule(
+            labels=self._splits.labels, threshold=self._config.threshold, model_version=self._version
+        )
+        images = self._splits.test
+        rows: list[PredictionRow] = []
+        truth: list[int] = []
+        parity = 0.0
+        with self._reporter.step("Evaluating on the test images", total=len(images)) as advance:
+            for chunk in self._reader.chunks(images, advance):
+                scores = scorer.score_all(chunk.pixels)
+                if not rows:
+                    parity = _parity(model, chunk.pixels[:_PARITY_IMAGES], scores[:_PARITY_IMAGES])
+                start = len(rows)
+                rows += [rule.scored(start + i, img.ref, float(scores[i])) for i, img in enumerate(chunk.images)]
+                truth += [image.label for image in chunk.images]
+        _check_two_classes(truth, images)
+        return rows, np.array(truth), parity
+
+    def _counts(self, learned: _Learned, held_out: _Learned, truth: Classes) -> dict[str, int]:
+        return {
+            "train": len(learned.classes),
+            "validation": len(held_out.classes),
+            "test": len(truth),
+            "quarantined": len(self._reader.quarantined),
+        }
+
+    def _write(self, files: dict[str, bytes], evaluation: dict[str, Any]) -> Trained:
+        manifest = ModelManifest(
+            name=self._config.name,
+            version=self._version,
+            created_at=self._created_at,
+            labels=self._splits.labels,
+            image_size=self._config.image_size,
+            decoder_fingerprint=fingerprint(),
+            threshold=self._config.threshold,
+            files=bundle.describe(files),
+            training_config=self._config.model_dump(mode="json"),
+            dataset_digest=self._reader.dataset_digest(),
+            libraries={name: metadata.version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
+            metrics=report.headline(evaluation),
+        )
+        with self._reporter.step("Writing the bundle"):
+            prefix = bundle.write_bundle(self._output, files, manifest)
+            champion = bundle.point_champion(self._output, manifest)
+        return Trained(f"{self._config.output.rstrip('/')}/{prefix}", manifest, evaluation, champion)
 
 
-def _features(
-    extractor: keras.Model, reader: Reader, images: list[LabelledImage], advance: Advance
-) -> tuple[Features, Classes]:
-    """``(N, 1280)`` float32 features and ``(N,)`` classes of the images that can be decoded."""
-    features, classes = [], []
-    for chunk in reader.chunks(images):
-        features.append(network.extract(extractor, chunk.pixels))
-        classes += [image.label for image in chunk.images]
-        advance(len(chunk.images))
-    if len(set(classes)) != 2:  # noqa: PLR2004
-        raise UserError(f"Of {len(images)} images {len(classes)} can be read, and they are not of two classes.")
-    return np.concatenate(features), np.array(classes)
+def _parity(model: keras.Model, pixels: Pixels, scores: NDArray[np.float64]) -> float:
+    """The largest difference between ``scores`` and those of ``model``. Raises UserError where it is no rounding."""
+    difference = float(np.abs(model.predict(pixels, verbose=0)[:, 0] - scores).max())
+    if not difference <= _PARITY:  # NaN, too
+        raise UserError(f"The export is not faithful: model.tflite and model.keras differ by {difference} in a score.")
+    return difference
 
 
-def _test(
-    scorer: Scorer, model: keras.Model, reader: Reader, splits: Splits, config: TrainConfig, advance: Advance
-) -> _Test:
-    """Scores the test images with the exported graph, and some with Keras too: an export must not change a score."""
-    scorer.check(image_size=config.image_size)
-    rule = predictions.Rule(labels=splits.labels, threshold=config.threshold, model_version=str(config.version))
-    rows: list[PredictionRow] = []
-    truth: list[int] = []
-    parity = 0.0
-    for chunk in reader.chunks(splits.test):
-        scores = scorer.score_all(chunk.pixels)
-        if not rows:
-            few = chunk.pixels[:_PARITY_IMAGES]
-            parity = float(np.abs(model.predict(few, verbose=0)[:, 0] - scores[: len(few)]).max())
-        rows += [rule.scored(len(rows) + i, image.ref, float(scores[i])) for i, image in enumerate(chunk.images)]
-        truth += [image.label for image in chunk.images]
-        advance(len(chunk.images))
-    if parity > _PARITY:
-        raise UserError(f"The export is not faithful: model.tflite and model.keras differ by {parity:.4f} in a score.")
-    if len(set(truth)) != 2:  # noqa: PLR2004
-        raise UserError(f"Of {len(splits.test)} test images {len(truth)} can be read, and they are not of two classes.")
-    return _Test(rows, np.array(truth), parity)
-
-
-def _manifest(
-    config: TrainConfig,
-    splits: Splits,
-    files: dict[str, bytes],
-    evaluation: dict[str, Any],
-    reader: Reader,
-    created_at: datetime,
-) -> ModelManifest:
-    return ModelManifest(
-        name=config.name,
-        version=str(config.version),
-        created_at=created_at,
-        labels=splits.labels,
-        image_size=config.image_size,
-        decoder_fingerprint=fingerprint(),
-        threshold=config.threshold,
-        files=bundle.describe(files),
-        training_config=config.model_dump(mode="json"),
-        dataset_digest=reader.dataset_digest(),
-        libraries={name: metadata.version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
-        metrics=report.headline(evaluation),
-    )
+def _check_two_classes(classes: list[int], images: list[LabelledImage]) -> None:
+    if set(classes) != {0, 1}:
+        raise UserError(
+            f"Of {len(images)} images {len(classes)} can be read, and they are not of both classes: "
+            "look for damaged files in one of the two folders."
+        )
 
 
 if __name__ == "__main__":

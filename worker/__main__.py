@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--drain", action="store_true", help="stop when the queue is empty")
     options = parser.parse_args(arguments)
     try:
-        settings = WorkerSettings()  # type: ignore[call-arg]  # its fields come from the environment
+        settings = WorkerSettings()
         _configure_logging(settings.log_level)
         return _run(settings, drain=options.drain)
     except ValidationError as error:
@@ -50,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(settings: WorkerSettings, *, drain: bool) -> int:
     prefixes = settings.prefixes()
     if not prefixes:
-        raise ValueError("TWOFOLD_ALLOWED_PREFIXES is needed where TWOFOLD_OUTPUT_URI and TWOFOLD_MODEL_URI are not set")
+        raise ValueError(
+            "TWOFOLD_ALLOWED_PREFIXES is needed where TWOFOLD_OUTPUT_URI and TWOFOLD_MODEL_URI are not set"
+        )
     stop = Stop(grace_s=settings.stop_s)
     _stop_on_signals(stop)
     session = open_session()

@@ -1,6 +1,7 @@
 """The loop: receive, answer, acknowledge or release or reject; and a clean stop."""
 
 import logging
+import math
 import random
 import threading
 import time
@@ -55,7 +56,7 @@ def backoff_s(receive_count: int, *, random_: float) -> int:
 
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
-    ceiling = min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2 ** min(receive_count - 1, 20))
+    ceiling = min(_BACKOFF_CAP_S, math.ldexp(_BACKOFF_BASE_S, min(receive_count, 20) - 1))
     return round(ceiling / 2 + ceiling / 2 * random_)
 
 

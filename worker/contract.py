@@ -30,6 +30,9 @@ from pydantic import (
 #: Of a request, as sent. SQS itself takes 1 MiB; more than this is better told as a manifest.
 MAX_REQUEST_BYTES: Final = 256 * 1024
 
+#: Mistakes told of one message, the first ones.
+_SHOWN: Final = 5
+
 JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -120,7 +123,7 @@ class ClassifyRequest(Document):
 
 
 class PredictionRow(Document):
-    """One line of the CSV. Either ``label``, ``confidence`` and ``score`` are there, or an ``error_code`` says why not."""
+    """One line of the CSV: ``label``, ``confidence`` and ``score``, or else an ``error_code`` that says why not."""
 
     row: NonNegativeInt  #: position in the request, from 0
     source_ref: str  #: as the producer wrote it
@@ -212,7 +215,7 @@ def explain(error: ValidationError) -> str:
         where = ".".join(str(step) for step in item["loc"])
         what = item["msg"].removeprefix("Value error, ")
         parts.append(f"{where}: {what}" if where else what)
-    return "; ".join(parts[:5]) + ("; …" if len(parts) > 5 else "")
+    return "; ".join(parts[:_SHOWN]) + ("; …" if len(parts) > _SHOWN else "")
 
 
 def _refuse_sloppy_json(body: str) -> None:

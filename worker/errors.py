@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Why an image was not scored, or a request not answered. Part of the CSV format: codes are added, never renamed."""
+    """Why an image was not scored or a request not answered. Part of the CSV format: codes are added, never renamed."""
 
     # An image, as a row.
     BAD_SOURCE_REF = "bad_source_ref"  #: not of the form s3://bucket/key

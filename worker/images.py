@@ -61,7 +61,7 @@ def decode(data: bytes, *, size_px: int) -> Pixels:
         raise Reject(ErrorCode.NOT_AN_IMAGE, f"none of {', '.join(FORMATS)}; begins with {data[:12]!r}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Reject(ErrorCode.TOO_MANY_PIXELS, f"{error}") from None
-    except Exception as error:  # a hostile file can make Pillow raise nearly anything: zlib.error, IndexError, ...
+    except Exception as error:  # noqa: BLE001 - a hostile file can make Pillow raise nearly anything
         raise Reject(ErrorCode.DAMAGED, f"{type(error).__name__}: {error}") from None
 
 
@@ -69,7 +69,8 @@ def _pixels(image: Image.Image, size_px: int) -> Pixels:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise Reject(ErrorCode.TOO_MANY_PIXELS, f"{width:,} x {height:,} pixels, over {MAX_PIXELS:,}")
-    # libjpeg can leave out the fine detail (1/2, 1/4, 1/8 of the size), and what is left is still >= size_px: several times faster.
+    # libjpeg can leave out fine detail (1/2, 1/4, 1/8 of the size) where what is left is still >= size_px: several
+    # times faster.
     image.draft(None, (size_px, size_px))
     image.load()
     # After load(): TIFF turns itself upright there, and PNG may carry its EXIF behind the pixels.

@@ -67,7 +67,8 @@ def _tell(first: str, uri: str) -> ManifestFormat:
         return "csv"
     raise Reject(
         ErrorCode.BAD_MANIFEST,
-        f"{uri}: expected a CSV header with source_ref, or JSON lines with source-ref; the first line is {first[:100]!r}",
+        f"{uri}: expected a CSV header with source_ref, or JSON lines with source-ref; "
+        f"the first line is {first[:100]!r}",
     )
 
 

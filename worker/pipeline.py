@@ -22,9 +22,7 @@ _AHEAD: Final = 4
 class Pipeline:
     """Threads that are kept from one request to the next. Close it, or use it as a context manager."""
 
-    def __init__(
-        self, *, storage: Storage, allowed_prefixes: tuple[S3Uri, ...], threads: int, fetchers: int
-    ) -> None:
+    def __init__(self, *, storage: Storage, allowed_prefixes: tuple[S3Uri, ...], threads: int, fetchers: int) -> None:
         self._storage = storage
         self._allowed = allowed_prefixes
         self._fetchers = ThreadPoolExecutor(fetchers, thread_name_prefix="fetch")

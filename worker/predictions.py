@@ -1,4 +1,4 @@
-"""Prediction rows and their CSV: UTF-8, comma, quoted where needed, one header line, ``\\n`` line ends."""
+"""Prediction rows and their CSV: UTF-8, comma, quoted where needed, one header line, lines end in LF."""
 
 import csv
 import io

@@ -29,10 +29,12 @@ _LOST: Final = frozenset(
         "InvalidParameterValue",
     }
 )
-_TRANSIENT: Final = frozenset({"Throttling", "ThrottlingException", "RequestThrottled", "OverLimit", "ServiceUnavailable"})
+_TRANSIENT: Final = frozenset(
+    {"Throttling", "ThrottlingException", "RequestThrottled", "OverLimit", "ServiceUnavailable"}
+)
 
 
-class LeaseLost(Exception):  # noqa: N818 - an event, not a defect
+class LeaseLost(Exception):
     """The message is visible again, or gone: its receipt handle no longer counts."""
 
 
@@ -62,7 +64,7 @@ class Queue:
     def open(cls, *, sqs: "SQSClient", url: str, dead_letter_url: str | None, visibility_s: int) -> Self:
         """Looks up the redrive policy. Raises Reject when there is no dead-letter queue to be found."""
         try:
-            policy = json.loads(_attribute(sqs, url, "RedrivePolicy") or "{}")
+            policy = json.loads(_attributes(sqs, url).get("RedrivePolicy", "{}"))
             target = policy.get("deadLetterTargetArn")
             if dead_letter_url is None and target:
                 account, name = target.split(":")[-2:]
@@ -155,13 +157,14 @@ class Queue:
             "ApproximateNumberOfMessagesDelayed",
         )
         try:
-            return all(int(_attribute(self._sqs, self._url, name) or 0) == 0 for name in names)
+            counts = _attributes(self._sqs, self._url)
         except (ClientError, BotoCoreError) as error:
             raise _decide(error, self._url) from error
+        return all(int(counts.get(name, 0)) == 0 for name in names)
 
 
-def _attribute(sqs: "SQSClient", url: str, name: str) -> str | None:
-    return sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]).get("Attributes", {}).get(name)
+def _attributes(sqs: "SQSClient", url: str) -> dict[str, str]:
+    return dict(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]).get("Attributes", {}))
 
 
 def _code(error: Exception) -> str:
@@ -180,4 +183,7 @@ def _decide(error: ClientError | BotoCoreError, url: str) -> Reject | Retry:
 
 def _xml_safe(text: str) -> str:
     """Only what SQS takes in an attribute: https://www.w3.org/TR/REC-xml/#charsets ; the rest as escapes."""
-    return "".join(c if c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff" else ascii(c)[1:-1] for c in text)
+    return "".join(
+        c if c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff" else ascii(c)[1:-1]
+        for c in text
+    )

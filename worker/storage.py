@@ -161,11 +161,11 @@ def _from_botocore(error: ClientError | BotoCoreError, uri: str) -> TwofoldError
 def _from_obstore(error: Exception, uri: str) -> TwofoldError:
     detail = str(error)
     status, code = _STATUS.search(detail), _CODE.search(detail)
-    known = {obstore_errors.PermissionDeniedError: 403, obstore_errors.UnauthenticatedError: 401}
-    fallback = 404 if isinstance(error, FileNotFoundError) else known.get(type(error))
+    kinds = ((FileNotFoundError, 404), (obstore_errors.PermissionDeniedError, 403))
+    by_kind = next((number for kind, number in kinds if isinstance(error, kind)), None)
     return _decide(
         uri,
-        status=int(status[1]) if status else fallback,
+        status=int(status[1]) if status else by_kind,
         code=code[1] if code else "",
         detail=detail.partition("\n")[0],
     )
