@@ -164,7 +164,8 @@ class Queue:
 
 
 def _attributes(sqs: "SQSClient", url: str) -> dict[str, str]:
-    return dict(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]).get("Attributes", {}))
+    answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+    return {str(name): value for name, value in answer.get("Attributes", {}).items()}
 
 
 def _code(error: Exception) -> str:

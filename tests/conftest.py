@@ -1,0 +1,206 @@
+"""What the tests share: two emulators over real HTTP, one small trained model, and the way to the shared folder."""
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import pytest
+from moto.server import ThreadedMotoServer
+from pytest_localstack.session import RunningSession
+
+from jobs import digits
+from jobs.local import EmbeddedCloud, Queues, create_queues
+from worker.batch import errors_uri, part_uri
+from worker.clients import open_session, open_sqs, open_storage
+from worker.contract import PredictionRow
+from worker.predictions import from_csv
+from worker.queue import Queue
+from worker.storage import Storage, split
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A bucket and two queues of an emulator, all of a test's own, and what a test does with them."""
+
+    s3: Any
+    sqs: Any
+    bucket: str
+    queues: Queues
+    environment: dict[str, str]  #: for processes that are clients of the emulator
+
+    @property
+    def output_uri(self) -> str:
+        return f"s3://{self.bucket}/predictions/"
+
+    def put(self, key: str, body: bytes) -> str:
+        """Uploads an object and returns its URI."""
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=body)
+        return f"s3://{self.bucket}/{key}"
+
+    def get(self, uri: str) -> bytes:
+        bucket, key = split(uri)
+        body: bytes = self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        return body
+
+    def keys(self, prefix: str) -> list[str]:
+        listed = self.s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix)
+        return [item["Key"] for item in listed.get("Contents", ())]
+
+    def put_bundle(self, folder: Path) -> str:
+        """Uploads a model folder with its champion pointer, and returns the pointer's URI."""
+        for path in folder.rglob("*"):
+            if path.is_file():
+                self.put(f"models/{path.relative_to(folder).as_posix()}", path.read_bytes())
+        pointer = next(folder.rglob("champion.json")).relative_to(folder)
+        return f"s3://{self.bucket}/models/{pointer.as_posix()}"
+
+    def send(self, body: str | dict[str, Any]) -> None:
+        text = body if isinstance(body, str) else json.dumps(body)
+        self.sqs.send_message(QueueUrl=self.queues.requests_url, MessageBody=text)
+
+    def rows(self, job_id: str) -> list[PredictionRow]:
+        return from_csv(self.get(part_uri(self.output_uri, job_id)))
+
+    def failed_rows(self, job_id: str) -> list[PredictionRow]:
+        return from_csv(self.get(errors_uri(self.output_uri, job_id)))
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        answer = self.sqs.receive_message(
+            QueueUrl=self.queues.dead_letter_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+        )
+        return list(answer.get("Messages", ()))
+
+    def storage(self, monkeypatch: pytest.MonkeyPatch) -> Storage:
+        """The worker's own storage, over the emulator."""
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+        return open_storage(open_session())
+
+    def queue(self, monkeypatch: pytest.MonkeyPatch, *, visibility_s: int = 30) -> Queue:
+        """The worker's own queue, over the emulator."""
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+        return Queue.open(
+            sqs=open_sqs(open_session()),
+            url=self.queues.requests_url,
+            dead_letter_url=None,
+            visibility_s=visibility_s,
+        )
+
+    def start_worker(self, *arguments: str, **settings: str) -> "subprocess.Popen[str]":
+        """A worker as its own process; ``settings`` are further environment variables."""
+        own = {"TWOFOLD_QUEUE_URL": self.queues.requests_url, "TWOFOLD_OUTPUT_URI": self.output_uri}
+        return subprocess.Popen(
+            [sys.executable, "-m", "worker", *arguments],
+            env=os.environ | self.environment | own | settings,
+            cwd=REPOSITORY,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def drain(self, **settings: str) -> str:
+        """Runs a worker until the queue is empty, and returns what it logged."""
+        worker = self.start_worker("--drain", **settings)
+        _, log = worker.communicate(timeout=120)
+        assert worker.returncode == 0, log
+        return log
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with the real photographs and odd files; it is not part of the repository."""
+    folder = os.environ.get("TWOFOLD_SHARED")
+    if not folder:
+        pytest.skip("set TWOFOLD_SHARED to the folder that holds data/odd_images and data/cats_and_dogs_filtered")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def ministack() -> Iterator[str]:
+    """The endpoint of the embedded cloud."""
+    with EmbeddedCloud() as cloud:
+        yield cloud.endpoint_url
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """The endpoint of a moto server."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["ministack", "moto"])
+def endpoint(request: pytest.FixtureRequest) -> str:
+    """Each emulator in turn, so that no test leans on one emulator's quirks."""
+    url: str = request.getfixturevalue(request.param)
+    return url
+
+
+@pytest.fixture
+def bench(endpoint: str) -> Bench:
+    """A fresh bucket and queues on each emulator, through pytest-localstack's session."""
+    return _bench(endpoint)
+
+
+@pytest.fixture
+def ministack_bench(ministack: str) -> Bench:
+    """The same on ministack alone, for tests that are slow or about processes."""
+    return _bench(ministack)
+
+
+def _bench(endpoint: str) -> Bench:
+    address = urlparse(endpoint)
+    assert address.hostname
+    ports = {"s3": address.port, "sqs": address.port}
+    with RunningSession(address.hostname, services=ports, region_name="us-east-1", localstack_version="latest") as own:
+        s3, sqs = own.boto3.client("s3"), own.boto3.client("sqs")
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    s3.create_bucket(Bucket=name)
+    return Bench(
+        s3=s3,
+        sqs=sqs,
+        bucket=name,
+        queues=create_queues(sqs, name, max_receives=3),
+        environment={
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def digit_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two class folders of small PNG files: ``eight`` and ``three``."""
+    folder = tmp_path_factory.mktemp("digits")
+    digits.write_digits(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(digit_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one model, ``digits``, trained by the command on 96 pixels, and its champion pointer."""
+    folder = tmp_path_factory.mktemp("models")
+    command = ["train", "run", "--data", str(digit_images), "--output", str(folder)]
+    options = ["--name", "digits", "--version", "v1", "--image-size", "96"]
+    subprocess.run([sys.executable, "-m", "jobs.cli", *command, *options], check=True, cwd=REPOSITORY)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(models: Path) -> Path:
+    """The folder of that model's one bundle."""
+    return models / "digits" / "v1"

@@ -1,0 +1,98 @@
+"""Storage, on two emulators over HTTP."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.conftest import Bench
+from worker.errors import ErrorCode, Reject, Retry
+from worker.storage import Storage
+
+#: Keys that people really have, and keys that obstore would change or refuse.
+KEYS = [
+    "plain.jpg",
+    "with space.jpg",
+    "plus+percent%20.jpg",
+    "é ü 😀.jpg",
+    "quote'\"&?#[]{}*~.jpg",
+    "back\\slash.jpg",
+    "two//slashes.jpg",
+    "folder/",
+    "a/./b.jpg",
+    "tab\there.jpg",
+]
+
+
+@pytest.fixture
+def storage(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    return bench.storage(monkeypatch)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_object_is_read_by_exactly_its_key(bench: Bench, storage: Storage, key: str) -> None:
+    """Whatever a key looks like, its own bytes come back."""
+    uri = bench.put(key, key.encode())
+    assert storage.read(uri, max_bytes=1000) == key.encode()
+
+
+def test_a_leading_slash_is_another_object(ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``/a.jpg`` and ``a.jpg`` are two objects; obstore alone would read the second for the first."""
+    storage = ministack_bench.storage(monkeypatch)
+    with_slash, without = ministack_bench.put("/a.jpg", b"slash"), ministack_bench.put("a.jpg", b"none")
+    assert storage.read(with_slash, max_bytes=10) == b"slash"
+    assert storage.read(without, max_bytes=10) == b"none"
+
+
+@pytest.mark.parametrize("key", ["missing.jpg", "missing//by-boto3.jpg"])
+def test_a_missing_object_can_never_be_read(bench: Bench, storage: Storage, key: str) -> None:
+    """Not found is a decision, not a thing to try again."""
+    with pytest.raises(Reject) as caught:
+        storage.read(f"s3://{bench.bucket}/{key}", max_bytes=10)
+    assert caught.value.code is ErrorCode.NOT_FOUND
+
+
+def test_a_missing_bucket_can_never_be_read(storage: Storage) -> None:
+    """And the message says that it is the bucket."""
+    with pytest.raises(Reject, match="no such bucket") as caught:
+        storage.read("s3://nobody-has-this-bucket/a.jpg", max_bytes=10)
+    assert caught.value.code is ErrorCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("key", ["large.bin", "large//by-boto3.bin"])
+def test_a_large_object_is_refused_before_it_is_read(bench: Bench, storage: Storage, key: str) -> None:
+    """The length in the answer's header decides."""
+    uri = bench.put(key, b"x" * 1001)
+    with pytest.raises(Reject) as caught:
+        storage.read(uri, max_bytes=1000)
+    assert caught.value.code is ErrorCode.TOO_MANY_BYTES
+
+
+def test_of_eight_racing_writers_exactly_one_wins(bench: Bench, storage: Storage) -> None:
+    """A part is committed once, whoever comes when."""
+    uri = f"s3://{bench.bucket}/part.csv"
+
+    def write(writer: int) -> bool:
+        return storage.write_once(uri, f"{writer}".encode(), content_type="text/csv", metadata={"writer": f"{writer}"})
+
+    with ThreadPoolExecutor(8) as pool:
+        won = [writer for writer, wrote in enumerate(pool.map(write, range(8))) if wrote]
+    assert len(won) == 1
+    assert bench.get(uri) == f"{won[0]}".encode()
+    assert storage.metadata(uri) == {"writer": f"{won[0]}"}
+
+
+def test_metadata_of_nothing_is_none(bench: Bench, storage: Storage) -> None:
+    """Absence is an answer here, not an error."""
+    assert storage.metadata(f"s3://{bench.bucket}/none") is None
+
+
+def test_no_answer_is_to_be_tried_again(monkeypatch: pytest.MonkeyPatch, ministack_bench: Bench) -> None:
+    """A storage that cannot be reached says nothing about the object."""
+    storage = ministack_bench.storage(monkeypatch)
+    ministack_bench.environment["AWS_ENDPOINT_URL"] = "http://127.0.0.1:9"
+    unreachable = ministack_bench.storage(monkeypatch)
+    uri = ministack_bench.put("a.jpg", b"a")
+    assert storage.read(uri, max_bytes=10) == b"a"
+    with pytest.raises(Retry) as caught:
+        unreachable.read(uri, max_bytes=10)
+    assert caught.value.code is ErrorCode.UNAVAILABLE
