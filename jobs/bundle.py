@@ -93,17 +93,25 @@ def describe(files: dict[str, bytes]) -> dict[str, BundleFile]:
     }
 
 
+def check_free(output: Output, *, name: str, version: str) -> None:
+    """Raises UserError when there is such a bundle already: bundles are not written over."""
+    if output.exists(f"{name}/{version}/{MANIFEST_FILE}"):
+        raise _taken(name, version)
+
+
 def write_bundle(output: Output, files: dict[str, bytes], manifest: ModelManifest) -> str:
-    """Writes ``<name>/<version>/``, ``model.json`` last, and returns that prefix. A bundle is never written over."""
+    """Writes ``<name>/<version>/``, ``model.json`` last and once, and returns that prefix."""
     prefix = f"{manifest.name}/{manifest.version}"
-    taken = UserError(f"There is a bundle {prefix} already, and bundles are not written over: choose another version.")
-    if output.exists(f"{prefix}/{MANIFEST_FILE}"):
-        raise taken
+    check_free(output, name=manifest.name, version=manifest.version)
     for name, body in files.items():
         output.write(f"{prefix}/{name}", body)
     if not output.write_once(f"{prefix}/{MANIFEST_FILE}", manifest.model_dump_json(indent=2).encode()):
-        raise taken
+        raise _taken(manifest.name, manifest.version)
     return prefix
+
+
+def _taken(name: str, version: str) -> UserError:
+    return UserError(f"There is a bundle {name}/{version}, and bundles are not written over: choose another version.")
 
 
 def point_champion(output: Output, manifest: ModelManifest) -> bool:

@@ -78,6 +78,7 @@ class _Job:
         self._reporter = reporter
         self._reader = Reader(config.image_size)
         self._output = bundle.open_output(config.output)
+        bundle.check_free(self._output, name=config.name, version=self._version)
         self._splits = dataset.find(config)
         keras.utils.set_random_seed(config.seed)
 

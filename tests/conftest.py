@@ -172,7 +172,7 @@ def _bench(endpoint: str) -> Bench:
         s3=s3,
         sqs=sqs,
         bucket=name,
-        queues=create_queues(sqs, name, max_receives=3),
+        queues=create_queues(sqs, name, max_receives=10),
         environment={
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_REGION": "us-east-1",

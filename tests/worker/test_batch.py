@@ -217,7 +217,7 @@ def test_a_request_outside_the_allowed_prefixes_is_refused(bench: Bench, make_ba
 
 
 def test_the_threshold_of_the_request_decides(bench: Bench, make_batch: MakeBatch, digit_images: Path) -> None:
-    """score >= threshold is class 1, and every row says which threshold."""
+    """A score on the threshold is class 1, and every row says which threshold."""
     uris = tuple(_put_digits(bench, digit_images, 6))
     for threshold, label in ((0.0, "three"), (1.0, "eight")):
         job_id = f"job-{label}"

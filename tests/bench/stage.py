@@ -1,0 +1,106 @@
+"""What both workers are given: the embedded cloud with images and a trained model in a bucket."""
+
+import csv
+import io
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from botocore.exceptions import ClientError
+
+from jobs import dataset, digits
+from jobs.config import TrainConfig
+from jobs.demo import BUCKET, MODEL, _train, _upload, _uri
+from jobs.errors import UserError
+from jobs.local import EmbeddedCloud, create_queues
+from jobs.progress import Reporter
+from worker import batch
+from worker.contract import ChampionPointer, ClassifyRequest, ManifestRef
+from worker.storage import split
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+OUTPUT: Final = f"s3://{BUCKET}/predictions/"
+_MODELS: Final = f"s3://{BUCKET}/models/{MODEL}"
+CHAMPION: Final = f"{_MODELS}/champion.json"
+
+#: P(class 1) by image, in the order asked for.
+Answer = list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A running cloud. ``refs`` are the images that lie in it."""
+
+    cloud: EmbeddedCloud
+    s3: "S3Client"
+    refs: list[str]
+
+    def keras_model_uri(self) -> str:
+        """Where the champion's ``model.keras`` lies."""
+        champion = ChampionPointer.model_validate_json(self._read(CHAMPION))
+        return f"{_MODELS}/{champion.version}/model.keras"
+
+    def make_queue(self, name: str) -> str:
+        """The URL of a new queue with a dead-letter queue."""
+        return create_queues(self.cloud.sqs(), name).requests_url
+
+    def ask(self, queue_url: str, job_id: str, *, images: int) -> None:
+        """Puts a request for so many images on the queue, taking them over and over where there are fewer."""
+        lines = (json.dumps({"source-ref": ref}) + "\n" for ref in self._asked(images))
+        key = f"manifests/{job_id}.jsonl"
+        self.s3.put_object(Bucket=BUCKET, Key=key, Body="".join(lines).encode())
+        request = ClassifyRequest(schema_version=1, job_id=job_id, manifest=ManifestRef(uri=f"s3://{BUCKET}/{key}"))
+        self.cloud.sqs().send_message(QueueUrl=queue_url, MessageBody=request.model_dump_json(exclude_none=True))
+
+    def is_answered(self, job_id: str) -> bool:
+        """Whether the CSV is in the bucket."""
+        bucket, key = split(batch.part_uri(OUTPUT, job_id))
+        try:
+            self.s3.head_object(Bucket=bucket, Key=key)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                return False
+            raise
+        return True
+
+    def answer(self, job_id: str, *, images: int) -> Answer:
+        """The scores of a request. Raises UserError unless there is one for each image, in order."""
+        part = batch.part_uri(OUTPUT, job_id)
+        lines = list(csv.DictReader(io.StringIO(self._read(part).decode(), newline="")))
+        if [line["source_ref"] for line in lines] != self._asked(images):
+            raise UserError(f"{part} does not hold the {images:,} images that were asked for.")
+        failed = [line["source_ref"] for line in lines if not line["score"]]
+        if failed:
+            raise UserError(f"{part}: {len(failed):,} images have no score, {failed[0]} first. Leave them out.")
+        return [(line["source_ref"], float(line["score"])) for line in lines]
+
+    def _asked(self, images: int) -> list[str]:
+        return list(islice(cycle(self.refs), images))
+
+    def _read(self, uri: str) -> bytes:
+        bucket, key = split(uri)
+        return self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+
+@contextmanager
+def open_stage(data: Path | None, reporter: Reporter) -> Iterator[Stage]:
+    """Starts the cloud, uploads the test images and trains. Raises UserError when a step fails."""
+    with tempfile.TemporaryDirectory(prefix="twofold-bench-") as folder, EmbeddedCloud() as cloud:
+        if data is None:
+            reporter.say("No images given: measuring with small ones. For photographs set --data or TWOFOLD_DATA.")
+            data = Path(folder) / "digits"
+            with reporter.step("Rendering scikit-learn's digits, 3 against 8"):
+                digits.write_digits(data)
+        images = dataset.find(TrainConfig(data=data, output="")).test
+        s3 = cloud.s3()
+        s3.create_bucket(Bucket=BUCKET)
+        _upload(s3, images, reporter)
+        _train(cloud, data, reporter)
+        yield Stage(cloud, s3, [_uri(image) for image in images])

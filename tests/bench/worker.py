@@ -1,0 +1,93 @@
+"""Our worker against the peer: images a second, processor time, start, memory.
+
+Both are asked for one image and then for many, by two messages that wait on the queue when the process starts. The
+first part tells how long the start takes; from the first part to the second is the steady state.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from jobs.progress import Reporter
+from tests.bench.figures import Comparison, Figures
+from tests.bench.process import WorkerProcess
+from tests.bench.stage import CHAMPION, OUTPUT, Answer, Stage, open_stage
+
+_START_LIMIT_S: Final = 180
+#: Twenty times what the peer takes for an image on two cores.
+_IMAGE_LIMIT_S: Final = 0.2
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A worker that takes part: a module, and the model in the format it reads."""
+
+    name: str
+    module: str
+    model_uri: str
+
+
+def run(*, data: Path | None, images: int, runs: int, reporter: Reporter) -> Comparison:
+    """Measures both, in turns. Raises UserError when a worker fails or its CSV is not what was asked for."""
+    with open_stage(data, reporter) as stage:
+        ours = Contender("ours", "worker", CHAMPION)
+        peer = Contender("peer", "tests.bench.peer_worker", stage.keras_model_uri())
+        figures: dict[str, list[Figures]] = {"ours": [], "peer": []}
+        answers: dict[str, Answer] = {}
+        for contender in (ours, peer):
+            # Bytecode is compiled and files are read from the disk once, not at each start of an installed worker.
+            with reporter.step(f"Starting once, unmeasured: {contender.name}"):
+                _measure(stage, contender, job_id=f"{contender.name}-0", images=1)
+        for number in range(1, runs + 1):
+            for contender in (ours, peer):
+                job_id = f"{contender.name}-{number}"
+                with reporter.step(f"Run {number} of {runs}, {images:,} images: {contender.name}"):
+                    figures[contender.name].append(_measure(stage, contender, job_id=job_id, images=images))
+                answers[contender.name] = stage.answer(job_id, images=images)
+        return Comparison(
+            data="scikit-learn's digits" if data is None else data.name,
+            images=images,
+            ours=figures["ours"],
+            peer=figures["peer"],
+            agreement=_agreement(answers["ours"], answers["peer"]),
+        )
+
+
+def _measure(stage: Stage, contender: Contender, *, job_id: str, images: int) -> Figures:
+    """One process from start to end."""
+    # A queue of its own: the last worker's open poll must not take the next one's message.
+    queue_url = stage.make_queue(job_id)
+    first = f"{job_id}-first"
+    stage.ask(queue_url, first, images=1)
+    # At once, so that the steady state holds no wait for a message; the emulator hands them out in order.
+    stage.ask(queue_url, job_id, images=images)
+    with WorkerProcess(contender.module, _environment(stage, contender, queue_url)) as process:
+        first_s = process.wait_until(lambda: stage.is_answered(first), what="the first score", limit_s=_START_LIMIT_S)
+        cpu_s = process.cpu_s()
+        done_s = process.wait_until(
+            lambda: stage.is_answered(job_id), what="the last score", limit_s=_START_LIMIT_S + images * _IMAGE_LIMIT_S
+        )
+        return Figures(
+            images_per_s=images / (done_s - first_s),
+            cpu_ms_per_image=(process.cpu_s() - cpu_s) / images * 1000,
+            first_score_s=first_s - process.started_s,
+            peak_mb=process.peak_mb(),
+        )
+
+
+def _environment(stage: Stage, contender: Contender, queue_url: str) -> dict[str, str]:
+    region = stage.cloud.environment["AWS_REGION"]
+    return stage.cloud.environment | {
+        "AWS_DEFAULT_REGION": region,  # the name that boto3 knows
+        "TWOFOLD_QUEUE_URL": queue_url,
+        "TWOFOLD_MODEL_URI": contender.model_uri,
+        "TWOFOLD_OUTPUT_URI": OUTPUT,
+    }
+
+
+def _agreement(ours: Answer, peer: Answer) -> float:
+    """Share of the images that both put on the same side of 0.5."""
+    sides = [np.array([score for _, score in answer]) >= 0.5 for answer in (ours, peer)]
+    return float(np.mean(sides[0] == sides[1]))

@@ -1,0 +1,147 @@
+"""The recipe's promises: training and serving agree, and a bundle is what it says."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from jobs.bundle import FolderOutput
+from jobs.dataset import LabelledImage, Reader
+from tests.conftest import REPOSITORY, Bench
+from worker.contract import ModelManifest
+from worker.images import decode, fingerprint
+from worker.predictions import from_csv
+from worker.scorer import Scorer
+
+
+def _train(*options: str, module: str = "jobs.cli", **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", module, *(["train", "run"] if module == "jobs.cli" else []), *options],
+        env=os.environ | environment,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def manifest(bundle: Path) -> ModelManifest:
+    return ModelManifest.model_validate_json((bundle / "model.json").read_bytes())
+
+
+def test_the_bundle_holds_what_its_manifest_says(bundle: Path, manifest: ModelManifest) -> None:
+    """Every file but model.json itself, each with its size and digest."""
+    files = {path.name: path.read_bytes() for path in bundle.iterdir() if path.name != "model.json"}
+    assert set(manifest.files) == set(files)
+    for name, body in files.items():
+        assert manifest.files[name].sha256 == hashlib.sha256(body).hexdigest()
+        assert manifest.files[name].size_bytes == len(body)
+    assert manifest.labels == ("eight", "three")
+    assert manifest.decoder_fingerprint == fingerprint()
+
+
+def test_the_report_adds_up(bundle: Path) -> None:
+    """N = the confusion matrix = the rows of the test predictions; accuracy follows from these."""
+    evaluation = json.loads((bundle / "evaluation.json").read_text())
+    figures = evaluation["binary_classification_metrics"]
+    matrix = figures["confusion_matrix"]
+    rows = from_csv((bundle / "test_predictions.csv").read_bytes())
+    assert evaluation["n"] == len(rows) == sum(matrix[true][given] for true in "01" for given in "01") == 72
+    right = sum(row.label == row.source_ref.split("/")[0] for row in rows)
+    assert figures["accuracy"]["value"] == right / 72 == (matrix["0"]["0"] + matrix["1"]["1"]) / 72
+    assert set(figures) == {"accuracy", "precision", "recall", "f1", "auc", "log_loss", "confusion_matrix"}
+
+
+def _keras_scores(bundle: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    import keras  # noqa: PLC0415 - seconds that the other tests need not wait
+
+    scores: NDArray[np.float64] = keras.models.load_model(bundle / "model.keras").predict(pixels, verbose=0)[:, 0]
+    return scores
+
+
+def test_training_and_serving_see_the_same_pixels_and_give_the_same_score(
+    bundle: Path, digit_images: Path, request: pytest.FixtureRequest
+) -> None:
+    """Pixels equal to the bit; model.keras and model.tflite within 1e-3, on digits, noise and photographs."""
+    paths = sorted(digit_images.rglob("*.png"))[::8]
+    if os.environ.get("TWOFOLD_SHARED"):
+        photographs = request.getfixturevalue("shared") / "data/cats_and_dogs_filtered/validation"
+        paths += sorted(photographs.rglob("*.jpg"))[::25]
+    images = [LabelledImage(path, path.name, 0) for path in paths]
+    seen = np.concatenate([chunk.pixels for chunk in Reader(96).chunks(images, lambda _: None)])
+    served = np.stack([decode(path.read_bytes(), size_px=96) for path in paths])
+    assert np.array_equal(seen, served)
+    noise = np.random.default_rng(7).integers(0, 256, (16, 96, 96, 3), dtype=np.uint8)
+    everything = np.concatenate([served, noise])
+    scores = Scorer((bundle / "model.tflite").read_bytes()).score_all(everything)
+    assert np.abs(scores - _keras_scores(bundle, everything)).max() < 1e-3
+
+
+def test_the_scores_of_one_image_are_the_same_on_every_thread(bundle: Path) -> None:
+    """Each thread has an interpreter of its own, over one graph."""
+    picture = np.random.default_rng(7).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    scores = Scorer((bundle / "model.tflite").read_bytes()).score_all(np.stack([picture] * 64))
+    assert len(set(scores.tolist())) == 1
+
+
+def test_a_bundle_is_never_written_over(models: Path, digit_images: Path) -> None:
+    """The same version again is refused, before anything is trained, and the files stay as they were."""
+    before = {path: path.read_bytes() for path in models.rglob("*") if path.is_file()}
+    options = ("--name", "digits", "--version", "v1", "--image-size", "96", "--epochs", "1")
+    done = _train("--data", str(digit_images), "--output", str(models), *options)
+    assert done.returncode == 1
+    assert "choose another version" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Training" not in done.stderr
+    assert {path: path.read_bytes() for path in models.rglob("*") if path.is_file()} == before
+
+
+def test_a_file_is_written_once(tmp_path: Path) -> None:
+    """In a folder as in a bucket: the second writer is told so, and no draft is left behind."""
+    output = FolderOutput(tmp_path)
+    assert output.write_once("a/model.json", b"one")
+    assert not output.write_once("a/model.json", b"two")
+    assert [(path.name, path.read_bytes()) for path in (tmp_path / "a").iterdir()] == [("model.json", b"one")]
+
+
+def test_a_bundle_goes_to_a_bucket_too(ministack_bench: Bench, digit_images: Path) -> None:
+    """``--output s3://…``, with the first version the champion; and its numbers on standard output as JSON."""
+    bench = ministack_bench
+    done = _train(
+        *("--data", str(digit_images), "--output", f"s3://{bench.bucket}/models", "--name", "pets"),
+        *("--image-size", "32", "--epochs", "1", "--json"),
+        module="jobs.train",
+        **bench.environment,
+    )
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    assert said["champion"] is True
+    manifest = ModelManifest.model_validate_json(bench.get(f"{said['uri']}/model.json"))
+    names = {key.rpartition("/")[2] for key in bench.keys(f"models/pets/{manifest.version}/")}
+    assert names == set(manifest.files) | {"model.json"}
+    assert json.loads(bench.get(f"s3://{bench.bucket}/models/pets/champion.json"))["version"] == manifest.version
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (("--data", "no-such-folder"), 1, "no-such-folder is no folder"),
+        (("--data", ".", "--image-size", "100"), 2, "image_size"),
+        (("--data", ".", "--threshold", "2"), 2, "threshold"),
+        (("--data", ".", "--name", "a/b"), 2, "name"),
+    ],
+)
+def test_a_wrong_option_is_explained_at_once(options: tuple[str, ...], status: int, said: str, tmp_path: Path) -> None:
+    """Without a traceback, and before TensorFlow is loaded where that is possible."""
+    done = _train("--output", str(tmp_path), *options)
+    assert done.returncode == status
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
