@@ -1,0 +1,60 @@
+"""The README's walk-through, its blocks run as they stand."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.local import EmbeddedCloud
+from tests.conftest import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text()
+
+
+def _blocks(section: str, language: str) -> list[str]:
+    text = README.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_request_by_hand_is_answered_as_the_readme_says(digit_images: Path, models: Path, tmp_path: Path) -> None:
+    """Make a bucket and queues, send the message with plain boto3, run the worker, read the CSV with pandas."""
+    shutil.copytree(digit_images, tmp_path / "out/images")
+    shutil.copytree(models / "digits", tmp_path / "out/models/demo")  # what the demo would have left
+    python, shell = _blocks("A request by hand", "python"), _blocks("A request by hand", "sh")
+    assert (len(python), len(shell)) == (3, 2)
+    with EmbeddedCloud() as cloud:
+        worker = shell[1].replace("http://127.0.0.1:4566", cloud.endpoint_url).replace("uv run python", sys.executable)
+        assert cloud.endpoint_url in worker
+        # One script, as one person would type it: Python, then the worker, then Python again.
+        run = f"import subprocess\nsubprocess.run({worker!r}, shell=True, check=True)\n"
+        script = f"{python[0]}{python[1]}{run}{python[2]}"
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | cloud.environment | {"AWS_DEFAULT_REGION": "us-east-1", "PYTHONPATH": str(REPOSITORY)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"s3://shelter/in/a\.png +(eight|three) +[01]\.\d+ +NaN", done.stdout), done.stdout
+    assert re.search(r"s3://shelter/in/missing\.png +NaN +NaN +not_found", done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("path", re.findall(r"^(?:worker|jobs)/\S+\.py", README, re.MULTILINE))
+def test_a_file_that_the_readme_names_is_there(path: str) -> None:
+    """And each of ours is named."""
+    assert (REPOSITORY / path).is_file()
+
+
+def test_the_readme_names_every_file_of_both_packages() -> None:
+    """A newcomer finds each of them in one list."""
+    named = set(re.findall(r"^(?:worker|jobs)/\S+\.py", README, re.MULTILINE))
+    there = {
+        f"{path.parent.name}/{path.name}" for name in ("jobs", "worker") for path in (REPOSITORY / name).glob("*.py")
+    }
+    assert there - {"jobs/__init__.py", "worker/__init__.py"} == named
