@@ -15,13 +15,15 @@ app = typer.Typer(
     name="python -m tests.bench",
     help="Measure Twofold against what one would write without it.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
 @app.callback()
 def benchmarks() -> None:
-    """Measure Twofold against what one would write without it."""  # and keeps the subcommand's name required
+    """Measure Twofold against what one would write without it."""
+    # Without a callback typer would take the one command for the whole program, and refuse its name.
 
 
 @app.command("worker", epilog="Example: python -m tests.bench worker --data cats_and_dogs_filtered --json worker.json")
@@ -30,7 +32,8 @@ def measure_worker(
         Path | None,
         typer.Option(
             envvar="TWOFOLD_DATA",
-            help="Folder of images, as twofold train takes it.  [default: scikit-learn's digits, 3 against 8]",
+            help="Folder of images, as twofold train takes it.",
+            show_default="scikit-learn's digits, 3 against 8",
         ),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images of a request; the test images, over and over.")] = 1000,

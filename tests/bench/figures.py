@@ -99,8 +99,8 @@ def show(comparison: Comparison, json_file: Path | None) -> None:
     out.print(table)
     where = machine()
     out.print(
-        f"Medians of {len(comparison.ours)} runs, {comparison.images:,} images each, of {comparison.data}. "
-        f"A ratio above 1: ours is better. Same class for {comparison.agreement:.1%} of the images.\n"
+        f"Medians of {len(comparison.ours)} runs of {comparison.images:,} images from {comparison.data}. "
+        f"A ratio above 1: ours is better. Both give {comparison.agreement:.1%} of the images the same class.\n"
         f"{where['cores']} cores, {where['cpu']}, Python {where['python']}, {where['date']}",
         soft_wrap=True,
     )

@@ -86,5 +86,5 @@ def _peak_bytes(process: psutil.Process) -> int:
         status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
     except OSError:
         return int(process.memory_info().rss)
-    kibibytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))
+    kibibytes = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")), 0)
     return int(kibibytes) * 1024

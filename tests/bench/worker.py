@@ -16,7 +16,7 @@ from tests.bench.process import WorkerProcess
 from tests.bench.stage import CHAMPION, OUTPUT, Answer, Stage, open_stage
 
 _START_LIMIT_S: Final = 180
-#: Twenty times what the peer takes for an image on two cores.
+#: Over ten times what the peer takes for an image on two cores.
 _IMAGE_LIMIT_S: Final = 0.2
 
 

@@ -1,0 +1,464 @@
+"""The contract: what is a request is understood, and what is not is refused in one line."""
+
+import ast
+import json
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tests.conftest import REPOSITORY
+from worker.contract import (
+    MAX_REQUEST_BYTES,
+    ClassifyRequest,
+    ManifestRef,
+    ModelManifest,
+    PartReport,
+    PredictionRow,
+)
+
+#: The smallest request.
+ASKED: dict[str, Any] = {"schema_version": 1, "job_id": "intake", "images": ["s3://shelter/in/a.jpg"]}
+
+text = st.text(st.characters(exclude_categories=["Cs"]))
+keys = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30)
+job_ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", fullmatch=True)
+s3_uris = st.builds(
+    "s3://{}/{}".format,
+    st.from_regex(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", fullmatch=True),
+    keys.filter(lambda key: not {".", ".."} & set(key.split("/"))),
+)
+thresholds = st.floats(0.0, 1.0)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | text,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> dict[str, Any]:
+    """Any valid request, as a producer's JSON object: fields left out, or null, or given."""
+    asked: dict[str, Any] = {"schema_version": 1, "job_id": draw(job_ids)}
+    if draw(st.booleans()):
+        asked["images"] = draw(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1))
+    else:
+        formats = st.sampled_from(["csv", "jsonl", None])
+        asked["manifest"] = draw(st.fixed_dictionaries({"uri": s3_uris}, optional={"format": formats}))
+    optional = {
+        "model_uri": st.none() | s3_uris,
+        "output_uri": st.none() | s3_uris,
+        "threshold": st.none() | thresholds,
+    }
+    return asked | draw(st.fixed_dictionaries({}, optional=optional))
+
+
+def _refusal(body: str) -> str:
+    """Why ``parse`` refuses a body; checks that it says so in one line, by ValueError and nothing else."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        ClassifyRequest.parse(body)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1, message
+    return message
+
+
+def _examples(document: str) -> Iterator[dict[str, Any]]:
+    """The requests in the JSON and Python blocks of a Markdown file."""
+    for language, block in re.findall(r"^```(json|python)\n(.*?)^```", document, flags=re.DOTALL | re.MULTILINE):
+        if language == "json":
+            found = [json.loads(block)]
+        else:
+            dicts = (node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Dict))
+            found = [ast.literal_eval(node) for node in dicts if "job_id" in ast.unparse(node)]
+        yield from (example for example in found if {"images", "manifest"} & set(example))
+
+
+def test_every_request_in_the_readme_is_one() -> None:
+    """What a producer copies from the README is understood."""
+    examples = list(_examples((REPOSITORY / "README.md").read_text(encoding="utf-8")))
+    assert examples
+    for example in examples:
+        ClassifyRequest.parse(json.dumps(example))
+
+
+def test_every_request_in_the_design_is_one(shared: Path) -> None:
+    """The design and the code speak of the same message."""
+    examples = list(_examples((shared / "DESIGN.md").read_text(encoding="utf-8")))
+    assert examples
+    for example in examples:
+        ClassifyRequest.parse(json.dumps(example))
+
+
+@given(requests())
+def test_any_valid_request_is_parsed_to_what_it_says(asked: dict[str, Any]) -> None:
+    """No field is changed on the way in."""
+    parsed = ClassifyRequest.parse(json.dumps(asked)).model_dump(mode="json", exclude_unset=True)
+    assert parsed == asked
+
+
+@given(requests())
+def test_a_request_written_and_read_again_is_the_same(asked: dict[str, Any]) -> None:
+    """``model_dump_json`` and ``parse`` are each other's inverse, the digest included."""
+    request = ClassifyRequest.parse(json.dumps(asked))
+    again = ClassifyRequest.parse(request.model_dump_json())
+    assert again == request
+    assert again.digest() == request.digest()
+
+
+@given(asked=requests(), indent=st.sampled_from([None, 1, 4]), ascii_only=st.booleans(), data=st.data())
+def test_the_digest_is_of_what_is_asked_not_of_how_it_is_written(
+    asked: dict[str, Any], indent: int | None, *, ascii_only: bool, data: st.DataObject
+) -> None:
+    """Key order, white space, escapes and defaults said aloud change nothing."""
+    aloud = {"images": None, "manifest": None, "model_uri": None, "output_uri": None, "threshold": None} | asked
+    if aloud["manifest"] is not None:
+        aloud["manifest"] = {"format": None} | aloud["manifest"]
+    shuffled = dict(data.draw(st.permutations(list(aloud.items()))))
+    body = json.dumps(shuffled, indent=indent, ensure_ascii=ascii_only)
+    assert ClassifyRequest.parse(body).digest() == ClassifyRequest.parse(json.dumps(asked)).digest()
+
+
+@given(requests(), requests())
+def test_two_requests_have_one_digest_only_if_they_ask_for_the_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """The digest is the identity of a request."""
+    first, second = ClassifyRequest.parse(json.dumps(one)), ClassifyRequest.parse(json.dumps(other))
+    assert (first.digest() == second.digest()) == (first == second)
+
+
+def test_a_change_of_anything_asked_for_is_another_digest() -> None:
+    """Each field counts, and so does the order of the images."""
+    two = ASKED | {"images": ["s3://shelter/a.jpg", "s3://shelter/b.jpg"]}
+    manifest = {key: value for key, value in ASKED.items() if key != "images"}
+    variants = [
+        ASKED,
+        ASKED | {"job_id": "other"},
+        two,
+        two | {"images": two["images"][::-1]},
+        two | {"images": two["images"][:1] * 2},
+        ASKED | {"threshold": 0.5},
+        ASKED | {"threshold": 0.25},
+        ASKED | {"threshold": 0.0},
+        ASKED | {"model_uri": "s3://shelter/models/a"},
+        ASKED | {"output_uri": "s3://shelter/models/a"},
+        ASKED | {"output_uri": "s3://shelter/models/a/"},
+        manifest | {"manifest": {"uri": "s3://shelter/in/a.jpg"}},
+        manifest | {"manifest": {"uri": "s3://shelter/in/a.jpg", "format": "csv"}},
+        manifest | {"manifest": {"uri": "s3://shelter/in/a.jpg", "format": "jsonl"}},
+    ]
+    digests = {ClassifyRequest.parse(json.dumps(asked)).digest() for asked in variants}
+    assert len(digests) == len(variants)
+
+
+def test_minus_zero_is_zero() -> None:
+    """A threshold of -0.0 asks for what 0.0 asks for."""
+    zero, minus = (ClassifyRequest.parse(json.dumps(ASKED | {"threshold": value})) for value in (0.0, -0.0))
+    assert minus.digest() == zero.digest()
+
+
+#: The request with something changed in it, and a word of the reason.
+BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
+    "a newer schema_version": ({"schema_version": 2}, "schema_version"),
+    "schema_version as text": ({"schema_version": "1"}, "schema_version"),
+    "schema_version as a boolean": ({"schema_version": True}, "schema_version"),
+    "no job_id": ({"job_id": None}, "job_id"),
+    "job_id as a number": ({"job_id": 1}, "job_id"),
+    "an empty job_id": ({"job_id": ""}, "job_id"),
+    "job_id with a newline at its end": ({"job_id": "intake\n"}, "job_id"),
+    "job_id that climbs": ({"job_id": ".."}, "job_id"),
+    "job_id with a slash": ({"job_id": "a/b"}, "job_id"),
+    "job_id with a backslash": ({"job_id": "a\\b"}, "job_id"),
+    "job_id with a space": ({"job_id": "a b"}, "job_id"),
+    "job_id that is hidden": ({"job_id": ".a"}, "job_id"),
+    "job_id of digits that are not ASCII": ({"job_id": "١٢٣"}, "job_id"),
+    "job_id of 129 characters": ({"job_id": "a" * 129}, "job_id"),
+    "neither images nor manifest": ({"images": None}, "exactly one"),
+    "both images and manifest": ({"manifest": {"uri": "s3://shelter/m.csv"}}, "exactly one"),
+    "no image": ({"images": []}, "images"),
+    "images as text": ({"images": "s3://shelter/a.jpg"}, "images"),
+    "an image that is no text": ({"images": ["s3://shelter/a.jpg", 7]}, "images.1"),
+    "an empty image": ({"images": [""]}, "images.0"),
+    "an image of 2,049 characters": ({"images": ["a" * 2049]}, "images.0"),
+    "threshold above 1": ({"threshold": 1.0000001}, "threshold"),
+    "threshold below 0": ({"threshold": -1e-9}, "threshold"),
+    "threshold as text": ({"threshold": "0.5"}, "threshold"),
+    "threshold as a boolean": ({"threshold": True}, "threshold"),
+    "threshold as a list": ({"threshold": [0.5]}, "threshold"),
+    "output_uri that climbs": ({"output_uri": "s3://shelter/out/../models/"}, "output_uri"),
+    "output_uri that ends climbing": ({"output_uri": "s3://shelter/out/.."}, "output_uri"),
+    "output_uri with a dot segment": ({"output_uri": "s3://shelter/./out"}, "output_uri"),
+    "model_uri that climbs": ({"model_uri": "s3://shelter/../evil/model"}, "model_uri"),
+    "manifest that climbs": ({"images": None, "manifest": {"uri": "s3://shelter/../m.csv"}}, "manifest.uri"),
+    "output_uri on this machine": ({"output_uri": "/tmp/out"}, "output_uri"),
+    "output_uri over http": ({"output_uri": "http://169.254.169.254/"}, "output_uri"),
+    "output_uri with a newline": ({"output_uri": "s3://shelter/out\n"}, "output_uri"),
+    "model_uri of 1,101 characters": ({"model_uri": "s3://shelter/" + "a" * 1088}, "model_uri"),
+    "an unknown field": ({"priority": 1}, "priority"),
+    "an unknown field that is null": ({"priority": None}, "priority"),
+    "an unknown field with a line break in its name": ({"pri\nority": 1}, "pri"),
+    "an unknown field of the manifest": (
+        {"images": None, "manifest": {"uri": "s3://shelter/m", "etag": "x"}},
+        "manifest.etag",
+    ),
+    "a manifest of an unknown form": (
+        {"images": None, "manifest": {"uri": "s3://shelter/m", "format": "parquet"}},
+        "format",
+    ),
+    "a manifest without uri": ({"images": None, "manifest": {}}, "manifest.uri"),
+    "a manifest as text": ({"images": None, "manifest": "s3://shelter/m"}, "manifest"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_VALUES)
+def test_a_request_with_a_wrong_field_is_refused_by_its_name(name: str) -> None:
+    """The message tells the producer which field to mend."""
+    changes, said = BAD_VALUES[name]
+    assert said in _refusal(json.dumps(ASKED | changes))
+
+
+_BODY = json.dumps(ASKED)
+_OPEN = _BODY[:-1]
+
+#: Bodies that are not even the JSON of a request, and a word of the reason.
+BAD_BODIES: dict[str, tuple[str, str]] = {
+    "empty": ("", "not JSON"),
+    "white space": (" \n\t ", "not JSON"),
+    "HTML": ("<!DOCTYPE html>\n<html><body>502 Bad Gateway</body></html>", "not JSON"),
+    "a byte order mark": ("\ufeff" + _BODY, "BOM"),
+    "a cut message": (_OPEN, "not JSON"),
+    "two requests": (_BODY + "\n" + _BODY, "not JSON"),
+    "a trailing comma": (_OPEN + ",}", "not JSON"),
+    "a comment": (_OPEN + "/* urgent */}", "not JSON"),
+    "single quotes": (_BODY.replace('"', "'"), "not JSON"),
+    "a raw line break in text": (_BODY.replace("intake", "in\ntake"), "not JSON"),
+    "a NUL": (_BODY + "\0", "not JSON"),
+    "null": ("null", "object"),
+    "a list": (f"[{_BODY}]", "object"),
+    "a number": ("1", "object"),
+    "NaN": (_OPEN + ',"threshold":NaN}', "NaN"),
+    "Infinity": (_OPEN + ',"threshold":Infinity}', "Infinity"),
+    "-Infinity": (_OPEN + ',"threshold":-Infinity}', "Infinity"),
+    "a number beyond all floats": (_OPEN + ',"threshold":1e400}', "threshold"),
+    "a number of 5,000 digits": (_OPEN + ',"threshold":' + "1" * 5000 + "}", "digits"),
+    "a number of 5,000 digits as schema_version": ('{"schema_version":' + "1" * 5000 + "}", "digits"),
+    "a key twice": (_OPEN + ',"job_id":"other"}', "twice"),
+    "a key twice, once escaped": (_OPEN + ',"job\\u005fid":"other"}', "twice"),
+    "a key of the manifest twice": (
+        '{"schema_version":1,"job_id":"a","manifest":{"uri":"s3://shelter/a","uri":"s3://shelter/b"}}',
+        "twice",
+    ),
+    "lists 100,000 deep": ("[" * 100_000, "deep"),
+    "a field of lists 100,000 deep": (_OPEN + ',"x":' + "[" * 100_000 + "]" * 100_000 + "}", "deep"),
+    "objects 40,000 deep": ('{"a":' * 40_000, "deep"),
+    "a lone surrogate": (_BODY.replace("a.jpg", "\ud800.jpg"), ""),
+    "an escaped lone surrogate": (_BODY.replace("a.jpg", "\\ud800.jpg"), ""),
+    "a lone surrogate as key": ('{"\ud800":1}', ""),
+    "a lone surrogate as key, twice": ('{"\ud800":1,"\ud800":1}', "twice"),
+    "more than 256 KiB": (_BODY + " " * MAX_REQUEST_BYTES, "manifest"),
+    "more than 256 KiB in bytes, not in characters": (_BODY + '"é' * (MAX_REQUEST_BYTES // 3 + 1), "manifest"),
+    "Latin-1 read as UTF-8": (_BODY.replace("a.jpg", "\udce9.jpg"), ""),
+}
+
+
+@pytest.mark.parametrize("name", BAD_BODIES)
+def test_a_body_that_is_no_request_is_refused(name: str) -> None:
+    """Each gets a clear answer, in one line, and nothing crashes on it."""
+    body, said = BAD_BODIES[name]
+    assert said in _refusal(body)
+
+
+def test_a_request_of_exactly_256_kib_is_taken() -> None:
+    """The limit is the last size that passes."""
+    assert ClassifyRequest.parse(_BODY.ljust(MAX_REQUEST_BYTES)).job_id == "intake"
+
+
+def test_no_message_of_256_kib_takes_long_to_refuse() -> None:
+    """25,000 keys, the last there twice: whoever may write to the queue cannot keep a worker busy."""
+    started = time.monotonic()
+    _refusal("{" + ",".join(f'"{i:x}":0' for i in range(25_000)) + ',"0":0}')
+    assert time.monotonic() - started < 2
+
+
+@given(st.text(), st.integers(0, 2**31))
+def test_no_text_whatever_does_anything_but_parse_or_be_refused(noise: str, place: int) -> None:
+    """Arbitrary text, lone surrogates included, alone and in the middle of a request."""
+    cut = place % len(_BODY)
+    for body in (noise, _BODY[:cut] + noise + _BODY[cut:]):
+        try:
+            ClassifyRequest.parse(body)
+        except ValueError:
+            _refusal(body)
+
+
+@given(json_values, st.sampled_from([*ClassifyRequest.model_fields, "manifest.uri", "manifest.format", "images.0"]))
+def test_no_json_whatever_does_anything_but_parse_or_be_refused(value: Any, place: str) -> None:
+    """Arbitrary JSON, alone and in place of each field."""
+    field, _, inner = place.partition(".")
+    nested = {"": value, "0": [value]}.get(inner, {"uri": "s3://shelter/m.csv", inner: value})
+    for body in (json.dumps(value), json.dumps(ASKED | {field: nested}), json.dumps(ASKED | {str(value): value})):
+        try:
+            ClassifyRequest.parse(body)
+        except ValueError:
+            _refusal(body)
+
+
+def test_a_request_cannot_be_changed_after_it_was_checked() -> None:
+    """All documents are frozen."""
+    request = ClassifyRequest.parse(_BODY)
+    with pytest.raises(ValidationError, match="frozen"):
+        request.job_id = "other"  # type: ignore[misc]
+
+
+_SCORED: dict[str, Any] = {"label": "dog", "confidence": 0.9, "score": 0.9}
+_ROW: dict[str, Any] = {"row": 0, "source_ref": "s3://shelter/a.jpg", "threshold": 0.5, "model_version": "v1"}
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        {},
+        _SCORED | {"error_code": "damaged"},
+        {"label": "dog"},
+        {"label": "dog", "confidence": 0.9},
+        {"score": 0.9},
+        {"score": 0.9, "error_code": "damaged"},
+        {"confidence": 0.0, "error_code": "damaged"},
+        {"error_message": "no code"},
+    ],
+)
+def test_a_row_is_scored_or_failed_and_never_both_or_neither(cells: dict[str, Any]) -> None:
+    """Label, confidence and score stand together, or an error_code stands alone."""
+    with pytest.raises(ValidationError, match="or else an error_code"):
+        PredictionRow(**_ROW, **cells)
+
+
+@pytest.mark.parametrize("cells", [_SCORED, {"error_code": "damaged"}, {"error_code": "damaged", "error_message": "x"}])
+def test_a_row_that_is_scored_or_failed_is_one(cells: dict[str, Any]) -> None:
+    """The two kinds of row."""
+    assert PredictionRow(**_ROW, **cells).model_dump(exclude_unset=True) == _ROW | cells
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        _SCORED | {"score": float("nan")},
+        _SCORED | {"score": 1.5},
+        _SCORED | {"confidence": float("inf")},
+        _SCORED | {"label": ""},
+        {"error_code": "Not A Code"},
+        {"error_code": ""},
+        {"error_code": "damaged", "row": -1},
+        {"error_code": "damaged", "note": "x"},
+    ],
+)
+def test_a_row_with_a_cell_out_of_range_is_refused(cells: dict[str, Any]) -> None:
+    """No NaN, nothing outside [0, 1], no code that is no word."""
+    with pytest.raises(ValidationError):
+        PredictionRow(**_ROW | cells)
+
+
+_REPORT: dict[str, Any] = {
+    "job_id": "intake",
+    "request_digest": "0" * 64,
+    "rows": 10,
+    "scored": 7,
+    "failed": 3,
+    "errors": {"damaged": 2, "not_found": 1},
+    "sha256": "1" * 64,
+    "size_bytes": 700,
+    "model_name": "pets",
+    "model_version": "v1",
+    "threshold": 0.5,
+    "seconds": 1.5,
+}
+
+
+def test_a_report_that_adds_up_is_one() -> None:
+    """It goes through its JSON unchanged, as the part's metadata has it."""
+    report = PartReport(**_REPORT)
+    assert PartReport.model_validate_json(report.model_dump_json()) == report
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rows": 11},
+        {"scored": 8},
+        {"failed": 2},
+        {"failed": 2, "rows": 9},
+        {"errors": {}},
+        {"errors": {"damaged": 4}},
+        {"errors": {"damaged": 3, "not_found": 0}},
+    ],
+)
+def test_a_report_that_does_not_add_up_is_refused(changes: dict[str, Any]) -> None:
+    """Rows = scored + failed, and failed = the sum of errors, for every request, always."""
+    with pytest.raises(ValidationError):
+        PartReport(**_REPORT | changes)
+
+
+_FILE: dict[str, Any] = {"sha256": "3" * 64, "size_bytes": 9}
+_MODEL: dict[str, Any] = {
+    "schema_version": 1,
+    "name": "pets",
+    "version": "v1",
+    "created_at": datetime(2026, 11, 23, tzinfo=UTC).isoformat(),
+    "labels": ["cat", "dog"],
+    "image_size": 160,
+    "decoder_fingerprint": "2" * 64,
+    "threshold": 0.5,
+    "files": {"model.tflite": _FILE},
+    "training_config": {"epochs": 20},
+    "dataset_digest": "4" * 64,
+    "libraries": {"keras": "3.15.1"},
+    "metrics": {"accuracy": 0.97},
+}
+
+
+def test_a_model_manifest_goes_through_its_json_unchanged() -> None:
+    """``model.json`` is read as it was written."""
+    manifest = ModelManifest.model_validate_json(json.dumps(_MODEL))
+    assert ModelManifest.model_validate_json(manifest.model_dump_json()) == manifest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": ["cat", "dog", "bird"]},
+        {"labels": ["cat"]},
+        {"labels": ["cat", "cat"]},
+        {"labels": ["cat", ""]},
+        {"schema_version": 2},
+        {"schema_version": "1"},
+        {"owner": "me"},
+        {"files": {"model.tflite": _FILE | {"md5": "x"}}},
+        {"files": {"model.tflite": _FILE | {"sha256": "3" * 63}}},
+        {"files": {"model.tflite": _FILE | {"size_bytes": "9"}}},
+        {"image_size": 16},
+        {"image_size": 160.5},
+        {"threshold": 1.1},
+        {"created_at": "2026-11-23T00:00:00"},
+        {"version": "../v1"},
+        {"version": "v1\n"},
+        {"name": ""},
+        {"decoder_fingerprint": "2" * 63 + "G"},
+        {"metrics": {"accuracy": "0.97"}},
+    ],
+)
+def test_a_model_manifest_with_a_wrong_field_is_refused(changes: dict[str, Any]) -> None:
+    """Two labels that differ, digests that are digests, a time with its zone, and no field it does not know."""
+    with pytest.raises(ValidationError):
+        ModelManifest.model_validate_json(json.dumps(_MODEL | changes))
+
+
+@settings(max_examples=50)
+@given(s3_uris)
+def test_a_manifest_may_lie_anywhere_in_a_bucket(uri: str) -> None:
+    """Any key that climbs nowhere."""
+    assert ManifestRef(uri=uri).uri == uri

@@ -1,0 +1,467 @@
+"""The decoder: what a viewer shows, as (size, size, 3) uint8 RGB; or a refusal with a code. Never anything else."""
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from tests.conftest import REPOSITORY
+from worker.errors import ErrorCode, Reject
+from worker.images import FORMATS, MAX_BYTES, MAX_PIXELS, Pixels, decode, fingerprint
+
+# Pillow remarks on what is odd about a file, and odd files are what is tested here.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
+
+Values = NDArray[np.generic]
+
+RED, GREEN, BLUE, WHITE = (220, 30, 40), (30, 180, 60), (40, 50, 200), (255, 255, 255)
+
+
+@pytest.fixture
+def odd_images(shared: Path) -> Path:
+    """The folder of odd files that real image libraries keep as test inputs."""
+    folder = shared / "data" / "odd_images"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there: set TWOFOLD_SHARED to the folder that holds data/odd_images")
+    return folder
+
+
+def _quarters(height: int, width: int) -> Pixels:
+    """``(H, W, 3)``: red and green above blue and white, a picture that looks different from all eight sides."""
+    pixels = np.empty((height, width, 3), np.uint8)
+    pixels[: height // 2, : width // 2], pixels[: height // 2, width // 2 :] = RED, GREEN
+    pixels[height // 2 :, : width // 2], pixels[height // 2 :, width // 2 :] = BLUE, WHITE
+    return pixels
+
+
+def _photograph(height: int, width: int) -> Pixels:
+    """``(H, W, 3)``: broad shapes and a little noise, as a camera has it."""
+    y, x = np.mgrid[0:height, 0:width] / width
+    shapes = np.stack([np.sin(9 * x + 2 * y), np.cos(7 * y * x), np.sin(5 * (x - y) ** 2 + 1)], axis=-1)
+    noise = np.random.default_rng(1).normal(0, 4, (height, width, 3))
+    return np.clip(shapes * 100 + 128 + noise, 0, 255).astype(np.uint8)
+
+
+def _file(picture: Image.Image | Values, kind: str, **options: Any) -> bytes:
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def _code(data: bytes) -> ErrorCode:
+    with pytest.raises(Reject) as caught:
+        decode(data, size_px=32)
+    assert len(caught.value.message) < 1000
+    return caught.value.code
+
+
+def _one_colour(data: bytes) -> list[int]:
+    """The colour of a picture that has one, give or take what JPEG does."""
+    pixels = decode(data, size_px=16)
+    assert np.ptp(pixels.reshape(-1, 3).astype(int), axis=0).max() <= 4
+    colour: list[int] = pixels[8, 8].tolist()
+    return colour
+
+
+def _difference(one: Pixels, other: Pixels) -> float:
+    return float(np.abs(one.astype(int) - other.astype(int)).mean())
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("size_px", [16, 96, 160])
+def test_every_format_decodes_to_the_size_asked_for(kind: str, size_px: int) -> None:
+    """``(size_px, size_px, 3)`` uint8, and the picture that was stored, squeezed."""
+    pixels = decode(_file(_quarters(60, 80), kind), size_px=size_px)
+    assert pixels.shape == (size_px, size_px, 3)
+    assert pixels.dtype == np.uint8
+    assert _difference(pixels, _quarters(size_px, size_px)) < 8
+    near, far = size_px // 4, 3 * size_px // 4
+    corners = [pixels[near, near], pixels[near, far], pixels[far, near], pixels[far, far]]
+    assert np.abs(np.array(corners, int) - [RED, GREEN, BLUE, WHITE]).max() <= 12
+
+
+#: How a camera held so stores an upright picture: CIPA DC-008, tag 0x0112, which names the sides that the first row
+#: and the first column show.
+STORED = {
+    1: lambda upright: upright,
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.transpose(1, 0, 2),
+    6: lambda upright: np.rot90(upright, 1),
+    7: lambda upright: upright[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda upright: np.rot90(upright, 3),
+}
+
+
+def _turned(pixels: Pixels, orientation: int, kind: str, **options: Any) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.ascontiguousarray(STORED[orientation](pixels))
+    return _file(stored, kind, exif=exif, **options)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_picture_comes_out_upright_however_the_camera_was_held(kind: str, orientation: int) -> None:
+    """All eight EXIF orientations, in each format that carries EXIF."""
+    upright = _quarters(60, 80)
+    pixels = decode(_turned(upright, orientation, kind), size_px=64)
+    assert _difference(pixels, decode(_file(upright, kind), size_px=64)) < 3
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_large_photograph_comes_out_upright_too(orientation: int) -> None:
+    """Where libjpeg leaves out detail while it reads."""
+    upright = _photograph(480, 640)
+    pixels = decode(_turned(upright, orientation, "JPEG", quality=90), size_px=64)
+    assert _difference(pixels, decode(_file(upright, "JPEG", quality=90), size_px=64)) < 2
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 99, 65535])
+def test_an_orientation_that_does_not_exist_turns_nothing(orientation: int) -> None:
+    """The picture counts, not its tags."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert _difference(decode(_file(_quarters(60, 80), "JPEG", exif=exif), size_px=64), _quarters(64, 64)) < 8
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"x"]
+)
+def test_broken_exif_around_good_pixels_costs_nothing(exif: bytes) -> None:
+    """Every viewer shows such a file."""
+    assert _difference(decode(_file(_quarters(60, 80), "JPEG", exif=exif), size_px=64), _quarters(64, 64)) < 8
+
+
+def _palette(colours: list[tuple[int, int, int]]) -> Image.Image:
+    image = Image.new("P", (20, 20), 0)
+    image.putpalette([part for colour in colours for part in colour])
+    return image
+
+
+def _layers(colour: tuple[int, ...], mode: str) -> Image.Image:
+    return Image.new(mode, (20, 20), colour)
+
+
+#: A file of one colour, and the colour a viewer shows, on white paper.
+COLOURS: dict[str, tuple[bytes, tuple[int, int, int]]] = {
+    "grey JPEG": (_file(Image.new("L", (20, 20), 77), "JPEG"), (77, 77, 77)),
+    "grey PNG": (_file(Image.new("L", (20, 20), 77), "PNG"), (77, 77, 77)),
+    "1-bit black": (_file(Image.new("1", (20, 20), 0), "PNG"), (0, 0, 0)),
+    "1-bit white": (_file(Image.new("1", (20, 20), 1), "BMP"), WHITE),
+    "1-bit fax": (_file(Image.new("1", (20, 20), 1), "TIFF", compression="group4"), WHITE),
+    "palette PNG": (_file(_palette([RED, BLUE]), "PNG"), RED),
+    "palette GIF": (_file(_palette([RED, BLUE]), "GIF"), RED),
+    "palette BMP": (_file(_palette([RED, BLUE]), "BMP"), RED),
+    "palette TIFF": (_file(_palette([RED, BLUE]), "TIFF"), RED),
+    "palette PNG, transparent": (_file(_palette([RED, BLUE]), "PNG", transparency=0), WHITE),
+    "palette PNG, half transparent": (_file(_palette([BLUE]), "PNG", transparency=b"\x80"), (147, 152, 227)),
+    "palette GIF, transparent": (_file(_palette([RED, BLUE]), "GIF", transparency=0), WHITE),
+    "RGB PNG with a transparent colour": (_file(Image.new("RGB", (20, 20), RED), "PNG", transparency=RED), WHITE),
+    "grey PNG with a transparent shade": (_file(Image.new("L", (20, 20), 9), "PNG", transparency=9), WHITE),
+    "grey and alpha, opaque": (_file(_layers((77, 255), "LA"), "PNG"), (77, 77, 77)),
+    "grey and alpha, transparent": (_file(_layers((77, 0), "LA"), "PNG"), WHITE),
+    "RGBA PNG, opaque": (_file(_layers((*RED, 255), "RGBA"), "PNG"), RED),
+    "RGBA PNG, transparent": (_file(_layers((*RED, 0), "RGBA"), "PNG"), WHITE),
+    "RGBA PNG, half transparent": (_file(_layers((*BLUE, 128), "RGBA"), "PNG"), (147, 152, 227)),
+    "RGBA WebP, transparent": (_file(_layers((*RED, 0), "RGBA"), "WEBP", lossless=True, exact=True), WHITE),
+    "RGBA TIFF, transparent": (_file(_layers((*RED, 0), "RGBA"), "TIFF"), WHITE),
+    "CMYK JPEG, no ink": (_file(_layers((0, 0, 0, 0), "CMYK"), "JPEG", quality=95), WHITE),
+    "CMYK JPEG, black": (_file(_layers((0, 0, 0, 255), "CMYK"), "JPEG", quality=95), (0, 0, 0)),
+    "CMYK JPEG, magenta and yellow": (_file(_layers((0, 255, 255, 0), "CMYK"), "JPEG", quality=95), (255, 0, 0)),
+    "CMYK TIFF": (_file(_layers((255, 0, 255, 0), "CMYK"), "TIFF"), (0, 255, 0)),
+    "16-bit grey PNG": (_file(np.full((20, 20), 40_000, np.uint16), "PNG"), (156, 156, 156)),
+    "16-bit grey PNG, white": (_file(np.full((20, 20), 65_535, np.uint16), "PNG"), WHITE),
+    "16-bit grey PNG, nearly black": (_file(np.full((20, 20), 128, np.uint16), "PNG"), (0, 0, 0)),
+    "16-bit TIFF, little-endian": (_file(np.full((20, 20), 40_000, "<u2"), "TIFF"), (156, 156, 156)),
+    "16-bit TIFF, big-endian": (_file(np.full((20, 20), 40_000, ">u2"), "TIFF"), (156, 156, 156)),
+    "1 x 1": (_file(Image.new("RGB", (1, 1), GREEN), "PNG"), GREEN),
+    "1 x 60,000": (_file(Image.new("RGB", (1, 60_000), GREEN), "PNG"), GREEN),
+    "60,000 x 1": (_file(Image.new("RGB", (60_000, 1), GREEN), "JPEG", quality=95), GREEN),
+}
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_every_kind_of_pixel_becomes_the_colour_a_viewer_shows(name: str) -> None:
+    """Transparent parts lie over white, CMYK is ink on paper, and 16 bit is scaled, never clipped."""
+    data, colour = COLOURS[name]
+    assert _one_colour(data) == pytest.approx(colour, abs=3)
+
+
+def _png(width: int, height: int, *, depth: int, colour: int, lines: bytes) -> bytes:
+    """A PNG that Pillow cannot write itself (https://www.w3.org/TR/png-3/#11IHDR)."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize(
+    ("colour", "samples"), [(2, [40_000] * 3), (4, [40_000, 65_535]), (6, [*[40_000] * 3, 65_535])]
+)
+def test_16_bit_colour_is_scaled_as_grey_is(colour: int, samples: list[int]) -> None:
+    """RGB, grey with alpha, and RGBA."""
+    line = b"\0" + struct.pack(f">{len(samples)}H", *samples) * 4
+    assert _one_colour(_png(4, 4, depth=16, colour=colour, lines=line * 4)) == pytest.approx([156] * 3, abs=1)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_without_an_agreed_black_and_white_are_refused(mode: str) -> None:
+    """32-bit integers and floats: scaling them would be a guess."""
+    assert _code(_file(Image.new(mode, (20, 20), 7), "TIFF")) is ErrorCode.UNSUPPORTED_PIXELS
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_an_animation_the_first_frame_counts(kind: str) -> None:
+    """And of a TIFF its first page."""
+    first, *rest = (Image.new("RGB", (20, 20), colour) for colour in (RED, BLUE, GREEN))
+    options: dict[str, Any] = {"WEBP": {"lossless": True}}.get(kind, {})
+    data = _file(first, kind, save_all=True, append_images=rest, **options)
+    assert _one_colour(data) == pytest.approx(RED, abs=3)
+
+
+#: Files that are none of the six formats, whatever their name says.
+STRANGERS = {
+    "HTML": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+    "SVG": b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9" height="9"/></svg>',
+    "PDF": _file(Image.new("RGB", (20, 20)), "PDF"),
+    "EPS": _file(Image.new("RGB", (20, 20)), "EPS"),
+    "JPEG 2000": _file(Image.new("RGB", (20, 20)), "JPEG2000"),
+    "PPM": _file(Image.new("RGB", (20, 20)), "PPM"),
+    "TGA": _file(Image.new("RGB", (20, 20)), "TGA"),
+    "ICO": _file(Image.new("RGB", (20, 20)), "ICO"),
+    "ICNS": _file(Image.new("RGB", (16, 16)), "ICNS"),
+    "PSD": b"8BPS\0\1" + bytes(40),
+    "FITS": b"SIMPLE  =                    T".ljust(2880),
+    "zip": b"PK\x03\x04" + bytes(40),
+    "gzip": b"\x1f\x8b\x08" + bytes(40),
+    "zeros": bytes(1000),
+    "one byte": b"\xff",
+}
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_a_file_of_another_kind_is_refused_with_its_first_bytes(name: str) -> None:
+    """Also those that Pillow could open, some by starting another program."""
+    assert _code(STRANGERS[name]) is ErrorCode.NOT_AN_IMAGE
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for Ghostscript is a shell script")
+def test_an_eps_file_starts_no_ghostscript(tmp_path: Path) -> None:
+    """Of all formats Pillow registers, none that runs a program is ever tried."""
+    ghostscript = tmp_path / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    ghostscript.chmod(0o755)
+    code = "import sys\nfrom worker.images import decode\ndecode(sys.stdin.buffer.read(), size_px=32)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=STRANGERS["EPS"],
+        env=os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=False,
+    )
+    assert b"not_an_image" in done.stderr
+    assert not (tmp_path / "started").exists()
+
+
+def test_no_bytes_are_told_from_wrong_bytes() -> None:
+    """An upload that failed is another trouble than a wrong file."""
+    assert _code(b"") is ErrorCode.EMPTY
+
+
+def test_32_mib_are_taken_and_one_byte_more_is_not() -> None:
+    """The limit is the last size that passes."""
+    data = _file(_quarters(60, 80), "JPEG").ljust(MAX_BYTES, b"\0")
+    assert decode(data, size_px=16).shape == (16, 16, 3)
+    assert _code(data + b"\0") is ErrorCode.TOO_MANY_BYTES
+
+
+def test_30_million_pixels_are_taken() -> None:
+    """The limit is the last size that passes."""
+    assert _one_colour(_file(Image.new("1", (6000, 5000), 1), "PNG")) == [255, 255, 255]
+    assert MAX_PIXELS == 6000 * 5000
+
+
+def _bomb(kind: str, width: int, height: int) -> bytes:
+    """A file of a few bytes whose header speaks of ``width`` x ``height`` pixels, with nothing behind it to decode."""
+    if kind == "PNG":
+        return _png(width, height, depth=8, colour=2, lines=b"\0")
+    if kind == "TIFF":
+        tags = [(256, width), (257, height), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, height), (279, 8)]
+        entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+        return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    data = bytearray(_file(Image.new("RGB", (16, 16)), kind))
+    if kind == "JPEG":
+        struct.pack_into(">HH", data, data.index(b"\xff\xc0") + 5, height, width)
+    elif kind == "GIF":
+        struct.pack_into("<HH", data, 6, width, height)
+    elif kind == "BMP":
+        struct.pack_into("<ii", data, 18, width, height)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize(("width", "height"), [(50_000, 50_000), (9_000, 9_000), (6_000, 5_001), (65_000, 500)])
+def test_a_pixel_bomb_is_refused_by_its_header(kind: str, width: int, height: int) -> None:
+    """Before a single pixel is decoded: there is none in these files, so whoever tried would find them damaged."""
+    assert _code(_bomb(kind, width, height)) is ErrorCode.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_a_file_that_breaks_off_is_damaged(kind: str, part: float) -> None:
+    """An upload that was cut is not a picture with a grey half, and not a file of another kind either."""
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    data = _file(noise, kind)
+    assert _code(data[: int(len(data) * part)]) is ErrorCode.DAMAGED
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_file_that_breaks_off_in_its_header_is_damaged(kind: str) -> None:
+    """Sixteen bytes tell what it was going to be, wherever it stops after them."""
+    data = _file(_photograph(60, 80), kind)
+    assert {_code(data[:length]) for length in range(16, 300)} == {ErrorCode.DAMAGED}
+
+
+SOUND = {kind: _file(_photograph(30, 40), kind) for kind in FORMATS}
+
+
+def _decode_or_reject(data: bytes) -> None:
+    try:
+        pixels = decode(data, size_px=32)
+    except Reject:
+        return
+    assert pixels.shape == (32, 32, 3)
+    assert pixels.dtype == np.uint8
+
+
+@settings(deadline=None)
+@given(
+    st.binary(max_size=300), st.sampled_from([b"", *(data[:20] for data in SOUND.values()), b"II*\0", b"MM\0*", b"BM"])
+)
+def test_no_bytes_whatever_do_anything_but_decode_or_be_refused(data: bytes, start: bytes) -> None:
+    """With and without the beginning of a real file."""
+    _decode_or_reject(start + data)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    kind=st.sampled_from(FORMATS),
+    flips=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=12),
+    head=st.booleans(),
+    kept=st.floats(0.3, 1.0),
+)
+def test_a_real_file_with_bytes_changed_or_cut_decodes_or_is_refused(
+    kind: str, flips: list[tuple[int, int]], kept: float, *, head: bool
+) -> None:
+    """Anywhere in the file, or in its first 200 bytes, where the sizes and offsets are."""
+    data = bytearray(SOUND[kind])
+    for place, byte in flips:
+        data[place % min(len(data), 200 if head else len(data))] = byte
+    _decode_or_reject(bytes(data[: int(len(data) * kept)]))
+
+
+@settings(deadline=None)
+@given(kind=st.sampled_from(["JPEG", "WEBP", "BMP", "TIFF"]), kept=st.floats(0.0, 1.0, exclude_max=True))
+def test_no_beginning_of_a_file_passes_for_the_file(kind: str, kept: float) -> None:
+    """A cut anywhere is seen; but in the last 20 bytes of a PNG and the last 2 of a GIF, where no pixel lies."""
+    _code(SOUND[kind][: int(len(SOUND[kind]) * kept)])
+
+
+def test_a_large_jpeg_is_read_at_a_fraction_of_its_size_and_looks_the_same() -> None:
+    """The detail that resizing would drop is not decoded: several times faster, and close to the full picture."""
+    data = _file(_photograph(1200, 1600), "JPEG", quality=90)
+    with Image.open(io.BytesIO(data)) as image:
+        full = np.asarray(image.convert("RGB").resize((160, 160), Image.Resampling.BICUBIC))
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft(None, (160, 160))
+        assert image.size == (400, 300)
+        drafted = np.asarray(image.convert("RGB").resize((160, 160), Image.Resampling.BICUBIC))
+    pixels = decode(data, size_px=160)
+    assert np.array_equal(pixels, drafted)
+    assert not np.array_equal(pixels, full)
+    assert _difference(pixels, full) < 2
+
+
+def test_the_fingerprint_is_one_sha256_for_this_machine() -> None:
+    """The same each time it is computed, here and in another process: training and serving can compare it."""
+    assert len(bytes.fromhex(fingerprint())) == 32
+    fingerprint.cache_clear()
+    code = "from worker.images import fingerprint; print(fingerprint())"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == fingerprint()
+
+
+#: Every file of ``data/odd_images``: the code of its refusal, or the mean of red, green and blue at 32 pixels.
+ODD: dict[str, ErrorCode | tuple[int, int, int]] = {
+    "16_bit_binary.pgm": ErrorCode.NOT_AN_IMAGE,  # PGM is not among the six formats
+    "MADE_html_error_page.jpg": ErrorCode.NOT_AN_IMAGE,
+    "apng_mode_16bit.png": (255, 0, 0),
+    "apng_syntax_num_frames_zero.png": ErrorCode.DAMAGED,  # no frames, and no picture beside them
+    "broken.png": ErrorCode.DAMAGED,  # a PNG signature, then noise
+    "broken_exif_dpi.jpg": (0, 128, 1),
+    "decompression_bomb.gif": ErrorCode.TOO_MANY_PIXELS,  # 4.4 thousand million pixels in 44 bytes
+    "dispose_bgnd.gif": (72, 169, 247),  # the first frame
+    "exif_gps.jpg": (0, 0, 0),
+    "exif_imagemagick_orientation.png": (144, 142, 142),
+    "frozenpond.mpo": (108, 104, 101),  # two JPEGs in one file, for both eyes: the first
+    "hopper.webp": (90, 80, 95),
+    "hopper_bad_exif.jpg": (124, 124, 124),  # garbage in the middle, which libjpeg accepts
+    "hopper_orientation_2.jpg": (90, 80, 95),
+    "hopper_orientation_5.jpg": (90, 80, 95),
+    "hopper_orientation_6.webp": (90, 80, 96),
+    "hymenoptera_imageNotFound.gif": (242, 242, 242),  # a picture that says that there is none
+    "invalid-exif-without-x-resolution.jpg": (1, 1, 1),
+    "iss634.apng": (135, 137, 90),  # the first frame
+    "junk_jpeg_header.jpg": (117, 116, 117),
+    "multiple_exif.jpg": (0, 0, 0),
+    "p_trns_single.png": (128, 176, 163),  # a hole, over white
+    "pil_sample_cmyk.jpg": (26, 6, 8),
+    "sugarshack_bad_mpo_header.jpg": (121, 109, 99),
+    "transparent.png": (211, 202, 204),  # over white
+    "truncated_app14.jpg": (28, 5, 3),  # CMYK whose Adobe marker is cut
+    "truncated_exif_dpi.jpg": (255, 255, 255),
+    "truncated_jpeg.jpg": ErrorCode.DAMAGED,
+}
+
+
+def test_every_odd_file_has_its_expected_outcome(odd_images: Path) -> None:
+    """None is left out of the table, and none is in it that is not there."""
+    assert sorted(path.name for path in odd_images.iterdir()) == sorted(ODD)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_file_decodes_or_is_refused_with_its_code(odd_images: Path, name: str) -> None:
+    """Test files of real image libraries."""
+    data, expected = (odd_images / name).read_bytes(), ODD[name]
+    if isinstance(expected, ErrorCode):
+        assert _code(data) is expected
+    else:
+        means = decode(data, size_px=32).mean(axis=(0, 1))
+        assert means.tolist() == pytest.approx(expected, abs=3)
+
+
+@pytest.mark.parametrize(
+    "turned", ["hopper_orientation_2.jpg", "hopper_orientation_5.jpg", "hopper_orientation_6.webp"]
+)
+def test_a_portrait_stored_turned_is_the_portrait(odd_images: Path, turned: str) -> None:
+    """The orientation test files of Pillow, against the upright one."""
+    upright, same = (decode((odd_images / name).read_bytes(), size_px=96) for name in ("hopper.webp", turned))
+    assert _difference(upright, same) < 6
