@@ -41,7 +41,7 @@ def train_run(
     ],
     output: Annotated[str, typer.Option(help="s3://bucket/prefix or a folder, for <name>/<version>/.")],
     name: Annotated[str, typer.Option(help="The model's name.")] = "model",
-    version: Annotated[str | None, typer.Option(help="The bundle's version.  [default: the time now]")] = None,
+    version: Annotated[str | None, typer.Option(help="The bundle's version.", show_default="the time now")] = None,
     image_size: Annotated[int, typer.Option(help="Width and height the model sees, in pixels.")] = 160,
     weights: Annotated[
         str, typer.Option(help="The backbone's: auto, imagenet, package, a file or an s3:// URI.")
@@ -84,10 +84,11 @@ def train_run(
 @app.command(epilog="Example: twofold demo --data cats_and_dogs_filtered --keep out/")
 def demo(
     data: Annotated[
-        Path | None, typer.Option(help="Folder of two class folders.  [default: scikit-learn's digits, 3 against 8]")
+        Path | None,
+        typer.Option(help="Folder of two class folders.", show_default="scikit-learn's digits, 3 against 8"),
     ] = None,
     keep: Annotated[
-        Path | None, typer.Option(help="Folder for images, model, manifest and CSV.  [default: a temporary one]")
+        Path | None, typer.Option(help="Folder for images, model, manifest and CSV.", show_default="a temporary one")
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -58,8 +58,8 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> Outcome:
         with reporter.step("Making a bucket and two queues"):
             s3.create_bucket(Bucket=BUCKET)
             queues = create_queues(cloud.sqs(), "requests")
-        _upload(s3, asked, reporter)
-        _train(cloud, data, reporter)
+        upload(s3, asked, reporter)
+        train(cloud, data, reporter)
         with reporter.step("Dropping a manifest on the queue"):
             manifest = _write_manifest(s3, asked)
             request = ClassifyRequest(schema_version=1, job_id=JOB, manifest=ManifestRef(uri=manifest))
@@ -78,9 +78,11 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> Outcome:
     return Outcome(rows, outcome, _accuracy(rows, asked), evaluation, worker_s)
 
 
-def _upload(s3: "S3Client", images: list[LabelledImage], reporter: Reporter) -> None:
+def upload(s3: "S3Client", images: list[LabelledImage], reporter: Reporter) -> None:
+    """Puts each image under its ``uri_of``."""
+
     def put(image: LabelledImage) -> None:
-        bucket, key = split(_uri(image))
+        bucket, key = split(uri_of(image))
         s3.put_object(Bucket=bucket, Key=key, Body=image.path.read_bytes())
 
     with reporter.step("Uploading the test images", total=len(images)) as advance, ThreadPoolExecutor(4) as pool:
@@ -88,7 +90,8 @@ def _upload(s3: "S3Client", images: list[LabelledImage], reporter: Reporter) -> 
             advance(1)
 
 
-def _train(cloud: EmbeddedCloud, data: Path, reporter: Reporter) -> None:
+def train(cloud: EmbeddedCloud, data: Path, reporter: Reporter) -> None:
+    """Trains the model ``MODEL`` as a process of its own, its bundle going to the bucket."""
     output = f"s3://{BUCKET}/models"
     command = ["train", "run", "--data", str(data), "--output", output, "--name", MODEL]
     reporter.say(f"[bold]twofold {' '.join(command)}[/]")
@@ -103,7 +106,7 @@ def _train(cloud: EmbeddedCloud, data: Path, reporter: Reporter) -> None:
 
 
 def _write_manifest(s3: "S3Client", images: list[LabelledImage]) -> str:
-    lines = "".join(json.dumps({"source-ref": _uri(image)}) + "\n" for image in images)
+    lines = "".join(json.dumps({"source-ref": uri_of(image)}) + "\n" for image in images)
     key = f"manifests/{JOB}.jsonl"
     s3.put_object(Bucket=BUCKET, Key=key, Body=lines.encode())
     return f"s3://{BUCKET}/{key}"
@@ -131,13 +134,14 @@ def _work(cloud: EmbeddedCloud, queues: Queues) -> None:
 
 def _accuracy(rows: list[PredictionRow], asked: list[LabelledImage]) -> float:
     """Checks that the CSV answers exactly what was asked, and compares its labels with the folders' names."""
-    if [row.source_ref for row in rows] != [_uri(image) for image in asked]:
+    if [row.source_ref for row in rows] != [uri_of(image) for image in asked]:
         raise UserError(f"{len(asked)} images were asked for, and the CSV's {len(rows)} rows are not those.")
     names = [image.path.parent.name for image in asked]
     return float(np.mean([row.label == name for row, name in zip(rows, names, strict=True)]))
 
 
-def _uri(image: LabelledImage) -> str:
+def uri_of(image: LabelledImage) -> str:
+    """Where an image of the dataset lies in the bucket."""
     return f"s3://{BUCKET}/images/{image.ref}"
 
 

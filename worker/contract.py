@@ -14,6 +14,7 @@ import json
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -36,7 +37,8 @@ _SHOWN: Final = 5
 JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+#: Adding 0 makes -0.0, which is the same number, the same text too.
+Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False), AfterValidator(lambda value: value + 0.0)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 #: Bucket names: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
@@ -48,6 +50,16 @@ S3Uri = Annotated[
 SourceRef = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 
 ManifestFormat = Literal["csv", "jsonl"]
+
+
+def _known(version: int) -> int:
+    if version != 1:
+        raise ValueError(f"version {version} is not known here, only 1: is the worker older than the producer?")
+    return version
+
+
+#: An int, and not a Literal, which would take true for 1.
+SchemaVersion = Annotated[int, AfterValidator(_known)]
 
 
 class Document(BaseModel):
@@ -80,7 +92,7 @@ class ClassifyRequest(Document):
     nothing; another request under the same ``job_id`` is refused.
     """
 
-    schema_version: Literal[1]
+    schema_version: SchemaVersion
     job_id: JobId
     #: Exactly one of ``images`` and ``manifest``.
     images: Annotated[tuple[SourceRef, ...], Field(min_length=1)] | None = None
@@ -146,7 +158,7 @@ class PredictionRow(Document):
 class PartReport(Document):
     """What one request came to: ``rows = scored + failed``, and the digest of the CSV."""
 
-    schema_version: Literal[1] = 1
+    schema_version: SchemaVersion = 1
     job_id: JobId
     request_digest: Sha256
     rows: NonNegativeInt
@@ -177,7 +189,7 @@ class BundleFile(Document):
 class ModelManifest(Document):
     """``model.json``: what a bundle holds and where it came from. Written last; without it there is no bundle."""
 
-    schema_version: Literal[1] = 1
+    schema_version: SchemaVersion = 1
     name: Name
     version: Name
     created_at: AwareDatetime  #: UTC
@@ -202,7 +214,7 @@ class ModelManifest(Document):
 class ChampionPointer(Document):
     """``champion.json``: the version of a model in use."""
 
-    schema_version: Literal[1] = 1
+    schema_version: SchemaVersion = 1
     name: Name
     version: Name
     promoted_at: AwareDatetime  #: UTC
@@ -214,7 +226,7 @@ def explain(error: ValidationError) -> str:
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         where = ".".join(str(step) for step in item["loc"])
         what = item["msg"].removeprefix("Value error, ")
-        parts.append(f"{where}: {what}" if where else what)
+        parts.append(" ".join(f"{where}: {what}".split()) if where else what)
     return "; ".join(parts[:_SHOWN]) + ("; …" if len(parts) > _SHOWN else "")
 
 
@@ -222,10 +234,12 @@ def _refuse_sloppy_json(body: str) -> None:
     """Refuses what pydantic's parser lets pass: duplicate keys (it takes the last), NaN and Infinity."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        if len(keys) != len(set(keys)):
-            raise ValueError(f"the key {max(keys, key=keys.count)!r} is there twice")
-        return dict(pairs)
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise ValueError(f"the key {key!r} is there twice")
+            found[key] = value
+        return found
 
     def no_constant(text: str) -> None:
         raise ValueError(f"{text} is not JSON")

@@ -59,6 +59,8 @@ class Pipeline:
 
 def check_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> None:
     """Raises Reject ``not_allowed`` unless ``uri`` lies under one of ``prefixes``: no packet goes anywhere else."""
+    if ".." in uri.split("/"):  # to S3 a name like any other, but not to whoever reads this prefix as a folder
+        raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} climbs out of its prefix")
     # "s3://shelter" allows that bucket, not "s3://shelter-of-somebody-else" too.
     if not any(uri == prefix or uri.startswith(prefix.rstrip("/") + "/") for prefix in prefixes):
         raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} is outside TWOFOLD_ALLOWED_PREFIXES")

@@ -54,17 +54,18 @@ class Rule:
             threshold=self.threshold,
             model_version=self.model_version,
             error_code=error.code.value,
-            error_message=error.message,
+            error_message=error.message or None,
         )
 
 
 def csv_bytes(lines: Iterable[Iterable[object]]) -> bytes:
     """Any table as a CSV file. Text that a spreadsheet would run is kept from it by a leading ``'``."""
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(_LineFeeds(text), lineterminator="\r\n")
     for line in lines:
         writer.writerow([_cell(value) for value in line])
-    return text.getvalue().encode()
+    # A file name of a training set can be no UTF-8; it costs its own cell's looks.
+    return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def to_csv(rows: Iterable[PredictionRow]) -> bytes:
@@ -75,14 +76,27 @@ def to_csv(rows: Iterable[PredictionRow]) -> bytes:
 def from_csv(data: bytes) -> list[PredictionRow]:
     """The rows of a file that ``to_csv`` wrote, equal to those it was given. Raises ValueError for another file."""
     reader = csv.reader(io.StringIO(data.decode(), newline=""))
-    if tuple(next(reader, ())) != COLUMNS:
-        raise ValueError("not a prediction CSV: another header")
-    return [_row(cells) for cells in reader]
+    try:
+        if tuple(next(reader, ())) != COLUMNS:
+            raise ValueError("not a prediction CSV: another header")
+        return [_row(cells) for cells in reader]
+    except csv.Error as error:
+        raise ValueError(f"not a prediction CSV: {error}") from error
 
 
 def only_failed(data: bytes) -> bytes:
     """The failed rows of a prediction CSV, which are a manifest themselves: to try them again is to submit them."""
     return to_csv(row for row in from_csv(data) if row.error_code is not None)
+
+
+class _LineFeeds:
+    """Lines end in LF, and a lone CR inside a cell is quoted: Python's csv quotes only what its own line end holds."""
+
+    def __init__(self, text: io.StringIO) -> None:
+        self._text = text
+
+    def write(self, line: str) -> None:
+        self._text.write(line.removesuffix("\r\n") + "\n")
 
 
 def _as_written(value: float) -> float:
@@ -93,13 +107,12 @@ def _as_written(value: float) -> float:
 def _cell(value: object) -> str:
     if value is None:
         return ""
-    if isinstance(value, float):
-        return f"{value:.9g}"
     text = str(value)
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def _text(cell: str) -> str:
+def unguarded(cell: str) -> str:
+    """A text cell without the ``'`` that kept a spreadsheet from running it."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
@@ -111,5 +124,5 @@ def _row(cells: list[str]) -> PredictionRow:
         elif name in ("confidence", "score", "threshold"):
             values[name] = float(cell) if cell else None
         else:
-            values[name] = _text(cell) if cell or name == "source_ref" else None
+            values[name] = unguarded(cell) if cell or name == "source_ref" else None
     return PredictionRow.model_validate(values)

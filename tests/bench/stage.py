@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from jobs import dataset, digits
 from jobs.config import TrainConfig
-from jobs.demo import BUCKET, MODEL, _train, _upload, _uri
+from jobs.demo import BUCKET, MODEL, train, upload, uri_of
 from jobs.errors import UserError
 from jobs.local import EmbeddedCloud, create_queues
 from jobs.progress import Reporter
@@ -101,6 +101,6 @@ def open_stage(data: Path | None, reporter: Reporter) -> Iterator[Stage]:
         images = dataset.find(TrainConfig(data=data, output="")).test
         s3 = cloud.s3()
         s3.create_bucket(Bucket=BUCKET)
-        _upload(s3, images, reporter)
-        _train(cloud, data, reporter)
-        yield Stage(cloud, s3, [_uri(image) for image in images])
+        upload(s3, images, reporter)
+        train(cloud, data, reporter)
+        yield Stage(cloud, s3, [uri_of(image) for image in images])

@@ -67,9 +67,7 @@ def test_a_request_typed_by_hand_is_answered(bench: Bench, settings: dict[str, s
     assert (_waiting(bench), _in_flight(bench), bench.dead_letters()) == (0, 0, [])
 
 
-def test_a_message_delivered_twice_leaves_one_part(
-    bench: Bench, settings: dict[str, str], digit_images: Path
-) -> None:
+def test_a_message_delivered_twice_leaves_one_part(bench: Bench, settings: dict[str, str], digit_images: Path) -> None:
     """SQS promises at least once; Twofold makes it one part."""
     request = {"schema_version": 1, "job_id": "twice", "images": [_picture(bench, digit_images)]}
     bench.send(request)
