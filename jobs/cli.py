@@ -95,7 +95,7 @@ def demo(
     """Run the whole loop here: a cloud on this machine, a training job, a queue, a worker, a CSV."""
     # scikit-learn takes a second that --help need not wait.
     from jobs import demo as loop  # noqa: PLC0415
-    from jobs.report import headline  # noqa: PLC0415
+    from jobs.metrics import headline  # noqa: PLC0415
 
     folder = keep or Path(tempfile.mkdtemp(prefix="twofold-demo-"))
     outcome = loop.run(data=data, keep=folder, reporter=Reporter())

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import backbone, bundle, dataset, network, report
+from jobs import backbone, bundle, dataset, metrics, network
 from jobs.config import TrainConfig
 from jobs.dataset import LabelledImage, Reader
 from jobs.errors import UserError
@@ -97,8 +97,8 @@ class _Job:
         # The evaluation: of the exported graph, by the worker's own scorer. The report is about what is served.
         rows, truth, parity = self._score_test_images(Scorer(litert_file), model)
         scores = np.array([row.score for row in rows])
-        evaluation = report.evaluate(truth, scores, threshold=self._config.threshold) | {
-            "validation": report.headline(validation),
+        evaluation = metrics.evaluate(truth, scores, threshold=self._config.threshold) | {
+            "validation": metrics.headline(validation),
             "images": self._counts(learned, held_out, truth),
             "weights": weights,
             "parity_max_difference": parity,
@@ -148,7 +148,7 @@ class _Job:
         with self._reporter.step("Training the head"):
             trial = network.fit_head(learned.features, learned.classes, self._config)
             scores = trial.predict(held_out.features, verbose=0)[:, 0]
-            validation = report.evaluate(held_out.classes, scores, threshold=self._config.threshold)
+            validation = metrics.evaluate(held_out.classes, scores, threshold=self._config.threshold)
             both = learned + held_out
             return network.fit_head(both.features, both.classes, self._config), validation
 
@@ -198,7 +198,7 @@ class _Job:
             training_config=self._config.model_dump(mode="json"),
             dataset_digest=self._reader.dataset_digest(),
             libraries={name: metadata.version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
-            metrics=report.headline(evaluation),
+            metrics=metrics.headline(evaluation),
         )
         with self._reporter.step("Writing the bundle"):
             prefix = bundle.write_bundle(self._output, files, manifest)

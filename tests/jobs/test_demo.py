@@ -59,3 +59,10 @@ def test_help_comes_without_tensorflow() -> None:
         )
         assert "tensorflow" not in done.stderr
         assert len(arguments) == 1 or "Example" in done.stdout
+
+
+def test_the_photographs_of_cats_and_dogs_are_told_apart_97_times_in_100(shared: Path, tmp_path: Path) -> None:
+    """The 1,000 test photographs, at 160 pixels, through the whole loop; the seed to the letter gives 0.681."""
+    said = _demo(tmp_path, "--data", str(shared / "data/cats_and_dogs_filtered"))
+    assert (said["rows"], said["failed"]) == (1000, 0)
+    assert said["accuracy"] >= 0.970

@@ -57,7 +57,7 @@ def test_the_report_adds_up(bundle: Path) -> None:
     assert evaluation["n"] == len(rows) == sum(matrix[true][given] for true in "01" for given in "01") == 72
     right = sum(row.label == row.source_ref.split("/")[0] for row in rows)
     assert figures["accuracy"]["value"] == right / 72 == (matrix["0"]["0"] + matrix["1"]["1"]) / 72
-    assert set(figures) == {"accuracy", "precision", "recall", "f1", "auc", "log_loss", "confusion_matrix"}
+    assert {"accuracy", "precision", "recall", "f1", "auc", "log_loss"} < set(figures)
 
 
 def _keras_scores(bundle: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -138,12 +138,13 @@ def test_an_orientation_that_does_not_exist_turns_nothing(orientation: int) -> N
     assert _difference(decode(_file(_quarters(60, 80), "JPEG", exif=exif), size_px=64), _quarters(64, 64)) < 8
 
 
-@pytest.mark.parametrize(
-    "exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"x"]
-)
-def test_broken_exif_around_good_pixels_costs_nothing(exif: bytes) -> None:
+@pytest.mark.parametrize("dpi", [None, (72, 72)])  # Pillow itself looks into EXIF when a file tells no resolution
+@pytest.mark.parametrize("exif", [b"", b"nothing", b"II*\0", b"MM\0*\0\0\0\x08\xff\xff", b"II*\0\xff\xff\xff\xff"])
+def test_broken_exif_around_good_pixels_costs_nothing(exif: bytes, dpi: tuple[int, int] | None) -> None:
     """Every viewer shows such a file."""
-    assert _difference(decode(_file(_quarters(60, 80), "JPEG", exif=exif), size_px=64), _quarters(64, 64)) < 8
+    options: dict[str, Any] = {"dpi": dpi} if dpi else {}
+    data = _file(_quarters(60, 80), "JPEG", exif=b"Exif\0\0" + exif, **options)
+    assert _difference(decode(data, size_px=64), _quarters(64, 64)) < 8
 
 
 def _palette(colours: list[tuple[int, int, int]]) -> Image.Image:
@@ -201,15 +202,14 @@ def test_every_kind_of_pixel_becomes_the_colour_a_viewer_shows(name: str) -> Non
     assert _one_colour(data) == pytest.approx(colour, abs=3)
 
 
-def _png(width: int, height: int, *, depth: int, colour: int, lines: bytes) -> bytes:
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def _png(width: int, height: int, *, depth: int = 8, colour: int = 2, lines: bytes = b"", more: bytes = b"") -> bytes:
     """A PNG that Pillow cannot write itself (https://www.w3.org/TR/png-3/#11IHDR)."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + more + _chunk(b"IDAT", zlib.compress(lines)) + _chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(
@@ -249,6 +249,8 @@ STRANGERS = {
     "ICNS": _file(Image.new("RGB", (16, 16)), "ICNS"),
     "PSD": b"8BPS\0\1" + bytes(40),
     "FITS": b"SIMPLE  =                    T".ljust(2880),
+    "AVI": b"RIFF" + struct.pack("<I", 1000) + b"AVI LIST" + bytes(1000),
+    "WAV": b"RIFF" + struct.pack("<I", 1000) + b"WAVEfmt " + bytes(1000),
     "zip": b"PK\x03\x04" + bytes(40),
     "gzip": b"\x1f\x8b\x08" + bytes(40),
     "zeros": bytes(1000),
@@ -302,7 +304,7 @@ def test_30_million_pixels_are_taken() -> None:
 def _bomb(kind: str, width: int, height: int) -> bytes:
     """A file of a few bytes whose header speaks of ``width`` x ``height`` pixels, with nothing behind it to decode."""
     if kind == "PNG":
-        return _png(width, height, depth=8, colour=2, lines=b"\0")
+        return _png(width, height)
     if kind == "TIFF":
         tags = [(256, width), (257, height), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, height), (279, 8)]
         entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
@@ -338,6 +340,23 @@ def test_a_file_that_breaks_off_in_its_header_is_damaged(kind: str) -> None:
     """Sixteen bytes tell what it was going to be, wherever it stops after them."""
     data = _file(_photograph(60, 80), kind)
     assert {_code(data[:length]) for length in range(16, 300)} == {ErrorCode.DAMAGED}
+
+
+#: PNG files for which Pillow raises other errors than OSError.
+SENSELESS = {
+    "a header of five bytes": b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", b"\0\0\0\4\0") + _chunk(b"IEND", b""),
+    "a chunk without a name": _png(4, 4, lines=bytes(9)).replace(b"IEND", b"\x84" * 4),
+    "80 MiB of text in 80 KiB": _png(4, 4, more=_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(80 << 20), 1))),
+    "a size of nothing": _png(0, 0),
+    "17 bits a sample": _png(4, 4, depth=17),
+    "no pixels": _png(4, 4),
+}
+
+
+@pytest.mark.parametrize("name", SENSELESS)
+def test_a_file_that_makes_no_sense_is_damaged(name: str) -> None:
+    """Whatever Pillow raises for it."""
+    assert _code(SENSELESS[name]) is ErrorCode.DAMAGED
 
 
 SOUND = {kind: _file(_photograph(30, 40), kind) for kind in FORMATS}

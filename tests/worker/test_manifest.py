@@ -44,6 +44,7 @@ def _refusal(data: bytes, *, declared: ManifestFormat | None = None) -> str:
         _read(data, declared=declared)
     assert caught.value.code is ErrorCode.BAD_MANIFEST
     assert caught.value.message.startswith("s3://shelter/list: ")
+    assert len(caught.value.message) < 1000
     return caught.value.message
 
 
@@ -194,7 +195,6 @@ def test_a_file_that_is_no_manifest_is_refused_in_words(data: bytes, said: str) 
     """The message shows the first line, or says that there is none."""
     message = _refusal(data)
     assert said in message
-    assert len(message) < 1000
     if "first line" in message:
         assert "source_ref" in message
 
@@ -234,6 +234,7 @@ def test_a_form_that_was_declared_is_not_guessed() -> None:
     assert _read(b"source_ref\ns3://b/a\n", declared="jsonl") == ["source_ref", "s3://b/a"]
     assert "no column source_ref" in _refusal(_jsonl(["s3://b/a"]), declared="csv")
     assert "no column source_ref" in _refusal(b"a" * 5000 + b"\nx", declared="csv")
+    assert "no column source_ref" in _refusal(b"a," * 5000 + b"\nx", declared="csv")
 
 
 def test_more_images_than_one_request_may_ask_for_are_refused() -> None:
@@ -249,23 +250,25 @@ def test_a_list_of_more_bytes_than_allowed_is_refused_before_it_is_read() -> Non
     assert "split" in _refusal(gzip.compress(bytes(MAX_BYTES + 1), 1))
 
 
-#: What 60 MiB can be.
+#: What can be in a gzip file of a few hundred KiB; several files one after the other are one.
 BOMBS = {
-    "empty lines": 'b"\\n" * (60 << 20)',
-    "no UTF-8": 'b"\\xff" * (60 << 20)',
-    "a header and one line": 'b"source_ref\\n" + b"x" * (60 << 20)',
+    "a gigabyte": 'b"x" * (60 << 20), 17',
+    "empty lines": 'b"\\n" * (60 << 20), 1',
+    "no UTF-8": 'b"\\xff" * (60 << 20), 1',
+    "a header and one line": 'b"source_ref\\n" + b"x" * (60 << 20), 1',
 }
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is read from /proc")
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_small_file_cannot_take_much_memory(bomb: str) -> None:
-    """60 KB of gzip cannot end a worker in a small container: the process stays below 512 MiB."""
+    """A gzip bomb cannot end a worker in a small container: the process stays below 512 MiB."""
     code = f"""
 import gzip, re
 from worker.errors import Reject
 from worker.manifest import source_refs
-data = gzip.compress({BOMBS[bomb]}, 1)
+content, times = {BOMBS[bomb]}
+data = gzip.compress(content, 1) * times
 try:
     source_refs(data, uri="s3://b/m", declared=None)
 except Reject:

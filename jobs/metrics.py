@@ -1,0 +1,149 @@
+"""Scores to figures, each with its 95 % interval. Numpy and scikit-learn only.
+
+Named as SageMaker Model Monitor names them (``binary_classification_metrics``). Class 1 is the positive one, and
+score >= threshold is class 1.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import metrics
+
+Truth = NDArray[np.int64]
+Scores = NDArray[np.float64]
+Weights = NDArray[np.float64]
+
+#: Of the bootstrap; the ends of a 95 % interval then rest on 25 resamples each.
+RESAMPLES: Final = 1000
+#: Fewer, down to 200, for large test sets, whose intervals are narrow anyway: images x resamples at most.
+_DRAWN_IMAGES: Final = 20_000_000
+#: Of the reliability diagram and the calibration error: Guo et al. 2017, https://arxiv.org/abs/1706.04599
+BINS: Final = 15
+#: Scores of exactly 0 or 1 would have an infinite loss; scikit-learn cuts at the same place for float64.
+_EPSILON: Final = float(np.finfo(np.float64).eps)
+
+
+def evaluate(truth: Truth, scores: Scores, *, threshold: float, seed: int = 0) -> dict[str, Any]:
+    """Figures of ``(N,)`` true classes (0 or 1, both present) and ``(N,)`` scores, P(class 1).
+
+    AUC, log loss, Brier score and calibration error are of the scores, never of rounded predictions. An interval is
+    the 2.5th to the 97.5th percentile over bootstrap resamples of the images (Efron and Tibshirani 1993, chapter 13).
+    """
+    sample = _Sample.of(truth, scores, threshold)
+    matrix = metrics.confusion_matrix(truth, sample.given, labels=[0, 1])
+    figures: dict[str, Any] = {
+        #: confusion_matrix[true class][class given]
+        "confusion_matrix": {str(t): {str(g): int(matrix[t, g]) for g in (0, 1)} for t in (0, 1)}
+    }
+    draws = _resample(sample, np.random.default_rng(seed))
+    for name, figure in _FIGURES.items():
+        low, high = np.nanpercentile(draws[name], [2.5, 97.5])
+        figures[name] = {
+            "value": figure(sample, np.ones(len(truth))),
+            "standard_deviation": float(np.nanstd(draws[name])),
+            "interval_95": [float(low), float(high)],
+        }
+    return {"n": len(truth), "threshold": threshold, "binary_classification_metrics": figures}
+
+
+def headline(evaluation: dict[str, Any]) -> dict[str, float]:
+    """The single figures of an evaluation, by name."""
+    figures = evaluation["binary_classification_metrics"]
+    return {name: figure["value"] for name, figure in figures.items() if "value" in figure}
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What every figure needs, worked out once; a resample is then a weight for each image."""
+
+    truth: Truth
+    scores: Scores
+    given: NDArray[np.int64]
+    loss: Scores  #: of each image, nats
+    rank: NDArray[np.int64]  #: of each image's score among the different scores, from 0
+    bin: NDArray[np.int64]  #: of the calibration error, from 0
+
+    @classmethod
+    def of(cls, truth: Truth, scores: Scores, threshold: float) -> "_Sample":
+        safe = np.clip(scores, _EPSILON, 1 - _EPSILON)
+        return cls(
+            truth=truth,
+            scores=scores,
+            given=(scores >= threshold).astype(np.int64),
+            loss=-np.where(truth == 1, np.log(safe), np.log1p(-safe)),
+            rank=np.unique(scores, return_inverse=True)[1],
+            bin=np.minimum((scores * BINS).astype(np.int64), BINS - 1),
+        )
+
+
+def _resample(sample: _Sample, random: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+    """As many values of each figure as there are resamples. NaN where a resample holds no image that the figure is about."""
+    count = len(sample.truth)
+    resamples = int(np.clip(_DRAWN_IMAGES // count, RESAMPLES // 5, RESAMPLES))
+    draws = {name: np.full(resamples, np.nan) for name in _FIGURES}
+    for draw in range(resamples):
+        weights = np.bincount(random.integers(0, count, count), minlength=count).astype(np.float64)
+        if 0 < weights @ sample.truth < count:
+            for name, figure in _FIGURES.items():
+                draws[name][draw] = figure(sample, weights)
+    return draws
+
+
+def _share(part: Any, whole: Any) -> float:  # noqa: ANN401 - numpy's scalars, which its stubs call arrays
+    """0 where there is nothing to have a share of, as scikit-learn's ``zero_division=0``."""
+    return float(part / whole) if whole else 0.0
+
+
+def _accuracy(sample: _Sample, weights: Weights) -> float:
+    return float(np.average(sample.given == sample.truth, weights=weights))
+
+
+def _precision(sample: _Sample, weights: Weights) -> float:
+    return _share(weights @ (sample.given * sample.truth), weights @ sample.given)
+
+
+def _recall(sample: _Sample, weights: Weights) -> float:
+    return _share(weights @ (sample.given * sample.truth), weights @ sample.truth)
+
+
+def _f1(sample: _Sample, weights: Weights) -> float:
+    return _share(2 * (weights @ (sample.given * sample.truth)), weights @ (sample.given + sample.truth))
+
+
+def _auc(sample: _Sample, weights: Weights) -> float:
+    """The share of pairs of a class 1 and a class 0 image in which the first has the higher score; half for a tie."""
+    ones = np.bincount(sample.rank, weights * sample.truth)
+    zeros = np.bincount(sample.rank, weights * (1 - sample.truth))
+    below = np.cumsum(zeros) - zeros
+    return _share(ones @ (below + zeros / 2), ones.sum() * zeros.sum())
+
+
+def _log_loss(sample: _Sample, weights: Weights) -> float:
+    return float(np.average(sample.loss, weights=weights))
+
+
+def _brier(sample: _Sample, weights: Weights) -> float:
+    """Mean squared difference of score and class (Brier 1950)."""
+    return float(np.average((sample.scores - sample.truth) ** 2, weights=weights))
+
+
+def _calibration_error(sample: _Sample, weights: Weights) -> float:
+    """Mean, over images, of |mean score - share of class 1| in the image's bin: expected calibration error."""
+    promised = np.bincount(sample.bin, weights * sample.scores, minlength=BINS)
+    kept = np.bincount(sample.bin, weights * sample.truth, minlength=BINS)
+    return float(np.abs(promised - kept).sum() / weights.sum())
+
+
+_FIGURES: Final[dict[str, Callable[[_Sample, Weights], float]]] = {
+    "accuracy": _accuracy,
+    "precision": _precision,
+    "recall": _recall,
+    "f1": _f1,
+    "auc": _auc,
+    "log_loss": _log_loss,
+    "brier_score": _brier,
+    "expected_calibration_error": _calibration_error,
+}
