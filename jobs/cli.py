@@ -48,7 +48,9 @@ def train_run(
     ] = "auto",
     epochs: Annotated[int, typer.Option(help="Passes of the head over the features.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the splits and of the head.")] = 123,
-    threshold: Annotated[float, typer.Option(help="score >= threshold is class 1.")] = 0.5,
+    threshold: Annotated[
+        str, typer.Option(help="A number, or a rule: max-f1, precision>=0.95, recall>=0.99, kept on validation images.")
+    ] = "0.5",
     as_json: Json = False,
 ) -> None:
     """Train on this machine, and write a model bundle with its evaluation."""

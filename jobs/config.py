@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from worker.contract import Name, Probability
+from jobs.calibration import check_rule
+from worker.contract import Name
 
 
 class TrainConfig(BaseModel):
@@ -39,5 +40,5 @@ class TrainConfig(BaseModel):
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-3
     #: Weight of the squared weights in the loss: 1,280 weights learn from few images, and would learn these by heart.
     l2: Annotated[float, Field(ge=0.0)] = 0.01
-    #: score >= threshold is class 1.
-    threshold: Probability = 0.5
+    #: How it is chosen on the validation images: a number, ``max-f1``, ``precision>=0.95`` or ``recall>=0.99``.
+    threshold: Annotated[str, AfterValidator(check_rule)] = "0.5"

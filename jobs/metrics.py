@@ -80,7 +80,7 @@ class _Sample:
 
 
 def _resample(sample: _Sample, random: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    """As many values of each figure as there are resamples. NaN where a resample holds no image that the figure is about."""
+    """Values of each figure, one a resample; NaN where a resample holds no image that the figure is about."""
     count = len(sample.truth)
     resamples = int(np.clip(_DRAWN_IMAGES // count, RESAMPLES // 5, RESAMPLES))
     draws = {name: np.full(resamples, np.nan) for name in _FIGURES}
@@ -92,7 +92,7 @@ def _resample(sample: _Sample, random: np.random.Generator) -> dict[str, NDArray
     return draws
 
 
-def _share(part: Any, whole: Any) -> float:  # noqa: ANN401 - numpy's scalars, which its stubs call arrays
+def _share(part: Any, whole: Any) -> float:  # noqa: ANN401 - numpy scalars, arrays to its stubs
     """0 where there is nothing to have a share of, as scikit-learn's ``zero_division=0``."""
     return float(part / whole) if whole else 0.0
 

@@ -45,6 +45,12 @@ def fit_head(features: Features, classes: Classes, config: TrainConfig) -> keras
     return head
 
 
+def divide_logit(head: keras.Model, temperature: float) -> None:
+    """Folds a temperature into the weights: the neuron's sum is divided by it, and the model needs to know no more."""
+    neuron = head.layers[-1]
+    neuron.set_weights([tensor / temperature for tensor in neuron.get_weights()])
+
+
 def join(extractor: keras.Model, head: keras.Model) -> keras.Model:
     """The whole model, pixels to P(class 1), with the layers of both: ``model.keras``."""
     return keras.Model(extractor.input, head.layers[-1](extractor.output), name="twofold")

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import backbone, bundle, dataset, metrics, network
+from jobs import backbone, bundle, calibration, dataset, metrics, network
 from jobs.config import TrainConfig
 from jobs.dataset import LabelledImage, Reader
 from jobs.errors import UserError
@@ -62,6 +62,15 @@ class _Learned:
         return _Learned(np.concatenate([self.features, other.features]), np.concatenate([self.classes, other.classes]))
 
 
+@dataclass(frozen=True)
+class _Fit:
+    """What the validation images, which the first fit did not see, were good for."""
+
+    temperature: float
+    threshold: float
+    validation: dict[str, Any]
+
+
 def train(config: TrainConfig, reporter: Reporter) -> Trained:
     """Runs a whole job. Raises UserError for what a person can mend."""
     return _Job(config, reporter).run()
@@ -90,15 +99,17 @@ class _Job:
         learned, held_out = self._compute_features(extractor)
         # The head: one neuron, 1,281 numbers, all that learns. A first fit tells how it does on images it has not
         # seen; the second keeps nothing back.
-        head, validation = self._train_head(learned, held_out)
+        head, fit = self._train_head(learned, held_out)
         # The export: both formats, from one model.
         model = network.join(extractor, head)
         keras_file, litert_file = self._export(model)
         # The evaluation: of the exported graph, by the worker's own scorer. The report is about what is served.
-        rows, truth, parity = self._score_test_images(Scorer(litert_file), model)
+        rows, truth, parity = self._score_test_images(Scorer(litert_file), model, fit.threshold)
         scores = np.array([row.score for row in rows])
-        evaluation = metrics.evaluate(truth, scores, threshold=self._config.threshold) | {
-            "validation": metrics.headline(validation),
+        evaluation = metrics.evaluate(truth, scores, threshold=fit.threshold) | {
+            "threshold_rule": self._config.threshold,
+            "temperature": fit.temperature,
+            "validation": metrics.headline(fit.validation),
             "images": self._counts(learned, held_out, truth),
             "weights": weights,
             "parity_max_difference": parity,
@@ -113,7 +124,7 @@ class _Job:
             "test_predictions.csv": predictions.to_csv(rows),
             "quarantine.csv": dataset.quarantine_csv(self._reader.quarantined),
         }
-        return self._write(files, evaluation)
+        return self._write(files, evaluation, fit.threshold)
 
     def _announce(self) -> None:
         splits = self._splits
@@ -144,24 +155,30 @@ class _Job:
         _check_two_classes(classes, images)
         return _Learned(np.concatenate(features), np.array(classes))
 
-    def _train_head(self, learned: _Learned, held_out: _Learned) -> tuple[keras.Model, dict[str, Any]]:
+    def _train_head(self, learned: _Learned, held_out: _Learned) -> tuple[keras.Model, _Fit]:
+        """The head, and what a trial of it on the held-out images gave: these choose temperature and threshold."""
         with self._reporter.step("Training the head"):
             trial = network.fit_head(learned.features, learned.classes, self._config)
-            scores = trial.predict(held_out.features, verbose=0)[:, 0]
-            validation = metrics.evaluate(held_out.classes, scores, threshold=self._config.threshold)
+            raw = trial.predict(held_out.features, verbose=0)[:, 0].astype(np.float64)
+            temperature = calibration.fit_temperature(held_out.classes, raw)
+            scores = calibration.at_temperature(raw, temperature)
+            threshold = calibration.choose_threshold(self._config.threshold, held_out.classes, scores)
+            fit = _Fit(temperature, threshold, metrics.evaluate(held_out.classes, scores, threshold=threshold))
             both = learned + held_out
-            return network.fit_head(both.features, both.classes, self._config), validation
+            head = network.fit_head(both.features, both.classes, self._config)
+            network.divide_logit(head, temperature)
+            return head, fit
 
     def _export(self, model: keras.Model) -> tuple[bytes, bytes]:
         with self._reporter.step("Exporting to LiteRT"):
             return network.to_keras_bytes(model), network.to_litert_bytes(model)
 
-    def _score_test_images(self, scorer: Scorer, model: keras.Model) -> tuple[list[PredictionRow], Classes, float]:
+    def _score_test_images(
+        self, scorer: Scorer, model: keras.Model, threshold: float
+    ) -> tuple[list[PredictionRow], Classes, float]:
         """Rows and classes of the test images, and the largest difference of a score to Keras's own."""
         scorer.check(image_size=self._config.image_size)
-        rule = predictions.Rule(
-            labels=self._splits.labels, threshold=self._config.threshold, model_version=self._version
-        )
+        rule = predictions.Rule(labels=self._splits.labels, threshold=threshold, model_version=self._version)
         images = self._splits.test
         rows: list[PredictionRow] = []
         truth: list[int] = []
@@ -185,7 +202,7 @@ class _Job:
             "quarantined": len(self._reader.quarantined),
         }
 
-    def _write(self, files: dict[str, bytes], evaluation: dict[str, Any]) -> Trained:
+    def _write(self, files: dict[str, bytes], evaluation: dict[str, Any], threshold: float) -> Trained:
         manifest = ModelManifest(
             name=self._config.name,
             version=self._version,
@@ -193,7 +210,7 @@ class _Job:
             labels=self._splits.labels,
             image_size=self._config.image_size,
             decoder_fingerprint=fingerprint(),
-            threshold=self._config.threshold,
+            threshold=threshold,
             files=bundle.describe(files),
             training_config=self._config.model_dump(mode="json"),
             dataset_digest=self._reader.dataset_digest(),

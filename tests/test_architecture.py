@@ -82,11 +82,8 @@ def _walk(node: ast.AST, file: str, *, typing_only: bool = False) -> Iterator[Im
         yield from _walk(child, file, typing_only=typing_only or id(child) in hidden)
 
 
-def _imports() -> list[Import]:
-    return [found for path in FILES for found in _walk(ast.parse(path.read_text(encoding="utf-8")), _name(path))]
-
-
-IMPORTS = _imports()
+TREES = {_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+IMPORTS = [found for name, tree in TREES.items() for found in _walk(tree, name)]
 
 
 def _tracked() -> list[str]:
@@ -99,7 +96,7 @@ def _tracked() -> list[str]:
 
 def test_there_is_something_to_look_at() -> None:
     """The rules below hold of files and imports that were found."""
-    assert {"worker/contract.py", "jobs/train.py"} <= set(map(_name, FILES))
+    assert {"worker/contract.py", "jobs/train.py"} <= set(TREES)
     assert Import("worker/storage.py", "botocore.exceptions", typing_only=False) in IMPORTS
     assert Import("worker/storage.py", "mypy_boto3_s3", typing_only=True) in IMPORTS
 
@@ -152,8 +149,7 @@ def _reads_environment(node: ast.AST) -> bool:
 
 def test_the_environment_is_read_in_few_places() -> None:
     """Everything else is told what it needs, so that a test can tell it something else."""
-    trees = {_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
-    readers = {name for name, tree in trees.items() if any(map(_reads_environment, ast.walk(tree)))}
+    readers = {name for name, tree in TREES.items() if any(map(_reads_environment, ast.walk(tree)))}
     assert "worker/settings.py" in readers
     assert readers - ENVIRONMENT == set()
 

@@ -135,7 +135,7 @@ def test_a_bundle_goes_to_a_bucket_too(ministack_bench: Bench, digit_images: Pat
     [
         (("--data", "no-such-folder"), 1, "no-such-folder is no folder"),
         (("--data", ".", "--image-size", "100"), 2, "image_size"),
-        (("--data", ".", "--threshold", "2"), 2, "threshold"),
+        (("--data", ".", "--threshold", "2"), 2, "is no threshold rule"),
         (("--data", ".", "--name", "a/b"), 2, "name"),
     ],
 )
