@@ -105,7 +105,7 @@ class Reader:
     def dataset_digest(self) -> str:
         """SHA-256 over path and content of every file read so far, whatever the order of reading."""
         lines = (f"{digest}  {ref}\n" for ref, digest in sorted(self._digests.items()))
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
     def _decode(self, image: LabelledImage) -> Pixels | Reject:
         try:

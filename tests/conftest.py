@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import hypothesis
 import pytest
 from moto.server import ThreadedMotoServer
 from pytest_localstack.session import RunningSession
@@ -23,6 +24,9 @@ from worker.contract import PredictionRow
 from worker.predictions import from_csv
 from worker.queue import Queue
 from worker.storage import Storage, split
+
+hypothesis.settings.register_profile("twofold", deadline=None)  # a busy laptop breaks no promise
+hypothesis.settings.load_profile("twofold")
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -33,6 +33,8 @@ MAX_REQUEST_BYTES: Final = 256 * 1024
 
 #: Mistakes told of one message, the first ones.
 _SHOWN: Final = 5
+#: How much of a field's name is repeated in a message; a hostile one can be as long as the request.
+_MAX_NAME: Final = 100
 
 JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -224,7 +226,7 @@ def explain(error: ValidationError) -> str:
     """A pydantic error in one line: where, and what was expected there."""
     parts = []
     for item in error.errors(include_url=False, include_context=False, include_input=False):
-        where = ".".join(str(step) for step in item["loc"])
+        where = ".".join(str(step) for step in item["loc"])[:_MAX_NAME]
         what = item["msg"].removeprefix("Value error, ")
         parts.append(" ".join(f"{where}: {what}".split()) if where else what)
     return "; ".join(parts[:_SHOWN]) + ("; …" if len(parts) > _SHOWN else "")
@@ -237,7 +239,7 @@ def _refuse_sloppy_json(body: str) -> None:
         found: dict[str, Any] = {}
         for key, value in pairs:
             if key in found:
-                raise ValueError(f"the key {key!r} is there twice")
+                raise ValueError(f"the key {key[:_MAX_NAME]!r} is there twice")
             found[key] = value
         return found
 

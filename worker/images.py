@@ -12,6 +12,7 @@ import base64
 import functools
 import hashlib
 import io
+import re
 from typing import Final
 
 import numpy as np
@@ -29,8 +30,10 @@ MAX_PIXELS: Final = 30_000_000
 #: Times the images held at once (``worker.pipeline``), this bounds the memory that hostile files can take.
 MAX_BYTES: Final = 32 * 1024 * 1024
 
-#: How files of these formats begin, whatever becomes of them later (WebP's bytes 4 to 8 are a length).
-_SIGNATURES: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*")
+#: How files of these formats begin, whatever becomes of them later.
+_SIGNATURE: Final = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|BM....\0\0\0\0|II\*\0|MM\0\*", re.DOTALL
+)
 
 _EXIF_ORIENTATION: Final = 0x0112
 #: What undoes each EXIF orientation (CIPA DC-008, tag 0x0112).
@@ -61,7 +64,7 @@ def decode(data: bytes, *, size_px: int) -> Pixels:
     except (Reject, MemoryError):  # out of memory is the worker's trouble, not the picture's
         raise
     except UnidentifiedImageError:
-        if data.startswith(_SIGNATURES):
+        if _SIGNATURE.match(data):
             raise Reject(ErrorCode.DAMAGED, "breaks off, or makes no sense, in its header") from None
         raise Reject(ErrorCode.NOT_AN_IMAGE, f"none of {', '.join(FORMATS)}; begins with {data[:12]!r}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -95,7 +95,7 @@ def _from_csv(lines: Iterable[str]) -> Iterator[str]:
     rows = csv.reader(lines, strict=True)
     header = next(rows)
     if "source_ref" not in header:
-        raise csv.Error(f"no column source_ref in {header}")
+        raise csv.Error(f"no column source_ref in {str(header)[:200]}")
     column = header.index("source_ref")
     ours = tuple(header) == COLUMNS  # failed rows to be tried again, with our own guard against formulas
     for row in rows:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
@@ -48,7 +48,6 @@ def _arrays(pairs: list[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([0, 1] + [p[0] for p in pairs]), np.array([0.3, 0.6] + [p[1] for p in pairs])
 
 
-@settings(deadline=None)
 @given(PAIRS)
 def test_max_f1_is_beaten_by_no_other_threshold(pairs: list[tuple[int, float]]) -> None:
     """Whatever the scores."""
@@ -57,7 +56,6 @@ def test_max_f1_is_beaten_by_no_other_threshold(pairs: list[tuple[int, float]]) 
     assert all(chosen >= f1_score(truth, scores >= other) - 1e-12 for other in np.unique(scores))
 
 
-@settings(deadline=None)
 @given(PAIRS, st.sampled_from([0.5, 0.9, 1.0]))
 def test_a_recall_is_kept_with_as_few_false_alarms_as_can_be(pairs: list[tuple[int, float]], least: float) -> None:
     """And any higher threshold would break it."""
@@ -68,7 +66,6 @@ def test_a_recall_is_kept_with_as_few_false_alarms_as_can_be(pairs: list[tuple[i
     assert recall_score(truth, scores > above.min()) < least
 
 
-@settings(deadline=None)
 @given(PAIRS, st.sampled_from([0.3, 0.5, 0.9]))
 def test_a_precision_is_kept_or_said_to_be_out_of_reach(pairs: list[tuple[int, float]], least: float) -> None:
     """Never silently missed."""

@@ -34,7 +34,7 @@ def test_figures_of_six_images_by_hand() -> None:
     )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.7, 1.0])), min_size=2, max_size=40),
     st.sampled_from([0.1, 0.5, 0.9]),
