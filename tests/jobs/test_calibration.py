@@ -27,6 +27,14 @@ def test_the_temperature_that_was_put_in_is_found(temperature: float) -> None:
     assert log_loss(truth, at_temperature(scores, found)) <= log_loss(truth, scores) + 1e-9
 
 
+def test_a_few_images_told_apart_ask_for_no_certainty() -> None:
+    """Thirty right out of thirty are no reason to say 1.0000 (Platt's targets)."""
+    truth = np.array([0, 1] * 15)
+    scores = np.where(truth == 1, 0.9, 0.1)
+    cooled = at_temperature(scores, fit_temperature(truth, scores))
+    assert cooled.max() == pytest.approx(16 / 17, abs=1e-3)
+
+
 def test_perfect_scores_have_a_temperature_within_the_bounds() -> None:
     """Separable images would ask for T = 0; the model must still be one."""
     temperature = fit_temperature(np.array([0, 0, 1, 1]), np.array([0.0, 0.1, 0.9, 1.0]))
