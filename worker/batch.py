@@ -110,10 +110,8 @@ class Batch:
         self, request: ClassifyRequest, model: Model, rule: Rule, *, last_try: bool, cancelled: Callable[[], bool]
     ) -> Iterator[PredictionRow]:
         refs = self._source_refs(request)
-        scores = self._pipeline.scores(refs, model)
+        scores = self._pipeline.scores(refs, model, cancelled=cancelled)
         for row, (ref, score) in enumerate(zip(refs, scores, strict=True)):
-            if cancelled():
-                raise Retry(ErrorCode.UNAVAILABLE, "the worker was told to stop", delay_s=0)
             if isinstance(score, Retry) and not last_try:
                 raise score
             if isinstance(score, TwofoldError):
@@ -141,9 +139,8 @@ class Batch:
 
     def _write_errors(self, part: str, uri: str) -> None:
         """From the part as committed, so that the two agree whoever wrote it; also where a worker died in between."""
-        if self._storage.metadata(uri) is None:
-            body = predictions.only_failed(self._storage.read(part, max_bytes=_MAX_PART_BYTES))
-            self._storage.write(uri, body, content_type=predictions.CONTENT_TYPE)
+        body = predictions.only_failed(self._storage.read(part, max_bytes=_MAX_PART_BYTES))
+        self._storage.write(uri, body, content_type=predictions.CONTENT_TYPE)
 
 
 def _report(

@@ -38,11 +38,10 @@ def _config(*, path_style: bool) -> Config:
 
 def open_storage(session: boto3.Session) -> Storage:
     """Storage over the session's credentials, region and endpoint."""
-    probe = session.client("s3", config=_config(path_style=False))
-    endpoint = probe.meta.endpoint_url
-    # An endpoint of one's own (an emulator, MinIO) seldom answers under bucket.host names.
-    custom = not endpoint.endswith((".amazonaws.com", ".amazonaws.com.cn"))
-    s3 = session.client("s3", config=_config(path_style=True)) if custom else probe
+    # Path style is what an endpoint of one's own (an emulator, MinIO, a VPC endpoint) answers to, as AWS does.
+    s3 = session.client("s3", config=_config(path_style=True))
+    # The endpoint that boto3 chose, always: obstore has ideas of its own, from the same variables.
+    endpoint = s3.meta.endpoint_url
     provider = Boto3CredentialProvider(session)
     region = session.region_name or "us-east-1"
 
@@ -50,11 +49,11 @@ def open_storage(session: boto3.Session) -> Storage:
         return S3Store(
             name,
             region=region,
-            endpoint=endpoint if custom else None,
-            virtual_hosted_style_request=not custom,
+            endpoint=endpoint,
+            virtual_hosted_style_request=False,
             credential_provider=provider,
             client_options={
-                "allow_http": custom,
+                "allow_http": endpoint.startswith("http://"),
                 "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
                 "timeout": timedelta(seconds=READ_TIMEOUT_S),
             },
@@ -72,13 +71,13 @@ def open_sqs(session: boto3.Session) -> "SQSClient":
 def open_session() -> boto3.Session:
     """The default session. Raises ValueError, with the next step, where the SDK finds no region or no credentials."""
     # boto3 alone among the SDKs knows AWS_DEFAULT_REGION but not AWS_REGION.
-    session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
-    if not session.region_name:
-        raise ValueError("no AWS region: set AWS_REGION, or region in the profile")
     try:
+        session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
+        if not session.region_name:
+            raise ValueError("no AWS region: set AWS_REGION, or region in the profile")
         found = session.get_credentials()
     except BotoCoreError as error:
-        raise ValueError(f"AWS credentials: {error}") from error
+        raise ValueError(f"AWS settings: {error}") from error
     if found is None:
         raise ValueError("no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     return session

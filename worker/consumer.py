@@ -3,7 +3,6 @@
 import logging
 import math
 import random
-import threading
 import time
 from typing import Final
 
@@ -19,28 +18,27 @@ log = logging.getLogger(__name__)
 #: time is 30 s: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html (stopTimeout)
 _POLL_S: Final = 10
 _DRAIN_POLL_S: Final = 1
+_SLICE_S: Final = 0.1
 _BACKOFF_BASE_S: Final = 5
 _BACKOFF_CAP_S: Final = 15 * 60
 
 
 class Stop:
-    """Whether to stop, and whether the time for the current part is over. Set from a signal handler."""
+    """Whether to stop, and whether the time for the current part is over.
+
+    Set from a signal handler, which may interrupt the thread that reads it: plain attributes, and no lock to wait on.
+    """
 
     def __init__(self, *, grace_s: float) -> None:
         self._grace_s = grace_s
-        self._event = threading.Event()
-        self._deadline = float("inf")
+        self._deadline = math.inf
+        self.requested = False  #: True once a stop was asked for
 
     def request(self) -> None:
         """Stops after the current part, or when ``grace_s`` have passed."""
-        if not self._event.is_set():
+        if not self.requested:
             self._deadline = time.monotonic() + self._grace_s
-            self._event.set()
-
-    @property
-    def requested(self) -> bool:
-        """True once a stop was asked for."""
-        return self._event.is_set()
+            self.requested = True
 
     def overdue(self) -> bool:
         """True when the current part should be given up."""
@@ -48,7 +46,9 @@ class Stop:
 
     def wait(self, seconds: float) -> None:
         """Sleeps, but not through a stop."""
-        self._event.wait(seconds)
+        ends = time.monotonic() + seconds
+        while not self.requested and time.monotonic() < ends:
+            time.sleep(_SLICE_S)
 
 
 def backoff_s(receive_count: int, *, random_: float) -> int:
@@ -110,7 +110,7 @@ class Consumer:
         except Exception as error:  # a defect of ours must not end the loop, and the message must not be lost
             log.exception("message %s", message.message_id)
             outcome = Retry(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
-        if last_try and outcome.delay_s is None:
+        if last_try:  # SQS would move it to the dead-letter queue by itself, without the reason
             return Reject(outcome.code, f"after {message.receive_count} receives: {outcome.message}")
         return outcome
 

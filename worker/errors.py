@@ -9,6 +9,7 @@ The code is for programs (it stands in the CSV and in the dead-letter's attribut
 """
 
 from enum import StrEnum
+from typing import Final
 
 
 class ErrorCode(StrEnum):
@@ -36,6 +37,36 @@ class ErrorCode(StrEnum):
     BAD_MODEL = "bad_model"  #: altered, incomplete, or not a two-class image model
     CONFLICT = "conflict"  #: the same job_id was used for another request
     INTERNAL = "internal"  #: a defect of ours, on the last receive; the worker's log has the traceback
+
+
+#: Error codes of AWS services that pass: throttling, a broken connection, and the worker's own credentials or clock,
+#: which say nothing about the object or the message. https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+PASSING_CODES: Final = frozenset(
+    {
+        "BadDigest",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteBody",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "KMS.ThrottlingException",
+        "KmsThrottled",
+        "OperationAborted",
+        "OverLimit",
+        "RequestExpired",
+        "RequestThrottled",
+        "RequestTimeTooSkewed",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SignatureDoesNotMatch",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TokenRefreshRequired",
+        "UnrecognizedClientException",
+    }
+)
 
 
 class TwofoldError(Exception):

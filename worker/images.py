@@ -25,8 +25,10 @@ Pixels = NDArray[np.uint8]
 
 #: Pillow registers 43 formats, some of which start other programs (EPS runs Ghostscript). These six it decodes itself.
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-#: Above any camera a shelter owns, and 120 MB as RGBA: two threads stay far below a small container's memory.
+#: Above what most cameras take. As RGBA it is 120 MB, and two copies of it are alive at the worst.
 MAX_PIXELS: Final = 30_000_000
+#: JPEG's own limit. Pillow resizes with a table of some 32 bytes for each pixel of a side: 30 million would be 1 GB.
+MAX_SIDE_PX: Final = 65_535
 #: Times the images held at once (``worker.pipeline``), this bounds the memory that hostile files can take.
 MAX_BYTES: Final = 32 * 1024 * 1024
 
@@ -75,8 +77,9 @@ def decode(data: bytes, *, size_px: int) -> Pixels:
 
 def _pixels(image: Image.Image, size_px: int) -> Pixels:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise Reject(ErrorCode.TOO_MANY_PIXELS, f"{width:,} x {height:,} pixels, over {MAX_PIXELS:,}")
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
+        limits = f"{MAX_PIXELS:,} in all or {MAX_SIDE_PX:,} on a side"
+        raise Reject(ErrorCode.TOO_MANY_PIXELS, f"{width:,} x {height:,} pixels, over {limits}")
     # libjpeg can leave out fine detail (1/2, 1/4, 1/8 of the size) where what is left is still >= size_px: several
     # times faster.
     image.draft(None, (size_px, size_px))
@@ -84,7 +87,7 @@ def _pixels(image: Image.Image, size_px: int) -> Pixels:
     # After load(): TIFF turns itself upright there, and PNG may carry its EXIF behind the pixels.
     turn = _UPRIGHT.get(_orientation(image))
     # Resizing before turning is the same picture for a square, and turns fewer pixels.
-    square = _rgb(image).resize((size_px, size_px), Image.Resampling.BICUBIC)
+    square = _on_white(_eight_bit(image).resize((size_px, size_px), Image.Resampling.BICUBIC))
     if turn is not None:
         square = square.transpose(turn)
     return np.asarray(square, dtype=np.uint8)
@@ -98,18 +101,23 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """RGB, or RGBA where something shows through."""
     if image.mode.startswith("I;16"):
-        # convert() would clip 40,000 to 255; 65,535 / 257 = 255 exactly.
-        deep = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((deep + 128) // 257).astype(np.uint8)).convert("RGB")
+        # convert() would clip 40,000 to 255. 65,535 / 257 = 255 exactly, rounded, and without leaving 16 bits.
+        deep = np.asarray(image)
+        return Image.fromarray(((np.minimum(deep, 65_407) + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise Reject(ErrorCode.UNSUPPORTED_PIXELS, "32-bit samples have no agreed black and white: save as 8 or 16 bit")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        paper = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(paper, layer).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    wanted = "RGBA" if image.has_transparency_data else "RGB"
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def _on_white(square: Image.Image) -> Image.Image:
+    if square.mode == "RGB":
+        return square
+    paper = Image.new("RGBA", square.size, "white")
+    return Image.alpha_composite(paper, square).convert("RGB")
 
 
 @functools.cache

@@ -48,20 +48,24 @@ class Models:
 
     def get(self, uri: str) -> Model:
         """The model of a bundle prefix, a ``model.json`` or a ``champion.json``; checked, and ready to score."""
-        bundle = self._bundle(uri)
+        bundle, pointer = self._resolve(uri)
         if bundle not in self._loaded:
             self._loaded[bundle] = open_bundle(bundle, storage=self._storage)
             if len(self._loaded) > _KEPT:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(bundle)
-        return self._loaded[bundle]
+        model = self._loaded[bundle]
+        found = (model.manifest.name, model.manifest.version)
+        if pointer is not None and found != (pointer.name, pointer.version):
+            raise Reject(ErrorCode.BAD_MODEL, f"{uri} points at {pointer.name} {pointer.version}, there is {found}")
+        return model
 
-    def _bundle(self, uri: str) -> str:
+    def _resolve(self, uri: str) -> tuple[str, ChampionPointer | None]:
         folder, _, file = uri.rpartition("/")
         if file == CHAMPION_FILE:
             pointer = _parse(ChampionPointer, _read(uri, self._storage, _MAX_JSON_BYTES), uri)
-            return f"{folder}/{pointer.version}"
-        return folder if file == MANIFEST_FILE else uri.rstrip("/")
+            return f"{folder}/{pointer.version}", pointer
+        return folder if file == MANIFEST_FILE else uri.rstrip("/"), None
 
 
 def open_bundle(bundle: str, *, storage: Storage) -> Model:

@@ -5,18 +5,22 @@ moves over the images: the first is waited for while those behind it are read.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Final, Self
 
 from worker.contract import S3Uri
-from worker.errors import ErrorCode, Reject, TwofoldError
+from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 from worker.images import MAX_BYTES, decode
 from worker.model import Model
 from worker.storage import Storage, split
 
 #: Images on their way for each scoring thread, so that none waits for an image while another is decoded.
-_AHEAD: Final = 4
+_AHEAD: Final = 2
+
+
+#: How long a stop can go unnoticed while an image is waited for.
+_ASK_S: Final = 0.2
 
 
 class Pipeline:
@@ -33,20 +37,26 @@ class Pipeline:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._fetchers.shutdown(cancel_futures=True)
-        self._scorers.shutdown(cancel_futures=True)
+        # Not waited for: a storage that accepts and never answers must not keep a worker from stopping.
+        self._fetchers.shutdown(wait=False, cancel_futures=True)
+        self._scorers.shutdown(wait=False, cancel_futures=True)
 
-    def scores(self, refs: Iterable[str], model: Model) -> Iterator[float | TwofoldError]:
-        """P(class 1) of each image, or why there is none (Reject: never; Retry: not now), in the order of ``refs``."""
+    def scores(
+        self, refs: Iterable[str], model: Model, *, cancelled: Callable[[], bool]
+    ) -> Iterator[float | TwofoldError]:
+        """P(class 1) of each image, or why there is none (Reject: never; Retry: not now), in the order of ``refs``.
+
+        ``cancelled`` is asked between images and while one is waited for; Retry is raised once it says so.
+        """
         window: deque[Future[float | TwofoldError]] = deque()
         try:
             for ref in refs:
                 fetched = self._fetchers.submit(self._fetch, ref)
                 window.append(self._scorers.submit(_score, fetched, model))
                 if len(window) >= self._window:
-                    yield window.popleft().result()
+                    yield _wait(window.popleft(), cancelled)
             while window:
-                yield window.popleft().result()
+                yield _wait(window.popleft(), cancelled)
         finally:
             for future in window:
                 future.cancel()
@@ -57,12 +67,19 @@ class Pipeline:
         return self._storage.read(ref, max_bytes=MAX_BYTES)
 
 
+def _wait(future: Future[float | TwofoldError], cancelled: Callable[[], bool]) -> float | TwofoldError:
+    while not cancelled():
+        if wait([future], timeout=_ASK_S).done:
+            return future.result()
+    raise Retry(ErrorCode.UNAVAILABLE, "the worker was told to stop", delay_s=0)
+
+
 def check_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> None:
     """Raises Reject ``not_allowed`` unless ``uri`` lies under one of ``prefixes``: no packet goes anywhere else."""
     if ".." in uri.split("/"):  # to S3 a name like any other, but not to whoever reads this prefix as a folder
         raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} climbs out of its prefix")
     # "s3://shelter" allows that bucket, not "s3://shelter-of-somebody-else" too.
-    if not any(uri == prefix or uri.startswith(prefix.rstrip("/") + "/") for prefix in prefixes):
+    if not any(f"{uri.rstrip('/')}/".startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes):
         raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} is outside TWOFOLD_ALLOWED_PREFIXES")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from worker.errors import ErrorCode, Reject, Retry
+from worker.errors import PASSING_CODES, ErrorCode, Reject, Retry
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -28,9 +28,6 @@ _LOST: Final = frozenset(
         "AWS.SimpleQueueService.MessageNotInflight",
         "InvalidParameterValue",
     }
-)
-_TRANSIENT: Final = frozenset(
-    {"Throttling", "ThrottlingException", "RequestThrottled", "OverLimit", "ServiceUnavailable"}
 )
 
 
@@ -177,7 +174,7 @@ def _decide(error: ClientError | BotoCoreError, url: str) -> Reject | Retry:
     message = f"{url}: {error}"
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-        if status < 500 and _code(error) not in _TRANSIENT:  # noqa: PLR2004
+        if status < 500 and _code(error) not in PASSING_CODES:  # noqa: PLR2004
             return Reject(ErrorCode.ACCESS_DENIED, message)
     return Retry(ErrorCode.UNAVAILABLE, message)
 

@@ -14,7 +14,7 @@ import obstore
 from botocore.exceptions import BotoCoreError, ClientError
 from obstore import exceptions as obstore_errors
 
-from worker.errors import ErrorCode, Reject, Retry, TwofoldError
+from worker.errors import PASSING_CODES, ErrorCode, Reject, Retry, TwofoldError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -23,12 +23,8 @@ if TYPE_CHECKING:
 #: obstore normalises such keys: it refuses some, and of "/a.jpg" it would silently read "a.jpg", another object.
 _KEY_OBSTORE_CHANGES: Final = re.compile(r"^/|/$|//|(^|/)\.\.?(/|$)|[\x00-\x1f\x7f]")
 _STATUS: Final = re.compile(r"status code: (\d{3})")
-_CODE: Final = re.compile(r"<Code>(\w+)</Code>")
+_CODE: Final = re.compile(r"<Code>([\w.]+)</Code>")
 
-#: Answers that are about the worker's credentials or clock, not about the object: they pass when those are mended.
-_OURS_TO_MEND: Final = frozenset(
-    {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed", "SignatureDoesNotMatch"}
-)
 _ARCHIVED: Final = "InvalidObjectState"
 
 
@@ -104,15 +100,20 @@ class Storage:
             raise _from_botocore(error, uri) from error
 
     def metadata(self, uri: str) -> dict[str, str] | None:
-        """The user metadata of an object, or None when there is none."""
+        """The user metadata of an object, which is not empty, or None when there is none.
+
+        A missing bucket is an error. To be told that an object is missing, the credentials need ``s3:ListBucket``.
+        """
         bucket, key = split(uri)
         try:
-            return self._s3.head_object(Bucket=bucket, Key=key)["Metadata"]
+            # One byte, and not HEAD: the answer to that has no body, so every 403 and 400 would look the same.
+            answer = self._s3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
+            answer["Body"].close()
+            return answer["Metadata"]
         except (ClientError, BotoCoreError) as error:
-            decision = _from_botocore(error, uri)
-            if decision.code is ErrorCode.NOT_FOUND:
+            if isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") == "NoSuchKey":
                 return None
-            raise decision from error
+            raise _from_botocore(error, uri) from error
 
     def _bucket(self, name: str) -> "S3Store":
         with self._lock:
@@ -159,13 +160,14 @@ def _from_botocore(error: ClientError | BotoCoreError, uri: str) -> TwofoldError
 
 
 def _from_obstore(error: Exception, uri: str) -> TwofoldError:
-    detail = str(error)
+    # Without the key: one that is called "status code: 503" must not decide anything.
+    detail = str(error).replace(split(uri)[1], "")
     status, code = _STATUS.search(detail), _CODE.search(detail)
     kinds = ((FileNotFoundError, 404), (obstore_errors.PermissionDeniedError, 403))
     by_kind = next((number for kind, number in kinds if isinstance(error, kind)), None)
     return _decide(
         uri,
-        status=int(status[1]) if status else by_kind,
+        status=by_kind or (int(status[1]) if status else None),
         code=code[1] if code else "",
         detail=detail.partition("\n")[0],
     )
@@ -173,11 +175,13 @@ def _from_obstore(error: Exception, uri: str) -> TwofoldError:
 
 def _decide(uri: str, *, status: int | None, code: str, detail: str) -> TwofoldError:
     """The one table from a storage's answer to a decision. No status means that no answer came."""
-    if status is None or status >= 500 or status in (408, 409, 429) or code in _OURS_TO_MEND or code == "SlowDown":  # noqa: PLR2004
+    if status is None or status >= 500 or status in (408, 409, 429) or code in PASSING_CODES:  # noqa: PLR2004
         return Retry(ErrorCode.UNAVAILABLE, f"{uri}: {detail[:300]}")
     if status == 404:  # noqa: PLR2004
         what = "no such bucket" if code == "NoSuchBucket" else "no such object"
         return Reject(ErrorCode.NOT_FOUND, f"{uri}: {what}")
+    if status in (301, 307):
+        return Reject(ErrorCode.ACCESS_DENIED, f"{uri}: the bucket is in another region than AWS_REGION")
     if code == _ARCHIVED:
         return Reject(ErrorCode.ARCHIVED, f"{uri}: in an archive class, restore it first")
     return Reject(ErrorCode.ACCESS_DENIED, f"{uri}: storage answers {status} {code}".rstrip())
