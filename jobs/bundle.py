@@ -1,6 +1,8 @@
 """Writes a model bundle: every file, then ``model.json`` with their digests. Without that there is no bundle."""
 
 import hashlib
+import os
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
@@ -18,13 +20,10 @@ _CONTENT_TYPES: Final = {
 
 
 class Output(Protocol):
-    """Where bundles go. Both kinds write a ``model.json`` only where there is none."""
+    """Where bundles go. No file is ever written over."""
 
     def exists(self, name: str) -> bool:
         """Whether there is such a file."""
-
-    def write(self, name: str, body: bytes) -> None:
-        """Writes a file below the output."""
 
     def write_once(self, name: str, body: bytes) -> bool:
         """Writes a file, unless there is one of that name already: then False."""
@@ -40,24 +39,20 @@ class FolderOutput:
         """Whether there is such a file."""
         return (self._root / name).exists()
 
-    def write(self, name: str, body: bytes) -> None:
-        """Writes a file, making the folders above it."""
-        path = self._root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(body)
-
     def write_once(self, name: str, body: bytes) -> bool:
-        """Links a finished file into place, so that nobody ever reads half of it."""
+        """Links a finished file into place, so that nobody ever reads half of it, and only one of two is first."""
         path = self._root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.draft")
-        draft.write_bytes(body)
+        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(body)
+            Path(draft).chmod(0o644)
             path.hardlink_to(draft)
         except FileExistsError:
             return False
         finally:
-            draft.unlink()
+            Path(draft).unlink()
         return True
 
 
@@ -72,10 +67,6 @@ class BucketOutput:
         """Whether there is such an object."""
         return self._storage.metadata(f"{self._uri}/{name}") is not None
 
-    def write(self, name: str, body: bytes) -> None:
-        """One PutObject."""
-        self._storage.write(f"{self._uri}/{name}", body, content_type=_content_type(name))
-
     def write_once(self, name: str, body: bytes) -> bool:
         """One conditional PutObject."""
         return self._storage.write_once(f"{self._uri}/{name}", body, content_type=_content_type(name), metadata={})
@@ -83,7 +74,13 @@ class BucketOutput:
 
 def open_output(output: str) -> Output:
     """The output of a job: ``s3://bucket/prefix`` or a folder."""
-    return BucketOutput(output) if output.startswith("s3://") else FolderOutput(Path(output))
+    if output.startswith("s3://"):
+        return BucketOutput(output)
+    try:
+        Path(output).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {output} cannot be a folder: {error.strerror}.") from error
+    return FolderOutput(Path(output))
 
 
 def describe(files: dict[str, bytes]) -> dict[str, BundleFile]:
@@ -103,15 +100,17 @@ def write_bundle(output: Output, files: dict[str, bytes], manifest: ModelManifes
     """Writes ``<name>/<version>/``, ``model.json`` last and once, and returns that prefix."""
     prefix = f"{manifest.name}/{manifest.version}"
     check_free(output, name=manifest.name, version=manifest.version)
-    for name, body in files.items():
-        output.write(f"{prefix}/{name}", body)
-    if not output.write_once(f"{prefix}/{MANIFEST_FILE}", manifest.model_dump_json(indent=2).encode()):
-        raise _taken(manifest.name, manifest.version)
+    # Each is written once: of two jobs with one version the second stops at its first file, and spoils none.
+    for name, body in (*files.items(), (MANIFEST_FILE, manifest.model_dump_json(indent=2).encode())):
+        if not output.write_once(f"{prefix}/{name}", body):
+            raise _taken(manifest.name, manifest.version)
     return prefix
 
 
 def _taken(name: str, version: str) -> UserError:
-    return UserError(f"There is a bundle {name}/{version}, and bundles are not written over: choose another version.")
+    return UserError(
+        f"There is a bundle {name}/{version}, or a part of one, and bundles are not written over: choose another version."
+    )
 
 
 def point_champion(output: Output, manifest: ModelManifest) -> bool:

@@ -1,6 +1,5 @@
 """Scores that mean what they say, and the threshold that follows from a rule. Both come from the validation split."""
 
-import re
 from collections.abc import Callable
 from typing import Final
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+from jobs.config import fixed_threshold
 from jobs.errors import UserError
 from jobs.metrics import Scores, Truth
 
@@ -15,8 +15,6 @@ from jobs.metrics import Scores, Truth
 _COLDEST: Final = 0.1
 _HOTTEST: Final = 10.0
 _EPSILON: Final = 1e-12
-
-_RULE: Final = re.compile(r"(precision|recall)>=(0?\.\d+|1(?:\.0*)?)")
 
 
 def fit_temperature(truth: Truth, scores: Scores) -> float:
@@ -45,13 +43,6 @@ def at_temperature(scores: Scores, temperature: float) -> Scores:
     return cooled
 
 
-def check_rule(rule: str) -> str:
-    """The rule as it is, if it is one. Raises ValueError that names the forms there are."""
-    if rule != "max-f1" and not _RULE.fullmatch(rule) and _number(rule) is None:
-        raise ValueError(f"{rule!r} is no threshold rule: give 0.5, max-f1, precision>=0.95 or recall>=0.99")
-    return rule
-
-
 def choose_threshold(rule: str, truth: Truth, scores: Scores) -> float:
     """The threshold that ``rule`` makes of ``(N,)`` true classes and scores; score >= threshold is class 1.
 
@@ -62,7 +53,7 @@ def choose_threshold(rule: str, truth: Truth, scores: Scores) -> float:
 
     It lies midway between two scores, so that it rests on neither. Raises UserError where no threshold will do.
     """
-    number = _number(rule)
+    number = fixed_threshold(rule)
     if number is not None:
         return number
     candidates = _midways(scores)
@@ -73,14 +64,6 @@ def choose_threshold(rule: str, truth: Truth, scores: Scores) -> float:
     name, _, least = rule.partition(">=")
     figure, pick = {"precision": (precision, np.min), "recall": (found, np.max)}[name]
     return _pick(candidates[figure >= float(least)], pick, rule, best=float(figure.max()))
-
-
-def _number(rule: str) -> float | None:
-    try:
-        value = float(rule)
-    except ValueError:
-        return None
-    return value if 0.0 <= value <= 1.0 else None
 
 
 def _midways(scores: Scores) -> Scores:

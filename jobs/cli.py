@@ -99,21 +99,17 @@ def demo(
     from jobs import demo as loop  # noqa: PLC0415
     from jobs.metrics import headline  # noqa: PLC0415
 
+    _forget_environment()
     folder = keep or Path(tempfile.mkdtemp(prefix="twofold-demo-"))
     outcome = loop.run(data=data, keep=folder, reporter=Reporter())
     rate = outcome.report.rows / max(outcome.report.seconds, 1e-3)
-    files = {
-        "csv": next(folder.glob("predictions/*/predictions/*.csv")),
-        "model": next(folder.glob("models/*/*/model.json")).parent,
-        "manifest": next(folder.glob("manifests/*")),
-    }
     if as_json:
         figures = outcome.report.model_dump(mode="json") | {
             "accuracy": outcome.accuracy,
             "images_per_s": rate,
             "worker_s": outcome.worker_s,
             "evaluation": outcome.evaluation,
-            "files": {name: str(path) for name, path in files.items()},
+            "files": {name: str(path) for name, path in outcome.files.items()},
         }
         print(json.dumps(figures))
         return
@@ -125,8 +121,15 @@ def demo(
         f"Accuracy {outcome.accuracy:.4f} in the CSV, {told:.4f} in the training report.\n"
         f"{rate:,.0f} images a second; {outcome.worker_s:.1f} s from the worker's start to its end."
     )
-    for name, path in files.items():
+    for name, path in outcome.files.items():
         out.print(f"{name:<9} {path}", soft_wrap=True)
+
+
+def _forget_environment() -> None:
+    """The demo is about this machine: profiles, endpoints and proxies of the person's own must not steer it."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "TWOFOLD_")) or name.lower().endswith("_proxy"):
+            del os.environ[name]
 
 
 def _first_rows(rows: list[PredictionRow], count: int = 5) -> Table:
@@ -146,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValidationError as error:
         print(f"Error: {explain(error)}", file=sys.stderr)
         return 2
-    except (UserError, TwofoldError, ValueError) as error:
+    except (UserError, TwofoldError, ValueError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     return 0

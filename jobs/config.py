@@ -1,12 +1,31 @@
 """What a training job is told."""
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from jobs.calibration import check_rule
 from worker.contract import Name
+
+
+_RULE: Final = re.compile(r"(precision|recall)>=(0?\.\d+|1(?:\.0*)?)")
+
+
+def check_rule(rule: str) -> str:
+    """The rule as it is, if it is one. Raises ValueError that names the forms there are."""
+    if rule != "max-f1" and not _RULE.fullmatch(rule) and fixed_threshold(rule) is None:
+        raise ValueError(f"{rule!r} is no threshold rule: give 0.5, max-f1, precision>=0.95 or recall>=0.99")
+    return rule
+
+
+def fixed_threshold(rule: str) -> float | None:
+    """The number that a rule is, or None where it is a rule for choosing one."""
+    try:
+        value = float(rule)
+    except ValueError:
+        return None
+    return value if 0.0 <= value <= 1.0 else None
 
 
 class TrainConfig(BaseModel):

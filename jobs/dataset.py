@@ -127,7 +127,8 @@ def find(config: TrainConfig) -> Splits:
     root = config.data
     if not root.is_dir():
         raise UserError(f"{root} is no folder. Give a folder with one folder of images for each of two classes.")
-    holds_splits = (root / "train").is_dir()
+    # A class may be called "train" too, as in bus/ and train/; then it holds images and no folders.
+    holds_splits = any(entry.is_dir() for entry in (root / "train").glob("*"))
     labels = _labels(root / "train" if holds_splits else root)
     if not holds_splits:
         rest, test = _split(_images(root, root, labels), config.test_split, config.seed)

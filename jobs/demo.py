@@ -14,7 +14,7 @@ import numpy as np
 
 from jobs import dataset, digits
 from jobs.config import TrainConfig
-from jobs.dataset import LabelledImage
+from jobs.dataset import LabelledImage, Splits
 from jobs.errors import UserError
 from jobs.local import EmbeddedCloud, Queues, create_queues
 from jobs.progress import Reporter
@@ -41,6 +41,7 @@ class Outcome:
     accuracy: float  #: of the CSV's labels, a failed row counting as wrong
     evaluation: dict[str, Any]  #: of the training job
     worker_s: float  #: the worker's process, start to end
+    files: dict[str, Path]  #: where the CSV, the model and the manifest lie
 
 
 def run(*, data: Path | None, keep: Path, reporter: Reporter) -> Outcome:
@@ -52,7 +53,8 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> Outcome:
         data = keep / "images"
         with reporter.step("Rendering scikit-learn's digits, 3 against 8"):
             digits.write_digits(data)
-    asked = dataset.find(TrainConfig(data=data, output="")).test
+    splits = dataset.find(TrainConfig(data=data, output=""))
+    asked = splits.test
     with EmbeddedCloud() as cloud:
         s3 = cloud.s3()
         with reporter.step("Making a bucket and two queues"):
@@ -73,9 +75,14 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> Outcome:
             metadata = _head(s3, part)
             rows = predictions.from_csv(_get(s3, part))
             _download(s3, keep)
-    evaluation = json.loads(next(keep.glob(f"models/{MODEL}/*/evaluation.json")).read_text())
-    outcome = PartReport.model_validate_json(metadata[batch.REPORT])
-    return Outcome(rows, outcome, _accuracy(rows, asked), evaluation, worker_s)
+    answer = PartReport.model_validate_json(metadata[batch.REPORT])
+    files = {
+        "csv": keep / split(part)[1],
+        "model": keep / "models" / MODEL / answer.model_version,
+        "manifest": keep / split(manifest)[1],
+    }
+    evaluation = json.loads((files["model"] / "evaluation.json").read_text())
+    return Outcome(rows, answer, _accuracy(rows, splits), evaluation, worker_s, files)
 
 
 def upload(s3: "S3Client", images: list[LabelledImage], reporter: Reporter) -> None:
@@ -132,12 +139,12 @@ def _work(cloud: EmbeddedCloud, queues: Queues) -> None:
         raise UserError(f"The request was refused: {message['MessageAttributes']['error_message'].get('StringValue')}")
 
 
-def _accuracy(rows: list[PredictionRow], asked: list[LabelledImage]) -> float:
-    """Checks that the CSV answers exactly what was asked, and compares its labels with the folders' names."""
+def _accuracy(rows: list[PredictionRow], splits: Splits) -> float:
+    """Checks that the CSV answers exactly what was asked, and compares its labels with the folders'."""
+    asked = splits.test
     if [row.source_ref for row in rows] != [uri_of(image) for image in asked]:
         raise UserError(f"{len(asked)} images were asked for, and the CSV's {len(rows)} rows are not those.")
-    names = [image.path.parent.name for image in asked]
-    return float(np.mean([row.label == name for row, name in zip(rows, names, strict=True)]))
+    return float(np.mean([row.label == splits.labels[image.label] for row, image in zip(rows, asked, strict=True)]))
 
 
 def uri_of(image: LabelledImage) -> str:

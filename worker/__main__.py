@@ -26,7 +26,7 @@ from worker.clients import open_session, open_sqs, open_storage
 from worker.consumer import Consumer, Stop
 from worker.errors import TwofoldError
 from worker.model import Models
-from worker.pipeline import Pipeline, check_allowed
+from worker.pipeline import Pipeline, is_allowed
 from worker.queue import Queue
 from worker.settings import WorkerSettings, name_settings
 
@@ -62,8 +62,8 @@ def _run(settings: WorkerSettings, *, drain: bool) -> int:
         raise ValueError(
             "TWOFOLD_ALLOWED_PREFIXES is needed where TWOFOLD_OUTPUT_URI and TWOFOLD_MODEL_URI are not set"
         )
-    if settings.output_uri:
-        check_allowed(settings.output_uri, prefixes)
+    if settings.output_uri and not is_allowed(settings.output_uri, prefixes):
+        raise ValueError("TWOFOLD_OUTPUT_URI is outside TWOFOLD_ALLOWED_PREFIXES: every request would be refused")
     stop = Stop(grace_s=settings.stop_s)
     _stop_on_signals(stop, limit_s=settings.stop_s + _STOP_MARGIN_S)
     session = open_session()

@@ -78,9 +78,13 @@ def check_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> None:
     """Raises Reject ``not_allowed`` unless ``uri`` lies under one of ``prefixes``: no packet goes anywhere else."""
     if ".." in uri.split("/"):  # to S3 a name like any other, but not to whoever reads this prefix as a folder
         raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} climbs out of its prefix")
-    # "s3://shelter" allows that bucket, not "s3://shelter-of-somebody-else" too.
-    if not any(f"{uri.rstrip('/')}/".startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes):
+    if not is_allowed(uri, prefixes):
         raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} is outside TWOFOLD_ALLOWED_PREFIXES")
+
+
+def is_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> bool:
+    """Whether ``uri`` is one of ``prefixes`` or below it: "s3://shelter" is not above "s3://shelter-of-others"."""
+    return any(f"{uri.rstrip('/')}/".startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes)
 
 
 def _score(fetched: Future[bytes], model: Model) -> float | TwofoldError:

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
-from jobs.calibration import at_temperature, check_rule, choose_threshold, fit_temperature
+from jobs.calibration import at_temperature, choose_threshold, fit_temperature
+from jobs.config import check_rule
 from jobs.errors import UserError
 
 
