@@ -109,7 +109,8 @@ def write_bundle(output: Output, files: dict[str, bytes], manifest: ModelManifes
 
 def _taken(name: str, version: str) -> UserError:
     return UserError(
-        f"There is a bundle {name}/{version}, or a part of one, and bundles are not written over: choose another version."
+        f"There is a bundle {name}/{version}, or a part of one, and bundles are not written over: "
+        "choose another version."
     )
 
 

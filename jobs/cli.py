@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -66,6 +67,10 @@ def train_run(
         threshold=threshold,
     )
     reporter = Reporter()
+    with reporter.step("Looking at the images"):
+        from jobs import dataset  # noqa: PLC0415 - scikit-learn takes a second that --help need not wait
+
+        dataset.find(config)  # a wrong folder is told at once, and not when TensorFlow has started
     with reporter.step("Starting TensorFlow"), hushed():
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -79,7 +84,11 @@ def train_run(
     for figure, value in trained.manifest.metrics.items():
         table.add_row(figure.replace("_", " "), f"{value:.4f}")
     table.add_row("images", f"{trained.evaluation['n']:,}")
+    table.add_row("threshold", f"{trained.manifest.threshold:.4f}")
     out.print(table)
+    left_out = trained.evaluation["images"]["quarantined"]
+    if left_out:
+        out.print(f"{left_out:,} files were left out; quarantine.csv says which, and why.")
     out.print(f"The bundle is at {trained.uri}{' and is the champion' if trained.champion else ''}.", soft_wrap=True)
 
 
@@ -95,13 +104,14 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Run the whole loop here: a cloud on this machine, a training job, a queue, a worker, a CSV."""
-    # scikit-learn takes a second that --help need not wait.
-    from jobs import demo as loop  # noqa: PLC0415
-    from jobs.metrics import headline  # noqa: PLC0415
+    reporter = Reporter()
+    with reporter.step("Starting"):  # scikit-learn takes a second that --help need not wait
+        from jobs import demo as loop  # noqa: PLC0415
+        from jobs.metrics import headline  # noqa: PLC0415
 
     _forget_environment()
     folder = keep or Path(tempfile.mkdtemp(prefix="twofold-demo-"))
-    outcome = loop.run(data=data, keep=folder, reporter=Reporter())
+    outcome = loop.run(data=data, keep=folder, reporter=reporter)
     rate = outcome.report.rows / max(outcome.report.seconds, 1e-3)
     if as_json:
         figures = outcome.report.model_dump(mode="json") | {
@@ -144,6 +154,8 @@ def _first_rows(rows: list[PredictionRow], count: int = 5) -> Table:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command. Exit status: 0 done, 1 failed, 2 a wrong option; never a traceback for a person's mistake."""
+    # As Ctrl-C: child processes are ended on the way out, none goes on for nobody.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app(args=arguments)
     except ValidationError as error:

@@ -49,6 +49,8 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> Outcome:
 
     Raises UserError when a step fails or the CSV is not what was asked for.
     """
+    if data is not None and keep.resolve() == data.resolve():
+        raise UserError(f"--keep {keep} is the folder of the pictures: choose another for what the demo makes.")
     if data is None:
         data = keep / "images"
         with reporter.step("Rendering scikit-learn's digits, 3 against 8"):

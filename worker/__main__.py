@@ -60,7 +60,7 @@ def _run(settings: WorkerSettings, *, drain: bool) -> int:
     prefixes = settings.prefixes()
     if not prefixes:
         raise ValueError(
-            "TWOFOLD_ALLOWED_PREFIXES is needed where TWOFOLD_OUTPUT_URI and TWOFOLD_MODEL_URI are not set"
+            "nothing says which buckets requests may use: set TWOFOLD_OUTPUT_URI, or TWOFOLD_ALLOWED_PREFIXES"
         )
     if settings.output_uri and not is_allowed(settings.output_uri, prefixes):
         raise ValueError("TWOFOLD_OUTPUT_URI is outside TWOFOLD_ALLOWED_PREFIXES: every request would be refused")

@@ -31,6 +31,9 @@ _LOST: Final = frozenset(
 )
 
 
+_NO_QUEUE: Final = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"})
+
+
 class LeaseLost(Exception):
     """The message is visible again, or gone: its receipt handle no longer counts."""
 
@@ -175,7 +178,8 @@ def _decide(error: ClientError | BotoCoreError, url: str) -> Reject | Retry:
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
         if status < 500 and _code(error) not in PASSING_CODES:  # noqa: PLR2004
-            return Reject(ErrorCode.ACCESS_DENIED, message)
+            missing = _code(error) in _NO_QUEUE
+            return Reject(ErrorCode.NOT_FOUND if missing else ErrorCode.ACCESS_DENIED, message)
     return Retry(ErrorCode.UNAVAILABLE, message)
 
 

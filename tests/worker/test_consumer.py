@@ -1,19 +1,22 @@
 """The loop, as real processes on real queues, stopped and killed with real signals."""
 
+import dataclasses
 import json
 import random
 import signal
+import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Bench
-from worker.batch import part_uri
-from worker.consumer import backoff_s
+from worker.batch import Batch, part_uri
+from worker.consumer import Consumer, Stop, backoff_s
+from worker.errors import ErrorCode, Retry
 
 #: Long enough to be killed in the middle: some seconds of work.
 LONG = 1500
@@ -231,6 +234,54 @@ def test_a_worker_that_cannot_start_says_why(
     assert worker.returncode == status, log
     assert said in log
     assert "Traceback" not in log
+
+
+class _Broken:
+    """A batch with a defect of ours, or a storage that is down."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def answer(self, *_: Any, **__: Any) -> Any:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ZeroDivisionError("ours"), "internal"), (Retry(ErrorCode.UNAVAILABLE, "503"), "unavailable")],
+)
+def test_what_fails_on_every_receive_ends_in_the_dead_letter_queue_with_its_reason(
+    ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+) -> None:
+    """Before the last receive the message goes back; on the last, SQS alone would move it without a word."""
+    bench = ministack_bench
+    queue = bench.queue(monkeypatch)
+    bench.send({"schema_version": 1, "job_id": "x", "images": ["s3://a-bucket/b"]})
+    consumer = Consumer(queue=queue, batch=cast("Batch", _Broken(error)), stop=Stop(grace_s=1))
+    message = queue.receive(wait_s=5)
+    assert message is not None
+    consumer._handle(message)
+    assert bench.dead_letters() == []
+    consumer._handle(dataclasses.replace(message, receive_count=queue.max_receives))
+    (letter,) = bench.dead_letters()
+    assert letter["MessageAttributes"]["error_code"]["StringValue"] == code
+
+
+def test_a_storage_that_never_answers_does_not_keep_a_worker_from_stopping(
+    ministack_bench: Bench, own_settings: dict[str, str], digit_images: Path
+) -> None:
+    """It accepts, and says nothing: the worker is out soon after TWOFOLD_STOP_S, and the message comes back."""
+    bench = ministack_bench
+    bench.send({"schema_version": 1, "job_id": "stuck", "images": [_picture(bench, digit_images)] * 3})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        model = {"TWOFOLD_MODEL_URI": "", "TWOFOLD_STOP_S": "1", "AWS_ENDPOINT_URL_S3": endpoint}
+        worker = bench.start_worker(**own_settings | model)
+        _wait(lambda: _in_flight(bench) == 1)
+        worker.send_signal(signal.SIGTERM)
+        worker.communicate(timeout=25)  # 1 s, and 4 to give things back; the storage would take minutes
+    bench.drain(**own_settings)
+    assert len(bench.rows("stuck")) == 3
 
 
 @given(receive_count=st.integers(1, 1000), random_=st.floats(0, 1, exclude_max=True))

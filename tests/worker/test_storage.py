@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.conftest import Bench
+from worker.clients import open_session, open_storage
 from worker.errors import ErrorCode, Reject, Retry
-from worker.storage import Storage
+from worker.storage import Storage, _decide
 
 #: Keys that people really have, and keys that obstore would change or refuse.
 KEYS = [
@@ -96,3 +97,52 @@ def test_no_answer_is_to_be_tried_again(monkeypatch: pytest.MonkeyPatch, minista
     with pytest.raises(Retry) as caught:
         unreachable.read(uri, max_bytes=10)
     assert caught.value.code is ErrorCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "decision"),
+    [
+        (None, "", "retry unavailable"),
+        (500, "InternalError", "retry unavailable"),
+        (503, "SlowDown", "retry unavailable"),
+        (429, "", "retry unavailable"),
+        (409, "ConditionalRequestConflict", "retry unavailable"),
+        (400, "RequestTimeout", "retry unavailable"),
+        (400, "ExpiredToken", "retry unavailable"),
+        (400, "KMS.ThrottlingException", "retry unavailable"),
+        (403, "RequestTimeTooSkewed", "retry unavailable"),
+        (403, "InvalidAccessKeyId", "retry unavailable"),
+        (404, "NoSuchKey", "reject not_found"),
+        (403, "AccessDenied", "reject access_denied"),
+        (403, "InvalidObjectState", "reject archived"),
+        (301, "PermanentRedirect", "reject access_denied"),
+        (400, "InvalidArgument", "reject access_denied"),
+    ],
+)
+def test_an_answer_of_the_storage_is_a_decision(status: int | None, code: str, decision: str) -> None:
+    """What passes is tried again; credentials and clock of the worker's own say nothing about an object."""
+    made = _decide("s3://a-bucket/k", status=status, code=code, detail="")
+    assert f"{type(made).__name__.lower()} {made.code.value}" == decision
+
+
+@pytest.mark.parametrize("key", ["non-2xx status code: 503.jpg", "<Code>SlowDown</Code>.jpg", "Connection error.jpg"])
+def test_no_key_steers_the_decision_about_itself(bench: Bench, storage: Storage, key: str) -> None:
+    """A missing object is missing, whatever it is called."""
+    with pytest.raises(Reject) as caught:
+        storage.read(f"s3://{bench.bucket}/{key}", max_bytes=10)
+    assert caught.value.code is ErrorCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("region", ["eu-west-1", "us-east-1"])
+def test_without_an_endpoint_of_ones_own_both_readers_ask_the_same_place(
+    monkeypatch: pytest.MonkeyPatch, region: str
+) -> None:
+    """Real AWS, which no emulator can show: obstore is given the endpoint that boto3 chose."""
+    for name, value in {"AWS_REGION": region, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    storage = open_storage(open_session())
+    config = storage._open_bucket("shelter").config
+    assert config["endpoint"] == storage._s3.meta.endpoint_url
+    assert "amazonaws.com" in config["endpoint"]
+    assert config["region"] == region
