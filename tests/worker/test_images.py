@@ -320,11 +320,16 @@ def _bomb(kind: str, width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF"])
-@pytest.mark.parametrize(
-    ("width", "height"), [(50_000, 50_000), (9_000, 9_000), (6_000, 5_001), (65_000, 500), (70_000, 1), (1, 70_000)]
-)
+@pytest.mark.parametrize(("width", "height"), [(50_000, 50_000), (9_000, 9_000), (6_000, 5_001), (65_000, 500)])
 def test_a_pixel_bomb_is_refused_by_its_header(kind: str, width: int, height: int) -> None:
     """Before a single pixel is decoded: there is none in these files, so whoever tried would find them damaged."""
+    assert _code(_bomb(kind, width, height)) is ErrorCode.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+@pytest.mark.parametrize(("width", "height"), [(70_000, 1), (1, 30_000_000)])
+def test_a_picture_as_thin_as_a_hair_is_refused_by_its_header(kind: str, width: int, height: int) -> None:
+    """Few pixels, and a gigabyte of tables to resize them."""
     assert _code(_bomb(kind, width, height)) is ErrorCode.TOO_MANY_PIXELS
 
 
