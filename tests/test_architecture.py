@@ -30,7 +30,8 @@ EDGES = {
 ENVIRONMENT = {
     "worker/settings.py",
     "worker/clients.py",
-    "jobs/cli.py",
+    "jobs/commands/train.py",
+    "jobs/commands/demo.py",
     "jobs/local.py",
     "jobs/demo.py",
     "jobs/backbone.py",

@@ -54,7 +54,5 @@ def test_a_file_that_the_readme_names_is_there(path: str) -> None:
 def test_the_readme_names_every_file_of_both_packages() -> None:
     """A newcomer finds each of them in one list."""
     named = set(re.findall(r"^(?:worker|jobs)/\S+\.py", README, re.MULTILINE))
-    there = {
-        f"{path.parent.name}/{path.name}" for name in ("jobs", "worker") for path in (REPOSITORY / name).glob("*.py")
-    }
-    assert there - {"jobs/__init__.py", "worker/__init__.py"} == named
+    files = [path for name in ("jobs", "worker") for path in (REPOSITORY / name).rglob("*.py")]
+    assert {path.relative_to(REPOSITORY).as_posix() for path in files if path.name != "__init__.py"} == named

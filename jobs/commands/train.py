@@ -1,0 +1,83 @@
+"""``twofold train``: a folder of pictures to a model bundle."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jobs.commands.options import Json
+from jobs.config import TrainConfig
+from jobs.progress import Reporter, hushed
+
+app = typer.Typer(help="Train a classifier.", no_args_is_help=True)
+
+
+@app.callback()
+def train() -> None:
+    """Train a classifier."""
+    # Without a callback typer would take a single command for the whole group, and refuse its name.
+
+
+@app.command(
+    "run",
+    epilog="Example: twofold train run --data pets/ --output s3://shelter/models --name pets",
+)
+def train_run(
+    data: Annotated[
+        Path, typer.Option(help="Folder of two class folders, or of train/ and validation/ and/or test/ with them.")
+    ],
+    output: Annotated[str, typer.Option(help="s3://bucket/prefix or a folder, for <name>/<version>/.")],
+    name: Annotated[str, typer.Option(help="The model's name.")] = "model",
+    version: Annotated[str | None, typer.Option(help="The bundle's version.", show_default="the time now")] = None,
+    image_size: Annotated[int, typer.Option(help="Width and height the model sees, in pixels.")] = 160,
+    weights: Annotated[
+        str, typer.Option(help="The backbone's: auto, imagenet, package, a file or an s3:// URI.")
+    ] = "auto",
+    epochs: Annotated[int, typer.Option(help="Passes of the head over the features.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the splits and of the head.")] = 123,
+    threshold: Annotated[
+        str, typer.Option(help="A number, or a rule: max-f1, precision>=0.95, recall>=0.99, kept on validation images.")
+    ] = "0.5",
+    as_json: Json = False,
+) -> None:
+    """Train on this machine, and write a model bundle with its evaluation."""
+    config = TrainConfig(
+        data=data,
+        output=output,
+        name=name,
+        version=version,
+        image_size=image_size,
+        weights=weights,
+        epochs=epochs,
+        seed=seed,
+        threshold=threshold,
+    )
+    reporter = Reporter()
+    with reporter.step("Looking at the images"):
+        from jobs import dataset  # noqa: PLC0415 - scikit-learn takes a second that --help need not wait
+
+        dataset.find(config)  # a wrong folder is told at once, and not when TensorFlow has started
+    with reporter.step("Starting TensorFlow"), hushed():
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        from jobs.train import train  # noqa: PLC0415 - seconds that --help need not wait
+    trained = train(config, reporter)
+    if as_json:
+        print(json.dumps({"uri": trained.uri, "champion": trained.champion, "evaluation": trained.evaluation}))
+        return
+    out = Console(highlight=False)
+    table = Table("on the test images", "", title=None)
+    for figure, value in trained.manifest.metrics.items():
+        table.add_row(figure.replace("_", " "), f"{value:.4f}")
+    table.add_row("images", f"{trained.evaluation['n']:,}")
+    table.add_row("threshold", f"{trained.manifest.threshold:.4f}")
+    out.print(table)
+    left_out = trained.evaluation["images"]["quarantined"]
+    if left_out:
+        out.print(f"{left_out:,} files were left out; quarantine.csv says which, and why.")
+    out.print(f"The bundle is at {trained.uri}{' and is the champion' if trained.champion else ''}.", soft_wrap=True)
