@@ -31,6 +31,9 @@ from pydantic import (
 #: Of a request, as sent. SQS itself takes 1 MiB; more than this is better told as a manifest.
 MAX_REQUEST_BYTES: Final = 256 * 1024
 
+#: Part numbers have five digits, so that names sort as numbers do: 50 million images in shards of 500.
+MAX_SHARDS: Final = 100_000
+
 #: Mistakes told of one message, the first ones.
 _SHOWN: Final = 5
 #: How much of a field's name is repeated in a message; a hostile one can be as long as the request.
@@ -83,6 +86,8 @@ class ManifestRef(Document):
     #: ``csv``: a header with ``source_ref``. ``jsonl``: one ``{"source-ref": "s3://…"}`` a line.
     #: Either may be gzipped. None: told from the name and the first line.
     format: ManifestFormat | None = None
+    #: The object as it was meant, where its bucket keeps versions; None: as it is now.
+    version_id: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
 
     _no_climbing = field_validator("uri")(_refuse_climbing)
 
@@ -91,7 +96,8 @@ class ClassifyRequest(Document):
     """Asks for one row for every image of ``images`` or ``manifest``, in order, the same image twice included.
 
     The answer is ``<output_uri>/<job_id>/predictions/part-00000.csv``. Sending the same request again changes
-    nothing; another request under the same ``job_id`` is refused.
+    nothing; another request under the same ``job_id`` is refused. A long manifest becomes shards, each asked for by a
+    request with its number, and answered by the part of that number.
     """
 
     schema_version: SchemaVersion
@@ -105,6 +111,8 @@ class ClassifyRequest(Document):
     output_uri: S3Uri | None = None
     #: score >= threshold is class 1. None: the model's own.
     threshold: Probability | None = None
+    #: The number of the part, from 0, where ``manifest`` is a shard of a planned job. None: the request is the job.
+    shard: Annotated[int, Field(ge=0, lt=MAX_SHARDS)] | None = None
 
     _no_climbing = field_validator("model_uri", "output_uri")(_refuse_climbing)
 
@@ -112,15 +120,14 @@ class ClassifyRequest(Document):
     def _one_source(self) -> Self:
         if (self.images is None) == (self.manifest is None):
             raise ValueError("give exactly one of 'images' and 'manifest'")
+        if self.shard is not None and self.manifest is None:
+            raise ValueError("a shard is a manifest: give 'manifest' with 'shard'")
         return self
 
     @classmethod
     def parse(cls, body: str) -> Self:
         """Reads a message. ValueError says, in one line, what is wrong with it and where."""
-        size = len(body.encode("utf-8", "surrogatepass"))
-        if size > MAX_REQUEST_BYTES:
-            raise ValueError(f"{size:,} bytes, over {MAX_REQUEST_BYTES:,}: put the images into a manifest")
-        _refuse_sloppy_json(body)
+        strict_json(body)
         try:
             return cls.model_validate_json(body)
         except ValidationError as error:
@@ -232,8 +239,14 @@ def explain(error: ValidationError) -> str:
     return "; ".join(parts[:_SHOWN]) + ("; …" if len(parts) > _SHOWN else "")
 
 
-def _refuse_sloppy_json(body: str) -> None:
-    """Refuses what pydantic's parser lets pass: duplicate keys (it takes the last), NaN and Infinity."""
+def strict_json(body: str) -> Any:  # noqa: ANN401 - JSON may be anything
+    """The document in a message. ValueError says what is wrong with it, in one line.
+
+    Refuses what is too long, and what pydantic's parser lets pass: duplicate keys (it takes the last), NaN, Infinity.
+    """
+    size = len(body.encode("utf-8", "surrogatepass"))
+    if size > MAX_REQUEST_BYTES:
+        raise ValueError(f"{size:,} bytes, over {MAX_REQUEST_BYTES:,}: put the images into a manifest")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -247,7 +260,7 @@ def _refuse_sloppy_json(body: str) -> None:
         raise ValueError(f"{text} is not JSON")
 
     try:
-        json.loads(body, object_pairs_hook=unique, parse_constant=no_constant)
+        return json.loads(body, object_pairs_hook=unique, parse_constant=no_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except json.JSONDecodeError as error:

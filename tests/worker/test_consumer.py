@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.conftest import Bench
 from worker.batch import Batch, part_uri
 from worker.consumer import Consumer, Stop, backoff_s
+from worker.dispatch import Dispatch
 from worker.errors import ErrorCode, Retry
 
 #: Long enough to be killed in the middle: some seconds of work.
@@ -257,7 +258,7 @@ def test_what_fails_on_every_receive_ends_in_the_dead_letter_queue_with_its_reas
     bench = ministack_bench
     queue = bench.queue(monkeypatch)
     bench.send({"schema_version": 1, "job_id": "x", "images": ["s3://a-bucket/b"]})
-    consumer = Consumer(queue=queue, batch=cast("Batch", _Broken(error)), stop=Stop(grace_s=1))
+    consumer = Consumer(queue=queue, dispatch=Dispatch(batch=cast("Batch", _Broken(error))), stop=Stop(grace_s=1))
     message = queue.receive(wait_s=5)
     assert message is not None
     consumer._handle(message)
