@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import boto3
 
@@ -89,6 +89,11 @@ class EmbeddedCloud:
     def sqs(self) -> "SQSClient":
         """A client of its SQS."""
         return self._session().client("sqs", endpoint_url=self.endpoint_url)
+
+    def client(self, service: str) -> Any:
+        """A client of any service of it."""
+        make: Any = self._session().client  # the type stubs know services by their literal names alone
+        return make(service, endpoint_url=self.endpoint_url)
 
     def _session(self) -> boto3.Session:
         return boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=_REGION)  # noqa: S106

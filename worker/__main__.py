@@ -15,12 +15,12 @@ import logging
 import os
 import signal
 import sys
-import time
 from types import FrameType
 from typing import Final, NoReturn
 
 from pydantic import ValidationError
 
+from worker import logs
 from worker.assembly import check_settings, open_dispatch
 from worker.clients import open_session, open_sqs
 from worker.consumer import Consumer, Stop
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = WorkerSettings()
-        _configure_logging(settings.log_level)
+        logs.configure(settings.log_level)
         return _run(settings, drain=options.drain)
     except ValidationError as error:
         print(name_settings(error), file=sys.stderr)
@@ -83,16 +83,6 @@ def _stop_on_signals(stop: Stop, *, limit_s: int) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-
-
-def _configure_logging(level: str) -> None:
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%SZ"
-    )
-    logging.Formatter.converter = time.gmtime
-    logging.captureWarnings(capture=True)  # Pillow's remarks on odd files belong in the log
-    for name in ("botocore", "boto3", "urllib3", "PIL"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _leave(status: int) -> NoReturn:

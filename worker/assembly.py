@@ -5,11 +5,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from worker.batch import Batch
+from worker.cache import Cache
 from worker.clients import open_storage
 from worker.dispatch import Dispatch
 from worker.model import Models
 from worker.pipeline import Pipeline, is_allowed
 from worker.settings import WorkerSettings
+from worker.stages import Stages
 
 if TYPE_CHECKING:
     import boto3
@@ -27,19 +29,25 @@ def check_settings(settings: WorkerSettings) -> None:
 
 
 @contextmanager
-def open_dispatch(settings: WorkerSettings, session: "boto3.Session") -> Iterator[Dispatch]:
-    """A dispatch that is ready: the default model, if there is one, has scored a picture.
+def open_dispatch(
+    settings: WorkerSettings, session: "boto3.Session", *, stages: Stages | None = None
+) -> Iterator[Dispatch]:
+    """A dispatch that is ready: the default model, if there is one, has scored a picture. ``stages`` times its work.
 
     Raises ValueError for settings that make no sense, Reject or Retry where the model cannot be had.
     """
     check_settings(settings)
     prefixes = settings.prefixes()
     storage = open_storage(session)
-    models = Models(storage=storage)
+    models = Models(storage=storage, cache=Cache(settings.cache) if settings.cache else None)
     if settings.model_uri:
         models.get(settings.model_uri)
     with Pipeline(
-        storage=storage, allowed_prefixes=prefixes, threads=settings.threads, fetchers=settings.fetchers
+        storage=storage,
+        allowed_prefixes=prefixes,
+        threads=settings.threads,
+        fetchers=settings.fetchers,
+        stages=stages,
     ) as pipeline:
         batch = Batch(
             storage=storage,

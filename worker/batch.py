@@ -130,7 +130,9 @@ class Batch:
     def _commit(self, part: str, body: bytes, report: PartReport, request: ClassifyRequest) -> PartReport:
         """The one conditional write. Whoever lost the race reports what the winner wrote."""
         metadata = {DIGEST: report.request_digest, REPORT: report.model_dump_json()}
-        if self._storage.write_once(part, body, content_type=predictions.CONTENT_TYPE, metadata=metadata):
+        with self._pipeline.stages.timed("write"):
+            written = self._storage.write_once(part, body, content_type=predictions.CONTENT_TYPE, metadata=metadata)
+        if written:
             return report
         winner = self._committed(part, request)
         if winner is None:

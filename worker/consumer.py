@@ -6,10 +6,11 @@ import random
 import time
 from typing import Final
 
-from worker.dispatch import Dispatch, Done, Outcome
-from worker.errors import ErrorCode, Reject, Retry
+from worker.dispatch import Dispatch
+from worker.errors import ErrorCode, Retry
 from worker.lease import Lease
-from worker.queue import LeaseLost, Message, Queue
+from worker.queue import Message, Queue
+from worker.settle import backoff_s, settle
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +19,6 @@ log = logging.getLogger(__name__)
 _POLL_S: Final = 10
 _DRAIN_POLL_S: Final = 1
 _SLICE_S: Final = 0.1
-_BACKOFF_BASE_S: Final = 5
-_BACKOFF_CAP_S: Final = 15 * 60
 
 
 class Stop:
@@ -48,15 +47,6 @@ class Stop:
         ends = time.monotonic() + seconds
         while not self.requested and time.monotonic() < ends:
             time.sleep(_SLICE_S)
-
-
-def backoff_s(receive_count: int, *, random_: float) -> int:
-    """Seconds before try ``receive_count + 1``: exponential, capped, "equal jitter" with ``random_`` in [0, 1).
-
-    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-    """
-    ceiling = min(_BACKOFF_CAP_S, math.ldexp(_BACKOFF_BASE_S, min(receive_count, 20) - 1))
-    return round(ceiling / 2 + ceiling / 2 * random_)
 
 
 class Consumer:
@@ -88,29 +78,9 @@ class Consumer:
 
     def _handle(self, message: Message) -> None:
         if self._stop.requested:  # it arrived in the poll that was open when the signal came
-            self._settle(message, Retry(ErrorCode.UNAVAILABLE, "the worker was told to stop", delay_s=0))
+            settle(self._queue, message, Retry(ErrorCode.UNAVAILABLE, "the worker was told to stop", delay_s=0))
             return
         with Lease(self._queue, message):
             last_try = message.receive_count >= self._queue.max_receives
             outcome = self._dispatch.handle(message.body, last_try=last_try, cancelled=self._stop.overdue)
-        self._settle(message, outcome)
-
-    def _settle(self, message: Message, outcome: Outcome) -> None:
-        """The one place that lets go of a message, after everything else is done."""
-        try:
-            if isinstance(outcome, Done):
-                self._queue.acknowledge(message)
-                log.info("%s", outcome.what)
-            elif isinstance(outcome, Reject):
-                self._queue.reject(message, outcome)
-                log.error("message %s to the dead-letter queue: %s", message.message_id, outcome)
-            else:
-                delay_s = outcome.delay_s
-                if delay_s is None:
-                    delay_s = backoff_s(message.receive_count, random_=random.random())  # noqa: S311 - jitter
-                self._queue.release(message, delay_s=delay_s)
-                log.warning("message %s back in %d s: %s", message.message_id, delay_s, outcome)
-        except LeaseLost as error:
-            log.warning("message %s was no longer ours: %s", message.message_id, error)
-        except (Reject, Retry) as error:
-            log.warning("message %s stays hidden until its lease ends: %s", message.message_id, error)
+        settle(self._queue, message, outcome)

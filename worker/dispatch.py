@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from worker import inbox
+from worker import inbox, logs
 from worker.batch import Batch
 from worker.contract import ClassifyRequest, PartReport
 from worker.errors import ErrorCode, Reject, Retry
@@ -58,6 +58,7 @@ class Dispatch:
         return Done("; ".join(one.what for one in done), tuple(report for one in done for report in one.reports))
 
     def _answer(self, request: ClassifyRequest, *, last_try: bool, cancelled: Callable[[], bool]) -> Outcome:
+        logs.note(job_id=request.job_id)
         try:
             report = self._batch.answer(request, last_try=last_try, cancelled=cancelled)
             what = f"job {report.job_id}: {report.rows} rows, {report.failed} failed, {report.seconds:.3f} s"

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
+from worker.cache import Cache
 from worker.contract import ChampionPointer, ModelManifest, explain
 from worker.errors import ErrorCode, Reject
 from worker.images import fingerprint
@@ -42,15 +43,16 @@ class Model:
 class Models:
     """Bundles by their URI, loaded once. A champion pointer is read anew each time: it is what moves."""
 
-    def __init__(self, *, storage: Storage) -> None:
+    def __init__(self, *, storage: Storage, cache: Cache | None = None) -> None:
         self._storage = storage
+        self._cache = cache
         self._loaded: OrderedDict[str, Model] = OrderedDict()
 
     def get(self, uri: str) -> Model:
         """The model of a bundle prefix, a ``model.json`` or a ``champion.json``; checked, and ready to score."""
         bundle, pointer = self._resolve(uri)
         if bundle not in self._loaded:
-            self._loaded[bundle] = open_bundle(bundle, storage=self._storage)
+            self._loaded[bundle] = open_bundle(bundle, storage=self._storage, cache=self._cache)
             if len(self._loaded) > _KEPT:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(bundle)
@@ -68,8 +70,8 @@ class Models:
         return folder if file == MANIFEST_FILE else uri.rstrip("/"), None
 
 
-def open_bundle(bundle: str, *, storage: Storage) -> Model:
-    """Reads ``<bundle>/model.json`` and the LiteRT graph it vouches for.
+def open_bundle(bundle: str, *, storage: Storage, cache: Cache | None = None) -> Model:
+    """Reads ``<bundle>/model.json`` and the LiteRT graph it vouches for, that from ``cache`` where it is there.
 
     Raises Reject: ``not_found``, or ``bad_model`` naming the file that is not what the manifest says.
     """
@@ -77,9 +79,12 @@ def open_bundle(bundle: str, *, storage: Storage) -> Model:
     expected = manifest.files.get(MODEL_FILE)
     if expected is None:
         raise Reject(ErrorCode.BAD_MODEL, f"{bundle}/{MANIFEST_FILE} names no {MODEL_FILE}")
-    graph = _read(f"{bundle}/{MODEL_FILE}", storage, _MAX_MODEL_BYTES)
+    cached = cache.get(expected.sha256) if cache else None
+    graph = cached or _read(f"{bundle}/{MODEL_FILE}", storage, _MAX_MODEL_BYTES)
     if (len(graph), hashlib.sha256(graph).hexdigest()) != (expected.size_bytes, expected.sha256):
         raise Reject(ErrorCode.BAD_MODEL, f"{bundle}/{MODEL_FILE} is not the file that {MANIFEST_FILE} describes")
+    if cache and not cached:
+        cache.put(expected.sha256, graph)
     scorer = Scorer(graph)
     try:
         scorer.check(image_size=manifest.image_size)

@@ -13,6 +13,7 @@ from worker.contract import S3Uri
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 from worker.images import MAX_BYTES, decode
 from worker.model import Model
+from worker.stages import Stages
 from worker.storage import Storage, split
 
 #: Images on their way for each scoring thread, so that none waits for an image while another is decoded.
@@ -26,7 +27,16 @@ _ASK_S: Final = 0.2
 class Pipeline:
     """Threads that are kept from one request to the next. Close it, or use it as a context manager."""
 
-    def __init__(self, *, storage: Storage, allowed_prefixes: tuple[S3Uri, ...], threads: int, fetchers: int) -> None:
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        allowed_prefixes: tuple[S3Uri, ...],
+        threads: int,
+        fetchers: int,
+        stages: Stages | None = None,
+    ) -> None:
+        self.stages = stages or Stages()  #: what the stages took
         self._storage = storage
         self._allowed = allowed_prefixes
         self._fetchers = ThreadPoolExecutor(fetchers, thread_name_prefix="fetch")
@@ -52,7 +62,7 @@ class Pipeline:
         try:
             for ref in refs:
                 fetched = self._fetchers.submit(self._fetch, ref)
-                window.append(self._scorers.submit(_score, fetched, model))
+                window.append(self._scorers.submit(self._score, fetched, model))
                 if len(window) >= self._window:
                     yield _wait(window.popleft(), cancelled)
             while window:
@@ -64,7 +74,18 @@ class Pipeline:
     def _fetch(self, ref: str) -> bytes:
         split(ref)
         check_allowed(ref, self._allowed)
-        return self._storage.read(ref, max_bytes=MAX_BYTES)
+        with self.stages.timed("fetch"):
+            return self._storage.read(ref, max_bytes=MAX_BYTES)
+
+    def _score(self, fetched: Future[bytes], model: Model) -> float | TwofoldError:
+        try:
+            data = fetched.result()
+            with self.stages.timed("decode"):
+                pixels = decode(data, size_px=model.manifest.image_size)
+            with self.stages.timed("score"):
+                return model.scorer.score(pixels)
+        except TwofoldError as error:
+            return error
 
 
 def _wait(future: Future[float | TwofoldError], cancelled: Callable[[], bool]) -> float | TwofoldError:
@@ -85,10 +106,3 @@ def check_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> None:
 def is_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> bool:
     """Whether ``uri`` is one of ``prefixes`` or below it: "s3://shelter" is not above "s3://shelter-of-others"."""
     return any(f"{uri.rstrip('/')}/".startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes)
-
-
-def _score(fetched: Future[bytes], model: Model) -> float | TwofoldError:
-    try:
-        return model.scorer.score(decode(fetched.result(), size_px=model.manifest.image_size))
-    except TwofoldError as error:
-        return error

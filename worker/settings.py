@@ -5,6 +5,7 @@ Region, credentials and endpoint are not here: they come from the AWS SDK's own 
 """
 
 import os
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, ValidationError, field_validator
@@ -44,6 +45,8 @@ class WorkerSettings(BaseSettings):
     stop_s: Annotated[int, Field(ge=1)] = Field(
         default=20, description="time for the current part after a stop signal; then its message goes back"
     )
+    cache: Path | None = Field(default=None, description="folder that keeps models from one start to the next")
+    heartbeat: Path | None = Field(default=None, description="file that is touched while work goes on")
     log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("allowed_prefixes", mode="before")

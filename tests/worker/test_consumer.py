@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from tests.conftest import Bench
 from worker.batch import Batch, part_uri
-from worker.consumer import Consumer, Stop, backoff_s
+from worker.consumer import Consumer, Stop
 from worker.dispatch import Dispatch
 from worker.errors import ErrorCode, Retry
+from worker.settle import backoff_s
 
 #: Long enough to be killed in the middle: some seconds of work.
 LONG = 1500

@@ -1,0 +1,63 @@
+"""The worker's stack: infra/worker.yaml with the code packed as a zip, on real AWS or on the embedded cloud."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from botocore.exceptions import ClientError
+
+from jobs import package, stack
+from jobs.package import Architecture
+from jobs.progress import Reporter
+from jobs.stack import Stacks
+
+#: A client of a service, by its name: of a boto3 session, or of the embedded cloud.
+Connect = Callable[[str], Any]
+
+WORKER_STACK: Final = "twofold"
+
+
+def deploy_worker(
+    connect: Connect,
+    *,
+    name: str = WORKER_STACK,
+    libraries: Architecture | None,
+    parameters: dict[str, str],
+    reporter: Reporter,
+    poll_s: float = 5.0,
+) -> dict[str, str]:
+    """Packs the worker, deploys its stack, and returns the settings of a worker of that queue.
+
+    ``libraries`` None packs none: the embedded cloud runs the function with the interpreter it runs on itself.
+    """
+    with reporter.step("Packing the worker"):
+        packed = package.build(libraries=libraries)
+    bucket = code_bucket(connect)
+    key = f"worker/{packed.sha256}.zip"
+    with reporter.step(f"Uploading {len(packed.body) / 1e6:.1f} MB"):
+        connect("s3").put_object(Bucket=bucket, Key=key, Body=packed.body)
+    chosen = {
+        "Form": "zip",
+        "CodeBucket": bucket,
+        "CodeKey": key,
+        "PythonVersion": package.python_version(),
+        **({"Architecture": libraries} if libraries else {}),
+        **parameters,
+    }
+    stacks = Stacks(connect("cloudformation"), poll_s=poll_s)
+    return stack.as_settings(stacks.deploy(name, package.infra("worker.yaml"), chosen, reporter))
+
+
+def code_bucket(connect: Connect) -> str:
+    """The bucket for code in this account and region; made, private and encrypted as all are today, if need be."""
+    s3 = connect("s3")
+    account = connect("sts").get_caller_identity()["Account"]
+    region = s3.meta.region_name
+    name = f"twofold-code-{account}-{region}"
+    try:
+        s3.head_bucket(Bucket=name, ExpectedBucketOwner=account)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:  # noqa: PLR2004
+            raise
+        place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        s3.create_bucket(Bucket=name, **place)
+    return name

@@ -1,0 +1,135 @@
+"""The AWS Lambda entry: messages of the queue in, those that must come back out.
+
+    {"Records": [{"messageId": …, "receiptHandle": …, "body": …, "attributes": …}]}  ->  {"batchItemFailures": […]}
+
+Lambda receives the messages and deletes what is not reported. An answer that names no message it gave, or a blank one,
+means to it that all failed. So ids are checked before any work, and nothing that a message brings can raise. What does
+raise is a function that cannot work at all: a wrong setting, a model that cannot be read. Its messages come back, and
+the alarm on errors tells.
+"""
+
+import gc
+
+gc.disable()  # until all is loaded: imports make thousands of objects and no garbage, a tenth of the start
+
+import time
+
+_STARTED_S = time.perf_counter()
+
+import logging
+from contextlib import ExitStack
+from functools import cache
+from typing import Any, Final, Protocol
+
+from worker import logs
+from worker.assembly import open_dispatch
+from worker.clients import open_session, open_sqs
+from worker.dispatch import Dispatch, Outcome
+from worker.errors import ErrorCode, Retry
+from worker.meter import Meter
+from worker.queue import Message, Queue
+from worker.settings import WorkerSettings
+from worker.settle import settle
+from worker.stages import Stages
+
+log = logging.getLogger(__name__)
+_IMPORTS_MS: Final = (time.perf_counter() - _STARTED_S) * 1000
+
+#: Left at the end of a call for giving messages back. When the time is up Lambda kills the process where it stands.
+_CUT_MS: Final = 3000
+
+
+class Context(Protocol):
+    """What Lambda tells about a call: https://docs.aws.amazon.com/lambda/latest/dg/python-context.html ."""
+
+    aws_request_id: str
+    function_name: str
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Until the process is killed."""
+
+
+class Serverless:
+    """Answers calls. No request is started with less than ``start_s`` seconds left. ``cold_ms``: what the start took."""
+
+    def __init__(self, *, queue: Queue, dispatch: Dispatch, stages: Stages, start_s: float, cold_ms: float) -> None:
+        self._queue = queue
+        self._dispatch = dispatch
+        self._stages = stages
+        self._start_ms = start_s * 1000
+        self._cold_ms: float | None = cold_ms  # told once
+
+    def handle(self, event: dict[str, Any], context: Context) -> dict[str, list[dict[str, str]]]:
+        """Answers the messages of one call, one after another, and names those that come back."""
+        messages = read_event(event)
+        cold_ms, self._cold_ms = self._cold_ms, None
+        self._stages.take()
+        meter = Meter(function=context.function_name, request_id=context.aws_request_id, cold=cold_ms is not None)
+        failed = []
+        for message in messages:
+            with logs.about(message_id=message.message_id):
+                outcome = self._answer(message, context)
+                meter.count(outcome)
+                if not settle(self._queue, message, outcome):
+                    failed.append({"itemIdentifier": message.message_id})
+        for line in meter.lines(now_ms=time.time_ns() // 1_000_000, stages=self._stages.take(), start_ms=cold_ms):
+            print(line)
+        return {"batchItemFailures": failed}
+
+    def _answer(self, message: Message, context: Context) -> Outcome:
+        left_ms = context.get_remaining_time_in_millis()
+        last_try = message.receive_count >= self._queue.max_receives
+        # On its last receive it is tried all the same: SQS would take it away, and leave no reason.
+        if left_ms < self._start_ms and not last_try:
+            return Retry(ErrorCode.UNAVAILABLE, f"not started, {left_ms:,} ms were left of the call", delay_s=0)
+        return self._dispatch.handle(
+            message.body, last_try=last_try, cancelled=lambda: context.get_remaining_time_in_millis() < _CUT_MS
+        )
+
+
+def read_event(event: dict[str, Any]) -> list[Message]:
+    """The messages of an SQS event, bodies untouched. ValueError unless each can be reported by its id."""
+    try:
+        messages = [
+            Message(
+                message_id=record["messageId"],
+                receipt_handle=record["receiptHandle"],
+                body=record["body"],
+                receive_count=int(record["attributes"]["ApproximateReceiveCount"]),
+            )
+            for record in event["Records"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not an event of an SQS queue: {error!r} in a call by hand?") from error
+    if not all(message.message_id for message in messages):
+        raise ValueError("not an event of an SQS queue: a record without messageId")
+    return messages
+
+
+@cache
+def _serverless() -> Serverless:
+    """Wired at the first call and kept. What fails is tried again by the next."""
+    started_s = time.perf_counter()
+    settings = WorkerSettings()
+    logs.configure_lambda(settings.log_level)
+    session = open_session()
+    stages = Stages()
+    queue = Queue.open(
+        sqs=open_sqs(session),
+        url=settings.queue_url,
+        dead_letter_url=settings.dead_letter_url,
+        visibility_s=settings.visibility_s,
+    )
+    dispatch = _open.enter_context(open_dispatch(settings, session, stages=stages))
+    gc.freeze()
+    gc.enable()
+    cold_ms = _IMPORTS_MS + (time.perf_counter() - started_s) * 1000
+    return Serverless(queue=queue, dispatch=dispatch, stages=stages, start_s=settings.stop_s, cold_ms=cold_ms)
+
+
+_open: Final = ExitStack()  # never closed: Lambda ends a process without a word
+
+
+def handler(event: dict[str, Any], context: Context) -> dict[str, list[dict[str, str]]]:
+    """What Lambda calls: ``worker.serverless.handler``."""
+    return _serverless().handle(event, context)
