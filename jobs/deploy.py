@@ -6,6 +6,7 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from jobs import package, stack
+from jobs.local import EmbeddedCloud
 from jobs.package import Architecture
 from jobs.progress import Reporter
 from jobs.stack import Stacks
@@ -45,6 +46,17 @@ def deploy_worker(
     }
     stacks = Stacks(connect("cloudformation"), poll_s=poll_s)
     return stack.as_settings(stacks.deploy(name, package.infra("worker.yaml"), chosen, reporter))
+
+
+def deploy_embedded(cloud: EmbeddedCloud, *, parameters: dict[str, str], reporter: Reporter) -> dict[str, str]:
+    """The same stack on the embedded cloud, whose queue then runs the Lambda. Returns a worker's settings."""
+    settings = deploy_worker(cloud.client, libraries=None, parameters=parameters, reporter=reporter, poll_s=0.05)
+    # ministack keeps the number of a parameter as text, and then cannot compare it: it would never call the function.
+    functions = cloud.client("lambda")
+    for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
+        limit = int(mapping["ScalingConfig"]["MaximumConcurrency"])
+        functions.update_event_source_mapping(UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": limit})
+    return settings
 
 
 def code_bucket(connect: Connect) -> str:

@@ -25,7 +25,7 @@ def backoff_s(receive_count: int, *, random_: float) -> int:
 
 
 def settle(queue: Queue, message: Message, outcome: Outcome) -> bool:
-    """Acknowledges, rejects or releases the message, after everything else is done. False: it comes back."""
+    """Acknowledges, rejects or releases the message, after everything else is done. False: it must come back."""
     try:
         if isinstance(outcome, Done):
             queue.acknowledge(message)
@@ -42,6 +42,7 @@ def settle(queue: Queue, message: Message, outcome: Outcome) -> bool:
         log.warning("message %s back in %d s: %s", message.message_id, delay_s, outcome)
     except LeaseLost as error:
         log.warning("message %s was no longer ours: %s", message.message_id, error)
+        return not isinstance(outcome, Retry)
     except (Reject, Retry) as error:
         log.warning("message %s stays hidden until its lease ends: %s", message.message_id, error)
     return False
