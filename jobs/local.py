@@ -90,9 +90,9 @@ class EmbeddedCloud:
         """A client of its SQS."""
         return self._session().client("sqs", endpoint_url=self.endpoint_url)
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str) -> Any:  # noqa: ANN401 - the type stubs know services by their literal names alone
         """A client of any service of it."""
-        make: Any = self._session().client  # the type stubs know services by their literal names alone
+        make: Any = self._session().client
         return make(service, endpoint_url=self.endpoint_url)
 
     def _session(self) -> boto3.Session:

@@ -76,7 +76,9 @@ def build(*, libraries: Architecture | None) -> Package:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         unpacked_bytes = sum(path.stat().st_size for path in files)
         if unpacked_bytes > MAX_BYTES:
-            raise UserError(f"The zip would unpack to {unpacked_bytes:,} bytes, over Lambda's {MAX_BYTES:,}: use the image.")
+            raise UserError(
+                f"The zip would unpack to {unpacked_bytes:,} bytes, over Lambda's {MAX_BYTES:,}: use the image."
+            )
         return Package(_zip(folder, files), unpacked_bytes)
 
 

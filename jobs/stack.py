@@ -3,7 +3,7 @@
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
@@ -32,7 +32,7 @@ class Stacks:
         Raises UserError with CloudFormation's own reasons when it fails.
         """
         there = self.outputs(name) is not None
-        request = {
+        request: dict[str, Any] = {
             "StackName": name,
             "TemplateBody": template.read_text(encoding="utf-8"),
             "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
@@ -42,9 +42,9 @@ class Stacks:
             try:
                 if there:
                     request["Parameters"] += self._kept(name, template, parameters)
-                    self._cloudformation.update_stack(**request)  # type: ignore[arg-type]
+                    self._cloudformation.update_stack(**request)
                 else:
-                    self._cloudformation.create_stack(**request, OnFailure="DELETE")  # type: ignore[arg-type]
+                    self._cloudformation.create_stack(**request, OnFailure="DELETE")
             except ClientError as error:
                 if "No updates are to be performed" not in str(error):
                     raise
@@ -81,7 +81,9 @@ class Stacks:
             if not status.endswith("_IN_PROGRESS") and status != "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS":
                 raise UserError(f"The stack {name} is in {status}. {self._reasons(name)}".strip())
             time.sleep(self._poll_s)
-        raise UserError(f"After {_LIMIT_S // 60} minutes the stack {name} is still under way: look at it in the console.")
+        raise UserError(
+            f"After {_LIMIT_S // 60} minutes the stack {name} is still under way: look at it in the console."
+        )
 
     def _reasons(self, name: str) -> str:
         try:
@@ -89,7 +91,9 @@ class Stacks:
         except ClientError:
             return "CloudFormation keeps no events of it; the console shows deleted stacks too."
         failed = [event for event in events if event.get("ResourceStatus", "").endswith("_FAILED")]
-        return " ".join(f"{e['LogicalResourceId']}: {e.get('ResourceStatusReason', '?')}." for e in reversed(failed[:5]))
+        return " ".join(
+            f"{e['LogicalResourceId']}: {e.get('ResourceStatusReason', '?')}." for e in reversed(failed[:5])
+        )
 
 
 def as_settings(outputs: dict[str, str]) -> dict[str, str]:

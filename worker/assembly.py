@@ -1,5 +1,6 @@
 """Puts a worker together, the same way for the loop and for a Lambda."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from worker.batch import Batch
 from worker.cache import Cache
 from worker.clients import open_storage
 from worker.dispatch import Dispatch
+from worker.errors import TwofoldError
 from worker.model import Models
 from worker.pipeline import Pipeline, is_allowed
 from worker.settings import WorkerSettings
@@ -15,6 +17,8 @@ from worker.stages import Stages
 
 if TYPE_CHECKING:
     import boto3
+
+log = logging.getLogger(__name__)
 
 
 def check_settings(settings: WorkerSettings) -> None:
@@ -30,18 +34,24 @@ def check_settings(settings: WorkerSettings) -> None:
 
 @contextmanager
 def open_dispatch(
-    settings: WorkerSettings, session: "boto3.Session", *, stages: Stages | None = None
+    settings: WorkerSettings, session: "boto3.Session", *, stages: Stages | None = None, needs_model: bool = True
 ) -> Iterator[Dispatch]:
-    """A dispatch that is ready: the default model, if there is one, has scored a picture. ``stages`` times its work.
+    """A dispatch that is ready: the default model, if one is set, has scored a picture. ``stages`` times its work.
 
-    Raises ValueError for settings that make no sense, Reject or Retry where the model cannot be had.
+    Raises ValueError for settings that make no sense, and Reject or Retry where the model cannot be had, unless it is
+    not needed yet: then the requests that need it are told.
     """
     check_settings(settings)
     prefixes = settings.prefixes()
     storage = open_storage(session)
     models = Models(storage=storage, cache=Cache(settings.cache) if settings.cache else None)
     if settings.model_uri:
-        models.get(settings.model_uri)
+        try:
+            models.get(settings.model_uri)
+        except TwofoldError as error:
+            if needs_model:
+                raise
+            log.warning("no default model yet: %s", error)
     with Pipeline(
         storage=storage,
         allowed_prefixes=prefixes,

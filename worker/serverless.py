@@ -4,8 +4,8 @@
 
 Lambda receives the messages and deletes what is not reported. An answer that names no message it gave, or a blank one,
 means to it that all failed. So ids are checked before any work, and nothing that a message brings can raise. What does
-raise is a function that cannot work at all: a wrong setting, a model that cannot be read. Its messages come back, and
-the alarm on errors tells.
+raise is a function that cannot work at all, as with a wrong setting. Its messages come back, and the alarm on errors
+tells.
 """
 
 import gc
@@ -50,7 +50,7 @@ class Context(Protocol):
 
 
 class Serverless:
-    """Answers calls. No request is started with less than ``start_s`` seconds left. ``cold_ms``: what the start took."""
+    """Answers calls. No request is started with less than ``start_s`` seconds left; ``cold_ms`` tells of the start."""
 
     def __init__(self, *, queue: Queue, dispatch: Dispatch, stages: Stages, start_s: float, cold_ms: float) -> None:
         self._queue = queue
@@ -120,7 +120,8 @@ def _serverless() -> Serverless:
         dead_letter_url=settings.dead_letter_url,
         visibility_s=settings.visibility_s,
     )
-    dispatch = _open.enter_context(open_dispatch(settings, session, stages=stages))
+    # A stack is made before its first model is trained, and its bucket sends a test event at once: no error, that.
+    dispatch = _open.enter_context(open_dispatch(settings, session, stages=stages, needs_model=False))
     gc.freeze()
     gc.enable()
     cold_ms = _IMPORTS_MS + (time.perf_counter() - started_s) * 1000

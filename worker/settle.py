@@ -42,7 +42,7 @@ def settle(queue: Queue, message: Message, outcome: Outcome) -> bool:
         log.warning("message %s back in %d s: %s", message.message_id, delay_s, outcome)
     except LeaseLost as error:
         log.warning("message %s was no longer ours: %s", message.message_id, error)
-        return not isinstance(outcome, Retry)
+        return not isinstance(outcome, Retry)  # a rejection was sent before it was deleted
     except (Reject, Retry) as error:
         log.warning("message %s stays hidden until its lease ends: %s", message.message_id, error)
-    return False
+    return isinstance(outcome, Done)  # it is written, whether or not its message is deleted

@@ -1,0 +1,258 @@
+"""The Lambda: what it answers to a call, what it gives back, and what it tells."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.conftest import Bench
+from worker.contract import PartReport
+from worker.dispatch import Dispatch, Done, Outcome
+from worker.errors import ErrorCode, Reject, Retry
+from worker.queue import Message, Queue
+from worker.serverless import Serverless, read_event
+from worker.stages import Stages
+
+START_S = 20
+
+
+@dataclass
+class FakeContext:
+    """A call whose time runs out: each look at the clock takes ``step_ms``."""
+
+    left_ms: int = 300_000
+    step_ms: int = 0
+    aws_request_id: str = "request-1"
+    function_name: str = "twofold"
+
+    def get_remaining_time_in_millis(self) -> int:
+        self.left_ms -= self.step_ms
+        return max(0, self.left_ms)
+
+
+class StubDispatch(Dispatch):
+    """Answers as it is told, by body, and remembers what it was asked."""
+
+    def __init__(self, outcomes: dict[str, Outcome]) -> None:
+        self.outcomes = outcomes
+        self.asked: list[tuple[str, bool]] = []
+        self.cancelled: list[bool] = []
+
+    def handle(self, body: str, *, last_try: bool, cancelled: Callable[[], bool]) -> Outcome:
+        self.asked.append((body, last_try))
+        self.cancelled.append(cancelled())
+        return self.outcomes[body]
+
+
+@dataclass
+class RecordingQueue(Queue):
+    """A queue without SQS, which remembers how each message was let go."""
+
+    max_receives: int = 5
+    let_go: dict[str, tuple[str, Any]] = field(default_factory=dict)
+
+    def acknowledge(self, message: Message) -> None:
+        self.let_go[message.message_id] = ("acknowledged", None)
+
+    def reject(self, message: Message, reason: Reject) -> None:
+        self.let_go[message.message_id] = ("rejected", reason.code)
+
+    def release(self, message: Message, *, delay_s: int) -> None:
+        self.let_go[message.message_id] = ("released", delay_s)
+
+
+class BrokenQueue(RecordingQueue):
+    """SQS does not answer."""
+
+    def acknowledge(self, message: Message) -> None:
+        raise Retry(ErrorCode.UNAVAILABLE, "no answer")
+
+    def reject(self, message: Message, reason: Reject) -> None:
+        raise Retry(ErrorCode.UNAVAILABLE, "no answer")
+
+
+def done(**fields: Any) -> Done:
+    known = {"job_id": "j", "request_digest": "0" * 64, "rows": 1, "scored": 1, "failed": 0, "errors": {}}
+    more = {"sha256": "0" * 64, "size_bytes": 1, "model_name": "m", "model_version": "v", "threshold": 0.5}
+    return Done("done", (PartReport.model_validate(known | more | {"seconds": 0.1} | fields),))
+
+
+NOT_NOW = Retry(ErrorCode.UNAVAILABLE, "storage sleeps")
+NEVER = Reject(ErrorCode.BAD_REQUEST, "not JSON")
+OUTCOMES: dict[str, Outcome] = {"done": done(), "not now": NOT_NOW, "never": NEVER}
+
+
+def record(body: str, message_id: str, *, receives: int = 1) -> dict[str, Any]:
+    attributes = {"ApproximateReceiveCount": str(receives)}
+    return {"messageId": message_id, "receiptHandle": f"handle-{message_id}", "body": body, "attributes": attributes}
+
+
+def event(*bodies: str, receives: int = 1) -> dict[str, Any]:
+    return {"Records": [record(body, f"m{index}", receives=receives) for index, body in enumerate(bodies)]}
+
+
+def build(queue: Queue, outcomes: dict[str, Outcome] | None = None) -> tuple[Serverless, StubDispatch]:
+    dispatch = StubDispatch(outcomes or OUTCOMES)
+    return Serverless(queue=queue, dispatch=dispatch, stages=Stages(), start_s=START_S, cold_ms=123.0), dispatch
+
+
+def failed_ids(answer: dict[str, list[dict[str, str]]]) -> list[str]:
+    assert list(answer) == ["batchItemFailures"]
+    return [item["itemIdentifier"] for item in answer["batchItemFailures"]]
+
+
+def test_only_what_must_come_back_is_reported_as_failed() -> None:
+    """A request that can never succeed is in the dead-letter queue with its reason, and is over."""
+    queue = RecordingQueue()
+    serverless, _ = build(queue)
+    answer = serverless.handle(event("done", "not now", "never", "done"), FakeContext())
+    assert failed_ids(answer) == ["m1"]
+    assert queue.let_go["m0"] == queue.let_go["m3"] == ("acknowledged", None)
+    assert queue.let_go["m2"] == ("rejected", ErrorCode.BAD_REQUEST)
+
+
+def test_what_comes_back_waits_longer_from_receive_to_receive() -> None:
+    """Its visibility is the backoff; Lambda alone would bring it back after the same time always."""
+    waits = []
+    for receives in (1, 3):
+        queue = RecordingQueue()
+        serverless, _ = build(queue)
+        serverless.handle(event("not now", receives=receives), FakeContext())
+        kind, delay_s = queue.let_go["m0"]
+        assert kind == "released"
+        waits.append(delay_s)
+    assert 2 <= waits[0] <= 5
+    assert 10 <= waits[1] <= 20
+
+
+def test_all_failed_is_a_list_of_all_and_no_exception() -> None:
+    """An exception would say nothing about which."""
+    serverless, _ = build(RecordingQueue())
+    assert failed_ids(serverless.handle(event("not now", "not now"), FakeContext())) == ["m0", "m1"]
+
+
+def test_none_failed_is_an_empty_list() -> None:
+    """Which Lambda takes for: all succeeded."""
+    serverless, _ = build(RecordingQueue())
+    assert serverless.handle(event("done"), FakeContext()) == {"batchItemFailures": []}
+
+
+def test_work_that_is_written_is_over_even_if_sqs_does_not_answer() -> None:
+    """Lambda deletes it. A message that could not be sent to the dead-letter queue comes back."""
+    serverless, _ = build(BrokenQueue())
+    assert failed_ids(serverless.handle(event("done", "never"), FakeContext())) == ["m1"]
+
+
+def test_near_the_deadline_nothing_is_started_and_all_of_it_goes_back_at_once() -> None:
+    """A call that is killed would hide its messages for half an hour."""
+    queue = RecordingQueue()
+    serverless, dispatch = build(queue)
+    # Two looks at the clock a message: before it is started, and by what asks whether to go on.
+    context = FakeContext(left_ms=START_S * 1000 + 20_000, step_ms=10_000)
+    assert failed_ids(serverless.handle(event("done", "done", "done"), context)) == ["m1", "m2"]
+    assert [body for body, _ in dispatch.asked] == ["done"]
+    assert queue.let_go["m1"] == queue.let_go["m2"] == ("released", 0)
+
+
+@pytest.mark.parametrize("left_ms", [0, 1, START_S * 1000 - 1])
+def test_with_no_time_left_every_message_goes_back(left_ms: int) -> None:
+    """Nothing is started, nothing is lost."""
+    serverless, dispatch = build(RecordingQueue())
+    assert failed_ids(serverless.handle(event("done", "never"), FakeContext(left_ms=left_ms))) == ["m0", "m1"]
+    assert dispatch.asked == []
+
+
+def test_the_last_receive_is_tried_whatever_time_is_left() -> None:
+    """SQS would move it to the dead-letter queue by itself, without a reason."""
+    serverless, dispatch = build(RecordingQueue())
+    serverless.handle(event("done", receives=5), FakeContext(left_ms=0))
+    assert dispatch.asked == [("done", True)]
+
+
+@pytest.mark.parametrize(("left_ms", "cancelled"), [(300_000, False), (2_000, True)])
+def test_a_request_at_work_is_given_up_before_the_process_is_killed(left_ms: int, cancelled: bool) -> None:  # noqa: FBT001
+    """There is time to give its message back."""
+    serverless, dispatch = build(RecordingQueue())
+    serverless.handle(event("done", receives=5), FakeContext(left_ms=left_ms))
+    assert dispatch.cancelled == [cancelled]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {},
+        {"Records": None},
+        {"schema_version": 1, "job_id": "by-hand"},
+        {"Records": [record("done", "")]},
+        {"Records": [record("done", "m0"), {"body": "done"}]},
+    ],
+)
+def test_an_event_whose_messages_cannot_be_named_is_refused_before_any_work(broken: dict[str, Any]) -> None:
+    """An answer with a blank id means to Lambda that all failed: better said before something is done."""
+    queue = RecordingQueue()
+    serverless, dispatch = build(queue)
+    with pytest.raises(ValueError, match="not an event of an SQS queue"):
+        serverless.handle(broken, FakeContext())
+    assert (dispatch.asked, queue.let_go) == ([], {})
+
+
+def test_a_body_is_not_looked_at_when_the_event_is_read() -> None:
+    """Poison too has an id and a handle, by which it can be refused."""
+    (message,) = read_event({"Records": [record("\x00{{{", "m0", receives=3)]})
+    assert (message.body, message.receive_count, message.receipt_handle) == ("\x00{{{", 3, "handle-m0")
+
+
+def test_each_call_tells_its_figures_as_embedded_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    """Images, requests, stages and cold start on one line; failures by code on one each."""
+    failed = done(rows=5, scored=2, failed=3, errors={"not_found": 2, "damaged": 1})
+    serverless, _ = build(RecordingQueue(), OUTCOMES | {"some failed": failed})
+    serverless.handle(event("some failed", "done", "never", "not now"), FakeContext())
+    first, *by_code = map(json.loads, capsys.readouterr().out.splitlines())
+    expected = {"Requests": 4, "RejectedRequests": 1, "RetriedRequests": 1, "Images": 6, "FailedImages": 3}
+    assert {name: first[name] for name in expected} == expected
+    assert (first["ColdStart"], first["ColdStartMs"], first["requestId"]) == (1, 123.0, "request-1")
+    assert {line["ErrorCode"]: (line.get("FailedImages"), line.get("RejectedRequests")) for line in by_code} == {
+        "not_found": (2, None),
+        "damaged": (1, None),
+        "bad_request": (None, 1),
+    }
+
+
+def test_every_metric_is_declared_and_every_declared_one_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """CloudWatch drops the others without a word: the rules of the embedded metric format."""
+    serverless, _ = build(RecordingQueue())
+    serverless.handle(event("done", "never"), FakeContext())
+    for line in map(json.loads, capsys.readouterr().out.splitlines()):
+        assert isinstance(line["_aws"]["Timestamp"], int)
+        (described,) = line["_aws"]["CloudWatchMetrics"]
+        assert described["Namespace"] == "Twofold"
+        assert all(isinstance(line[name], str) for names in described["Dimensions"] for name in names)
+        assert all(isinstance(line[metric["Name"]], (int, float)) for metric in described["Metrics"])
+        assert len(described["Metrics"]) <= 100
+        figures = {name for name, value in line.items() if isinstance(value, (int, float))}
+        assert figures == {metric["Name"] for metric in described["Metrics"]}
+
+
+def test_only_the_first_call_was_a_cold_start(capsys: pytest.CaptureFixture[str]) -> None:
+    """So their sum is the number of processes that were started."""
+    serverless, _ = build(RecordingQueue())
+    for _ in range(3):
+        serverless.handle(event("done"), FakeContext())
+    assert [json.loads(line)["ColdStart"] for line in capsys.readouterr().out.splitlines()] == [1, 0, 0]
+
+
+def test_a_refused_message_is_in_the_dead_letter_queue_with_its_reason(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over real HTTP, on both emulators; and gone from the queue, before Lambda deletes it."""
+    bench.send("never")
+    received = bench.sqs.receive_message(QueueUrl=bench.queues.requests_url)["Messages"][0]
+    sqs_record = record("never", received["MessageId"]) | {"receiptHandle": received["ReceiptHandle"]}
+    queue = bench.queue(monkeypatch)
+    serverless, _ = build(queue)
+    assert serverless.handle({"Records": [sqs_record]}, FakeContext()) == {"batchItemFailures": []}
+    (letter,) = bench.dead_letters()
+    assert letter["MessageAttributes"]["error_code"]["StringValue"] == "bad_request"
+    assert queue.is_empty()
