@@ -25,6 +25,7 @@ from worker.assembly import check_settings, open_dispatch
 from worker.clients import open_session, open_sqs
 from worker.consumer import Consumer, Stop
 from worker.errors import TwofoldError
+from worker.health import Heartbeat
 from worker.queue import Queue
 from worker.settings import WorkerSettings, name_settings
 
@@ -69,7 +70,8 @@ def _run(settings: WorkerSettings, *, drain: bool) -> int:
         gc.freeze()
         gc.enable()
         log.info("ready: %s", settings.queue_url)
-        Consumer(queue=queue, dispatch=dispatch, stop=stop).run(drain=drain)
+        beat = Heartbeat(settings.heartbeat)
+        Consumer(queue=queue, dispatch=dispatch, stop=stop, beat=beat).run(drain=drain)
     log.info("stopped")
     return 0
 

@@ -4,6 +4,7 @@ import logging
 import math
 import random
 import time
+from collections.abc import Callable
 from typing import Final
 
 from worker.dispatch import Dispatch
@@ -52,10 +53,13 @@ class Stop:
 class Consumer:
     """Takes requests off a queue until it is told to stop."""
 
-    def __init__(self, *, queue: Queue, dispatch: Dispatch, stop: Stop) -> None:
+    def __init__(
+        self, *, queue: Queue, dispatch: Dispatch, stop: Stop, beat: Callable[[], None] = lambda: None
+    ) -> None:
         self._queue = queue
         self._dispatch = dispatch
         self._stop = stop
+        self._beat = beat  #: told that there is progress
 
     def run(self, *, drain: bool = False) -> None:
         """Runs until a stop is requested, or with ``drain`` until the queue is empty and nobody holds a message.
@@ -64,6 +68,7 @@ class Consumer:
         """
         failures = 0
         while not self._stop.requested:
+            self._beat()
             try:
                 message = self._queue.receive(wait_s=_DRAIN_POLL_S if drain else _POLL_S)
                 if message is not None:
@@ -82,5 +87,9 @@ class Consumer:
             return
         with Lease(self._queue, message):
             last_try = message.receive_count >= self._queue.max_receives
-            outcome = self._dispatch.handle(message.body, last_try=last_try, cancelled=self._stop.overdue)
+            outcome = self._dispatch.handle(message.body, last_try=last_try, cancelled=self._cancelled)
         settle(self._queue, message, outcome)
+
+    def _cancelled(self) -> bool:
+        self._beat()
+        return self._stop.overdue()

@@ -1,0 +1,35 @@
+# The training job: on AWS Batch, on SageMaker, or on any machine with an NVIDIA driver and its container toolkit.
+#
+#     docker build --file infra/train.Dockerfile --build-arg PYTHON=python@sha256:... .
+#
+# CUDA comes as wheels, by hash like everything else; of the machine it needs the driver alone.
+ARG PYTHON=python:3.13.18-slim-trixie
+
+FROM ${PYTHON} AS build
+WORKDIR /src
+COPY infra/build-requirements.txt infra/train-gpu-requirements.txt infra/
+RUN python -m venv --without-pip /opt/twofold \
+    && pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: --requirement infra/build-requirements.txt \
+    && pip --python /opt/twofold/bin/python install --no-cache-dir --no-deps --require-hashes \
+        --requirement infra/train-gpu-requirements.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY infra infra
+COPY jobs jobs
+COPY worker worker
+RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && pip --python /opt/twofold/bin/python install --no-cache-dir --no-deps --no-index /wheels/*.whl \
+    && /opt/twofold/bin/python -c "import jobs.train"
+
+FROM ${PYTHON}
+LABEL org.opencontainers.image.title="twofold-train" org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/twofold /opt/twofold
+# SageMaker lays out /opt/ml; everything else of the root file system may be read-only, /tmp apart.
+ENV PATH=/opt/twofold/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp TF_CPP_MIN_LOG_LEVEL=2 \
+    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# ECS and Batch make an empty volume here as this image has it: open to all, and not to root alone.
+VOLUME ["/tmp"]
+USER 10001:10001
+WORKDIR /tmp
+# A job is watched by what runs it; this tells whether the interpreter and the settings of the image are whole.
+HEALTHCHECK --interval=300s --timeout=60s --start-period=300s --retries=3 CMD ["python", "-c", "import jobs.config"]
+ENTRYPOINT ["python", "-m", "jobs.train"]

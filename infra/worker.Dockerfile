@@ -1,0 +1,36 @@
+# The worker: on AWS Lambda (infra/worker.yaml gives it the entry there), on ECS, or anywhere.
+#
+#     docker build --file infra/worker.Dockerfile --build-arg PYTHON=python@sha256:... .
+#
+# The base is pinned by its full version here. `twofold cloud push` looks up its digest and builds from that.
+ARG PYTHON=python:3.13.18-slim-trixie
+
+FROM ${PYTHON} AS build
+WORKDIR /src
+COPY infra/build-requirements.txt infra/worker-requirements.txt infra/
+# Everything by hash. --no-deps: the file is complete. pip compiles the bytecode: nobody can once the image runs.
+RUN python -m venv --without-pip /opt/twofold \
+    && pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: --requirement infra/build-requirements.txt \
+    && pip --python /opt/twofold/bin/python install --no-cache-dir --no-deps --require-hashes --only-binary :all: \
+        --requirement infra/worker-requirements.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY infra infra
+COPY jobs jobs
+COPY worker worker
+RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && pip --python /opt/twofold/bin/python install --no-cache-dir --no-deps --no-index /wheels/*.whl \
+    && /opt/twofold/bin/python -c "import awslambdaric, worker.__main__, worker.serverless"
+
+FROM ${PYTHON}
+LABEL org.opencontainers.image.title="twofold-worker" org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/twofold /opt/twofold
+# The root file system may be read-only: only /tmp is ever written to.
+ENV PATH=/opt/twofold/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp TWOFOLD_HEARTBEAT=/tmp/heartbeat
+# ECS and Batch make an empty volume here as this image has it: open to all, and not to root alone.
+VOLUME ["/tmp"]
+USER 10001:10001
+WORKDIR /tmp
+HEALTHCHECK --interval=60s --timeout=10s --start-period=60s --retries=3 CMD ["python", "-m", "worker.health"]
+# Exec form: the worker is process 1, and hears SIGTERM.
+ENTRYPOINT ["python", "-m"]
+CMD ["worker"]

@@ -1,0 +1,122 @@
+"""The hashed requirements alone make what runs: no index of extras, no tools, nothing of this environment."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.package import MAX_BYTES
+from tests.conftest import REPOSITORY, Bench
+
+INFRA = REPOSITORY / "infra"
+NAMES = ("worker", "train", "train-gpu", "build")
+
+
+def _pins(name: str) -> dict[str, str]:
+    text = (INFRA / f"{name}-requirements.txt").read_text()
+    return dict(re.findall(r"^([a-z0-9._-]+)==([^\s;\\]+)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_package_has_its_hashes_and_nothing_names_an_index(name: str) -> None:
+    """So pip refuses whatever else an index serves under that name."""
+    text = (INFRA / f"{name}-requirements.txt").read_text()
+    blocks = [block for block in re.split(r"\n(?=[a-z0-9])", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)) if block]
+    assert len(blocks) == len(_pins(name)) > 0
+    assert all("--hash=sha256:" in block for block in blocks)
+    assert "--index" not in text.partition("-o ")[2]
+    assert "://" not in text
+
+
+def test_a_worker_has_no_training_library() -> None:
+    """Nor what only tests need."""
+    assert (
+        not {"tensorflow", "keras", "scikit-learn", "scipy", "h5py", "moto", "ministack", "pytest"}
+        & _pins("worker").keys()
+    )
+
+
+def test_the_gpu_image_holds_the_versions_that_are_tested_without_a_gpu() -> None:
+    """The same pins, and CUDA's wheels on top."""
+    plain, gpu = _pins("train"), _pins("train-gpu")
+    assert {name: gpu[name] for name in plain.keys() & gpu.keys()} == {
+        name: plain[name] for name in plain.keys() & gpu.keys()
+    }
+    assert {"nvidia-cudnn-cu12", "nvidia-nccl-cu12"} <= gpu.keys() - plain.keys()
+    assert gpu["tensorflow"] == plain["tensorflow"]
+
+
+@pytest.mark.parametrize(("name", "other"), [("worker", "train"), ("worker", "train-gpu")])
+def test_training_and_serving_have_the_same_decoder_and_numbers(name: str, other: str) -> None:
+    """G23. Pillow, numpy and LiteRT in the same version on both sides."""
+    shared = ("pillow", "numpy", "ai-edge-litert", "pydantic", "obstore")
+    assert [_pins(name)[package] for package in shared] == [_pins(other)[package] for package in shared]
+
+
+def _environment(name: str, folder: Path, *, compiled: bool) -> Path:
+    """A virtual environment of the file alone; returns its Python. ``compiled``: with bytecode, as in the image."""
+    uv = shutil.which("uv")
+    assert uv, "uv is not installed: pip install uv"
+    python = folder / "bin" / "python"
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
+    install = [uv, "pip", "install", "--quiet", "--python", str(python), "--no-deps"]
+    install += ["--compile-bytecode"] if compiled else []
+    requirements = str(INFRA / f"{name}-requirements.txt")
+    subprocess.run([*install, "--require-hashes", "--requirement", requirements], check=True)
+    subprocess.run([*install, str(REPOSITORY)], check=True)
+    return python
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_symlink() and path.is_file())
+
+
+def _seconds(*command: str, cwd: Path, **environment: str) -> float:
+    started = time.monotonic()
+    subprocess.run(command, check=True, cwd=cwd, env=os.environ | environment, capture_output=True)
+    return time.monotonic() - started
+
+
+def test_the_workers_file_alone_answers_a_message(
+    ministack_bench: Bench, models: Path, digit_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without TensorFlow, in less than Lambda allows; and the answer is the CSV."""
+    bench = ministack_bench
+    python = _environment("worker", tmp_path / "venv", compiled=True)
+    size = _size_bytes(tmp_path / "venv" / "lib")
+    picture = bench.put("in/a.png", next(digit_images.rglob("*.png")).read_bytes())
+    bench.send({"schema_version": 1, "job_id": "alone", "images": [picture]})
+    settings = {
+        "TWOFOLD_QUEUE_URL": bench.queues.requests_url,
+        "TWOFOLD_MODEL_URI": bench.put_bundle(models),
+        "TWOFOLD_OUTPUT_URI": bench.output_uri,
+    }
+    import_s = _seconds(str(python), "-c", "import worker.__main__", cwd=tmp_path)
+    row_s = _seconds(str(python), "-m", "worker", "--drain", cwd=tmp_path, **bench.environment | settings)
+    assert [row.label in {"three", "eight"} for row in bench.rows("alone")] == [True]
+    absent = subprocess.run([str(python), "-c", "import tensorflow"], check=False, capture_output=True, cwd=tmp_path)
+    assert absent.returncode != 0
+    assert size <= 250_000_000 < MAX_BYTES
+    with capsys.disabled():
+        print(f"\nworker: {size / 1e6:.0f} MB installed, import {import_s:.2f} s, start to drained {row_s:.2f} s")
+
+
+@pytest.mark.slow
+def test_the_training_file_alone_trains(digit_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The entry of the image, on a few pictures, to a whole bundle; with weights that need no download."""
+    python = _environment("train", tmp_path / "venv", compiled=False)
+    for folder in digit_images.iterdir():
+        (tmp_path / "few" / folder.name).mkdir(parents=True)
+        for picture in sorted(folder.glob("*.png"))[:12]:
+            shutil.copy(picture, tmp_path / "few" / folder.name)
+    options = ["--data", "few", "--output", "models", "--version", "v1", "--image-size", "32", "--epochs", "1"]
+    train_s = _seconds(str(python), "-m", "jobs.train", *options, "--weights", "package", cwd=tmp_path)
+    assert (tmp_path / "models/model/v1/model.json").is_file()
+    with capsys.disabled():
+        size = _size_bytes(tmp_path / "venv" / "lib")
+        print(f"\ntrain: {size / 1e6:,.0f} MB installed, start to bundle {train_s:.1f} s")
