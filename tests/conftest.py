@@ -18,9 +18,9 @@ from pytest_localstack.session import RunningSession
 
 from jobs import digits
 from jobs.local import EmbeddedCloud, Queues, create_queues
-from worker.batch import errors_uri, part_uri
 from worker.clients import open_session, open_sqs, open_storage
 from worker.contract import PredictionRow
+from worker.layout import errors_uri, part_uri
 from worker.predictions import from_csv
 from worker.queue import Queue
 from worker.storage import Storage, split

@@ -20,9 +20,16 @@ TRAINING = {"tensorflow", "keras", "sklearn", "h5py"}
 
 #: The libraries that are kept at the edge, and the files that are the edge.
 EDGES = {
-    "boto3": {"worker/storage.py", "worker/queue.py", "worker/clients.py", "jobs/local.py"},
-    "botocore": {"worker/storage.py", "worker/queue.py", "worker/clients.py", "jobs/local.py"},
-    "obstore": {"worker/storage.py", "worker/clients.py"},
+    "boto3": {"worker/clients.py", "jobs/local.py"},
+    "botocore": {
+        "worker/storage.py",
+        "worker/decisions.py",
+        "worker/queue.py",
+        "worker/outbox.py",
+        "worker/clients.py",
+        "jobs/dead_letters.py",
+    },
+    "obstore": {"worker/storage.py", "worker/decisions.py", "worker/clients.py"},
     "ai_edge_litert": {"worker/scorer.py"},
     "PIL": {"worker/images.py", "jobs/digits.py"},
 }
@@ -30,6 +37,7 @@ EDGES = {
 ENVIRONMENT = {
     "worker/settings.py",
     "worker/clients.py",
+    "jobs/settings.py",
     "jobs/commands/train.py",
     "jobs/commands/demo.py",
     "jobs/local.py",

@@ -1,17 +1,22 @@
 """Puts a worker together, the same way for the loop and for a Lambda."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from worker.batch import Batch
 from worker.cache import Cache
-from worker.clients import open_storage
+from worker.clients import open_sqs, open_storage
+from worker.completion import Completion
+from worker.contract import ClassifyRequest
 from worker.dispatch import Dispatch
 from worker.errors import TwofoldError
+from worker.intake import Intake
 from worker.model import Models
+from worker.outbox import Outbox
 from worker.pipeline import Pipeline, is_allowed
+from worker.planner import Planner
 from worker.settings import WorkerSettings
 from worker.stages import Stages
 
@@ -67,4 +72,10 @@ def open_dispatch(
             default_model=settings.model_uri,
             default_output=settings.output_uri,
         )
-        yield Dispatch(batch=batch)
+
+        def send(requests: Iterable[ClassifyRequest]) -> None:
+            # Opened when it is needed: most workers never plan anything.
+            Outbox(sqs=open_sqs(session), url=settings.queue_url).send(requests)
+
+        intake = Intake(storage=storage, batch=batch, planner=Planner(storage=storage, send=send))
+        yield Dispatch(batch=batch, intake=intake, completion=Completion(storage=storage))

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 from worker import inbox, logs
 from worker.batch import Batch
+from worker.completion import Completion
 from worker.contract import ClassifyRequest, PartReport
 from worker.errors import ErrorCode, Reject, Retry
+from worker.intake import Intake
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,10 @@ Outcome = Done | Reject | Retry
 class Dispatch:
     """Answers messages."""
 
-    def __init__(self, *, batch: Batch) -> None:
+    def __init__(self, *, batch: Batch, intake: Intake, completion: Completion) -> None:
         self._batch = batch
+        self._intake = intake
+        self._completion = completion
 
     def handle(self, body: str, *, last_try: bool, cancelled: Callable[[], bool]) -> Outcome:
         """Does what the message asks for, and never raises.
@@ -60,8 +64,16 @@ class Dispatch:
     def _answer(self, request: ClassifyRequest, *, last_try: bool, cancelled: Callable[[], bool]) -> Outcome:
         logs.note(job_id=request.job_id)
         try:
+            folder = self._batch.folder(request)
+            if self._intake.is_cancelled(folder):
+                return Done(f"job {request.job_id} was cancelled")
             report = self._batch.answer(request, last_try=last_try, cancelled=cancelled)
-            what = f"job {report.job_id}: {report.rows} rows, {report.failed} failed, {report.seconds:.3f} s"
+            if report is None:
+                job = self._intake.plan(request, cancelled=cancelled)
+                return Done(f"job {job.job_id}: {job.images} images planned as {job.parts} parts")
+            self._completion.check(folder, request, report)
+            part = "" if request.shard is None else f" part {request.shard}"
+            what = f"job {report.job_id}{part}: {report.rows} rows, {report.failed} failed, {report.seconds:.3f} s"
             return Done(what, (report,))
         except Reject as error:
             return error

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Bench
-from worker.batch import Batch, part_uri
 from worker.consumer import Consumer, Stop
 from worker.dispatch import Dispatch
-from worker.errors import ErrorCode, Retry
+from worker.errors import ErrorCode, Reject, Retry
+from worker.layout import part_uri
 from worker.settle import backoff_s
 
 #: Long enough to be killed in the middle: some seconds of work.
@@ -239,34 +239,30 @@ def test_a_worker_that_cannot_start_says_why(
 
 
 class _Broken:
-    """A batch with a defect of ours, or a storage that is down."""
+    """A dispatch with a storage that is down, or anything else that may pass."""
 
-    def __init__(self, error: Exception) -> None:
-        self._error = error
+    def __init__(self, code: ErrorCode) -> None:
+        self._code = code
 
-    def answer(self, *_: Any, **__: Any) -> Any:
-        raise self._error
+    def handle(self, _: str, *, last_try: bool, **__: Any) -> Any:
+        return (Reject if last_try else Retry)(self._code, "503")
 
 
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [(ZeroDivisionError("ours"), "internal"), (Retry(ErrorCode.UNAVAILABLE, "503"), "unavailable")],
-)
 def test_what_fails_on_every_receive_ends_in_the_dead_letter_queue_with_its_reason(
-    ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+    ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the last receive the message goes back; on the last, SQS alone would move it without a word."""
     bench = ministack_bench
     queue = bench.queue(monkeypatch)
     bench.send({"schema_version": 1, "job_id": "x", "images": ["s3://a-bucket/b"]})
-    consumer = Consumer(queue=queue, dispatch=Dispatch(batch=cast("Batch", _Broken(error))), stop=Stop(grace_s=1))
+    consumer = Consumer(queue=queue, dispatch=cast("Dispatch", _Broken(ErrorCode.UNAVAILABLE)), stop=Stop(grace_s=1))
     message = queue.receive(wait_s=5)
     assert message is not None
     consumer._handle(message)
     assert bench.dead_letters() == []
     consumer._handle(dataclasses.replace(message, receive_count=queue.max_receives))
     (letter,) = bench.dead_letters()
-    assert letter["MessageAttributes"]["error_code"]["StringValue"] == code
+    assert letter["MessageAttributes"]["error_code"]["StringValue"] == "unavailable"
 
 
 def test_a_storage_that_never_answers_does_not_keep_a_worker_from_stopping(

@@ -6,9 +6,12 @@ from typing import Any, cast
 import pytest
 
 from worker.batch import Batch
+from worker.completion import Completion
 from worker.contract import ClassifyRequest, PartReport
 from worker.dispatch import Dispatch, Done
 from worker.errors import ErrorCode, Reject, Retry
+from worker.intake import Intake
+from worker.layout import JobFolder
 
 REQUEST = json.dumps({"schema_version": 1, "job_id": "x", "images": ["s3://shelter/a.jpg"]})
 
@@ -19,6 +22,9 @@ class _Scripted:
     def __init__(self, **answers: Exception) -> None:
         self._answers = answers
         self.asked: list[str] = []
+
+    def folder(self, request: ClassifyRequest) -> JobFolder:
+        return JobFolder("s3://shelter/out", request.job_id)
 
     def answer(self, request: ClassifyRequest, **_: Any) -> PartReport:
         name = request.job_id.partition("-")[0]
@@ -31,8 +37,23 @@ class _Scripted:
         return PartReport(job_id=request.job_id, request_digest=digest, sha256=digest, **figures, **model)
 
 
+class _Nothing:
+    """Nothing is too long, nothing was called off, and nothing is complete."""
+
+    def is_cancelled(self, _: Any) -> bool:
+        return False
+
+    def check(self, *_: Any) -> bool:
+        return False
+
+
+def _around(batch: _Scripted) -> Dispatch:
+    nothing = _Nothing()
+    return Dispatch(batch=cast("Batch", batch), intake=cast("Intake", nothing), completion=cast("Completion", nothing))
+
+
 def _dispatch(**answers: Exception) -> Dispatch:
-    return Dispatch(batch=cast("Batch", _Scripted(**answers)))
+    return _around(_Scripted(**answers))
 
 
 def _handle(dispatch: Dispatch, body: str = REQUEST, *, last_try: bool = False) -> Any:
@@ -85,7 +106,7 @@ def test_one_bad_object_of_an_event_keeps_no_other_from_being_answered() -> None
     """All are tried; then the message is tried again if that can help, and else rejected."""
     reject, retry = Reject(ErrorCode.BAD_MANIFEST, "no lines"), Retry(ErrorCode.UNAVAILABLE, "503")
     batch = _Scripted(bad=reject, slow=retry)
-    assert _handle(Dispatch(batch=cast("Batch", batch)), _event("bad", "slow", "good")) is retry
+    assert _handle(_around(batch), _event("bad", "slow", "good")) is retry
     assert batch.asked == ["bad", "slow", "good"]
     assert _handle(_dispatch(bad=reject), _event("bad", "good")) is reject
     assert len(_handle(_dispatch(), _event("one", "two")).reports) == 2

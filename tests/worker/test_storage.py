@@ -6,8 +6,9 @@ import pytest
 
 from tests.conftest import Bench
 from worker.clients import open_session, open_storage
+from worker.decisions import decide
 from worker.errors import ErrorCode, Reject, Retry
-from worker.storage import Storage, _decide
+from worker.storage import Storage
 
 #: Keys that people really have, and keys that obstore would change or refuse.
 KEYS = [
@@ -121,7 +122,7 @@ def test_no_answer_is_to_be_tried_again(monkeypatch: pytest.MonkeyPatch, minista
 )
 def test_an_answer_of_the_storage_is_a_decision(status: int | None, code: str, decision: str) -> None:
     """What passes is tried again; credentials and clock of the worker's own say nothing about an object."""
-    made = _decide("s3://a-bucket/k", status=status, code=code, detail="")
+    made = decide("s3://a-bucket/k", status=status, code=code, detail="")
     assert f"{type(made).__name__.lower()} {made.code.value}" == decision
 
 
