@@ -6,7 +6,7 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from jobs.commands import batch, demo, train
+from jobs.commands import batch, cloud, demo, remote, train
 from jobs.errors import UserError
 from worker.contract import explain
 from worker.errors import TwofoldError
@@ -17,8 +17,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+remote.register(train.app)
 app.add_typer(train.app, name="train")
 app.add_typer(batch.app, name="batch")
+app.add_typer(cloud.app, name="cloud")
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
 
 

@@ -1,18 +1,16 @@
 """The worker's stack: infra/worker.yaml with the code packed as a zip, on real AWS or on the embedded cloud."""
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from botocore.exceptions import ClientError
 
 from jobs import package, stack
+from jobs.aws import Connect
+from jobs.errors import UserError
 from jobs.local import EmbeddedCloud
 from jobs.package import Architecture
 from jobs.progress import Reporter
 from jobs.stack import Stacks
-
-#: A client of a service, by its name: of a boto3 session, or of the embedded cloud.
-Connect = Callable[[str], Any]
 
 WORKER_STACK: Final = "twofold"
 
@@ -57,6 +55,42 @@ def deploy_embedded(cloud: EmbeddedCloud, *, parameters: dict[str, str], reporte
         limit = int(mapping["ScalingConfig"]["MaximumConcurrency"])
         functions.update_event_source_mapping(UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": limit})
     return settings
+
+
+def deploy_training(
+    connect: Connect, *, name: str, image: str, bucket: str, parameters: dict[str, str], reporter: Reporter
+) -> dict[str, str]:
+    """Deploys AWS Batch and the roles around the image, in the account's default network unless told of another."""
+    chosen = {"Image": image, "BucketName": bucket, **parameters}
+    if "VpcId" not in chosen:
+        chosen |= default_network(connect)
+    stacks = Stacks(connect("cloudformation"))
+    return stacks.deploy(training_stack(name), package.infra("training.yaml"), chosen, reporter)
+
+
+def deploy_repositories(connect: Connect, *, name: str, reporter: Reporter) -> dict[str, str]:
+    """The repositories for images, which must be there before anything is pushed. A stack that is there stays."""
+    stacks = Stacks(connect("cloudformation"))
+    there = stacks.outputs(training_stack(name))
+    return there or stacks.deploy(training_stack(name), package.infra("training.yaml"), {}, reporter)
+
+
+def training_stack(name: str) -> str:
+    """The stack of training that goes with a worker's."""
+    return f"{name}-training"
+
+
+def default_network(connect: Connect) -> dict[str, str]:
+    """The account's default network and its subnets, as parameters. Raises UserError where it was deleted."""
+    ec2 = connect("ec2")
+    found = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    if not found:
+        raise UserError(
+            "This region has no default network: give --parameter VpcId=vpc-… --parameter SubnetIds=subnet-…,subnet-…"
+        )
+    vpc = found[0]["VpcId"]
+    subnets = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
+    return {"VpcId": vpc, "SubnetIds": ",".join(sorted(subnet["SubnetId"] for subnet in subnets))}
 
 
 def code_bucket(connect: Connect) -> str:

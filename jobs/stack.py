@@ -64,9 +64,7 @@ class Stacks:
     def _kept(self, name: str, template: Path, parameters: dict[str, str]) -> list[dict[str, object]]:
         """Parameters that the stack has, the template still knows, and nobody gives anew."""
         found = self._cloudformation.describe_stacks(StackName=name)["Stacks"][0].get("Parameters", ())
-        block = template.read_text(encoding="utf-8").partition("\nParameters:\n")[2]
-        known = set(re.findall(r"^  (\w+):$", re.split(r"^\S", block, maxsplit=1, flags=re.MULTILINE)[0], re.MULTILINE))
-        names = {item["ParameterKey"] for item in found} & known - parameters.keys()
+        names = {item["ParameterKey"] for item in found} & parameters_of(template) - parameters.keys()
         return [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(names)]
 
     def _wait(self, name: str) -> None:
@@ -94,6 +92,13 @@ class Stacks:
         return " ".join(
             f"{e['LogicalResourceId']}: {e.get('ResourceStatusReason', '?')}." for e in reversed(failed[:5])
         )
+
+
+def parameters_of(template: Path) -> set[str]:
+    """The names of a template's parameters."""
+    block = template.read_text(encoding="utf-8").partition("\nParameters:\n")[2]
+    block = re.split(r"^\S", block, maxsplit=1, flags=re.MULTILINE)[0]
+    return set(re.findall(r"^  (\w+):$", block, re.MULTILINE))
 
 
 def as_settings(outputs: dict[str, str]) -> dict[str, str]:

@@ -1,0 +1,112 @@
+"""``twofold cloud``: from a checkout to a queue that answers, and machines that train."""
+
+from typing import Annotated
+
+import typer
+from botocore.exceptions import BotoCoreError, ClientError
+
+from jobs import deploy, images, package, stack
+from jobs.aws import open_aws
+from jobs.commands.options import Stack
+from jobs.errors import UserError
+from jobs.images import Docker, Kind
+from jobs.package import Architecture
+from jobs.progress import Reporter
+from jobs.reasons import in_words
+from worker.storage import split
+
+app = typer.Typer(help="Put Twofold into an AWS account.", no_args_is_help=True)
+
+Parameters = Annotated[
+    list[str] | None, typer.Option("--parameter", help="NAME=VALUE of a template's parameter; any number of times.")
+]
+
+
+@app.command("push", epilog="Example: twofold cloud push")
+def push(
+    stack_name: Stack = deploy.WORKER_STACK,
+    worker: Annotated[
+        bool, typer.Option("--worker", help="The worker's image as well, for Fargate; Lambda takes a zip.")
+    ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Base image, python@sha256:…", show_default="the Dockerfile's, by the digest it has now"),
+    ] = None,
+) -> None:
+    """Build the training image with Docker, and push it to this account."""
+    reporter = Reporter()
+    docker = Docker.find()
+    try:
+        connect = open_aws()
+        outputs = deploy.deploy_repositories(connect, name=stack_name, reporter=reporter)
+        images.log_in(docker, connect("ecr"))
+        kinds: tuple[Kind, ...] = ("train", "worker") if worker else ("train",)
+        for kind in kinds:
+            pinned = base or images.pinned_base(docker, kind)
+            architecture: Architecture = "x86_64" if kind == "train" else "arm64"
+            name = images.build_and_push(
+                docker,
+                kind,
+                repository=outputs[f"{kind.capitalize()}Repository"],
+                base=pinned,
+                architecture=architecture,
+                reporter=reporter,
+            )
+            print(f"{kind}: {name}\n  from {pinned}")
+    except (ClientError, BotoCoreError) as error:
+        raise in_words(error, "Pushing the image") from error
+
+
+@app.command(
+    "deploy", epilog="Example: twofold cloud deploy --parameter AlarmEmail=me@example.com --parameter Model=pets"
+)
+def deploy_all(
+    stack_name: Stack = deploy.WORKER_STACK,
+    parameter: Parameters = None,
+    architecture: Annotated[str, typer.Option(help="Of the worker: arm64 or x86_64.")] = "arm64",
+) -> None:
+    """Make or change the stacks: bucket, queues, Lambda; and AWS Batch, once a training image was pushed."""
+    reporter = Reporter()
+    given = _parse(parameter or [])
+    worker, training = (stack.parameters_of(package.infra(name)) for name in ("worker.yaml", "training.yaml"))
+    unknown = given.keys() - worker - training
+    if unknown:
+        raise typer.BadParameter(f"no template has {', '.join(sorted(unknown))}", param_hint="--parameter")
+    if architecture not in {"arm64", "x86_64"}:
+        raise typer.BadParameter("arm64 or x86_64", param_hint="--architecture")
+    try:
+        connect = open_aws()
+        settings = deploy.deploy_worker(
+            connect,
+            name=stack_name,
+            libraries="arm64" if architecture == "arm64" else "x86_64",
+            parameters={name: value for name, value in given.items() if name in worker},
+            reporter=reporter,
+        )
+        outputs = stack.Stacks(connect("cloudformation")).outputs(deploy.training_stack(stack_name)) or {}
+        image = images.newest(connect("ecr"), outputs["TrainRepository"]) if outputs else None
+        if image:
+            deploy.deploy_training(
+                connect,
+                name=stack_name,
+                image=image,
+                bucket=split(settings["TWOFOLD_OUTPUT_URI"])[0],
+                parameters={name: value for name, value in given.items() if name in training},
+                reporter=reporter,
+            )
+        else:
+            reporter.say("No training image yet: twofold cloud push, then this again, for twofold train submit.")
+    except (ClientError, BotoCoreError) as error:
+        raise in_words(error, "Deploying") from error
+    for name, value in settings.items():
+        print(f"export {name}={value}")
+
+
+def _parse(pairs: list[str]) -> dict[str, str]:
+    parsed = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise UserError(f"--parameter {pair}: give NAME=VALUE.")
+        parsed[name] = value
+    return parsed
