@@ -1,7 +1,7 @@
 """Clients of any AWS service, by name. What is a decision about retries or time-outs stands in ``worker.clients``."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from worker.clients import open_session
 
@@ -14,4 +14,4 @@ Connect = Callable[[str], Client]
 def open_aws() -> Connect:
     """Of the default session. Raises ValueError where there is no region, or there are no credentials."""
     make: Any = open_session().client
-    return lambda service: make(service)
+    return cast("Connect", make)

@@ -1,6 +1,8 @@
 """What AWS says when it refuses, in words that say what to do next."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError, NoRegionError
@@ -49,8 +51,17 @@ def next_step(text: str) -> str | None:
     return next((step for pattern, step in _NEXT_STEPS if re.search(pattern, text)), None)
 
 
+@contextmanager
+def explained(doing: str) -> Iterator[None]:
+    """Errors of AWS within the block become UserErrors; ``doing`` is what was tried, as in "Submitting the job"."""
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        raise in_words(error, doing) from error
+
+
 def in_words(error: ClientError | BotoCoreError, doing: str) -> UserError:
-    """The error as one that a person can act on; ``doing`` is what was tried, as in "Submitting the job"."""
+    """The error as one that a person can act on."""
     if isinstance(error, NoCredentialsError):
         return UserError(f"{doing} needs AWS credentials: aws configure sso, or set AWS_PROFILE.")
     if isinstance(error, NoRegionError):

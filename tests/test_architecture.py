@@ -32,8 +32,6 @@ EDGES = {
         "jobs/deploy.py",
         "jobs/remote.py",
         "jobs/reasons.py",
-        "jobs/commands/cloud.py",
-        "jobs/commands/remote.py",
     },
     "obstore": {"worker/storage.py", "worker/decisions.py", "worker/clients.py"},
     "ai_edge_litert": {"worker/scorer.py"},

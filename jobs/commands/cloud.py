@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
 
 from jobs import deploy, images, package, stack
 from jobs.aws import open_aws
@@ -12,7 +11,7 @@ from jobs.errors import UserError
 from jobs.images import Docker, Kind
 from jobs.package import Architecture
 from jobs.progress import Reporter
-from jobs.reasons import in_words
+from jobs.reasons import explained
 from worker.storage import split
 
 app = typer.Typer(help="Put Twofold into an AWS account.", no_args_is_help=True)
@@ -36,7 +35,7 @@ def push(
     """Build the training image with Docker, and push it to this account."""
     reporter = Reporter()
     docker = Docker.find()
-    try:
+    with explained("Pushing the image"):
         connect = open_aws()
         outputs = deploy.deploy_repositories(connect, name=stack_name, reporter=reporter)
         images.log_in(docker, connect("ecr"))
@@ -53,8 +52,6 @@ def push(
                 reporter=reporter,
             )
             print(f"{kind}: {name}\n  from {pinned}")
-    except (ClientError, BotoCoreError) as error:
-        raise in_words(error, "Pushing the image") from error
 
 
 @app.command(
@@ -74,7 +71,7 @@ def deploy_all(
         raise typer.BadParameter(f"no template has {', '.join(sorted(unknown))}", param_hint="--parameter")
     if architecture not in {"arm64", "x86_64"}:
         raise typer.BadParameter("arm64 or x86_64", param_hint="--architecture")
-    try:
+    with explained("Deploying"):
         connect = open_aws()
         settings = deploy.deploy_worker(
             connect,
@@ -96,8 +93,6 @@ def deploy_all(
             )
         else:
             reporter.say("No training image yet: twofold cloud push, then this again, for twofold train submit.")
-    except (ClientError, BotoCoreError) as error:
-        raise in_words(error, "Deploying") from error
     for name, value in settings.items():
         print(f"export {name}={value}")
 

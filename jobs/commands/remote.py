@@ -4,10 +4,10 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import Annotated, Final, cast, get_args
 
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
 
 from jobs import deploy
 from jobs.aws import Client, open_aws
@@ -15,7 +15,7 @@ from jobs.commands.options import Json, Stack
 from jobs.config import TrainConfig
 from jobs.errors import UserError
 from jobs.prices import Quote
-from jobs.reasons import in_words, next_step
+from jobs.reasons import explained, next_step
 from jobs.remote import BatchJobs, Remote, SageMakerJobs, Status, follow, split_job
 from jobs.stack import Stacks
 from jobs.submit import Cloud, Place, Submission, build_request, new_name
@@ -58,7 +58,7 @@ def submit(
     """Train on a cloud GPU. Further options are those of twofold train run."""
     place = _place(on)
     options = _options(context.args, {"data": data, **({"output": output} if output else {})})
-    try:
+    with explained("Submitting the job"):
         cloud = Cloud() if place == "here" else _cloud(stack_name, options)
         if "output" not in options:
             raise UserError("Where shall the model go? Give --output.")
@@ -82,23 +82,22 @@ def submit(
             _ask(job)
         remote, log_client = _open(place, cloud.JobLogGroup)
         reference = remote.send(request)
-        if as_json:
-            print(json.dumps({"job": reference, "bundle": job.bundle_uri}))
-        else:
-            print(f"{reference}\nIts model will be at {job.bundle_uri}", flush=True)
+        print(_sent(reference, job, as_json=as_json), flush=True)
         if not detach:
             _follow(remote, log_client, reference, quiet=as_json)
-    except (ClientError, BotoCoreError) as error:
-        raise in_words(error, "Submitting the job") from error
+
+
+def _sent(reference: str, job: Submission, *, as_json: bool) -> str:
+    if as_json:
+        return json.dumps({"job": reference, "bundle": job.bundle_uri})
+    return f"{reference}\nIts model will be at {job.bundle_uri}"
 
 
 def status(job: Job, stack_name: Stack = deploy.WORKER_STACK, as_json: Json = False) -> None:
     """Say how a job stands."""
-    try:
+    with explained("Asking for the job"):
         remote, _ = _open(split_job(job)[0], _log_group(stack_name))
         found = remote.status(split_job(job)[1])
-    except (ClientError, BotoCoreError) as error:
-        raise in_words(error, "Asking for the job") from error
     if as_json:
         told = {"job": found.job, "state": found.state, "reason": found.reason}
         print(json.dumps(told | {"seconds": found.seconds, "billed_seconds": found.billed_s}))
@@ -108,21 +107,17 @@ def status(job: Job, stack_name: Stack = deploy.WORKER_STACK, as_json: Json = Fa
 
 def logs(job: Job, stack_name: Stack = deploy.WORKER_STACK) -> None:
     """Print a job's log, and what comes, until it ends. Exit status: 1 where the job failed."""
-    try:
+    with explained("Reading the log"):
         remote, log_client = _open(split_job(job)[0], _log_group(stack_name))
         _follow(remote, log_client, job, quiet=False)
-    except (ClientError, BotoCoreError) as error:
-        raise in_words(error, "Reading the log") from error
 
 
 def cancel(job: Job, stack_name: Stack = deploy.WORKER_STACK) -> None:
     """End a job. What it has saved stays, and a job with the same options goes on from there."""
-    try:
+    with explained("Cancelling the job"):
         place, identity = split_job(job)
         remote, _ = _open(place, _log_group(stack_name))
         remote.cancel(identity)
-    except (ClientError, BotoCoreError) as error:
-        raise in_words(error, "Cancelling the job") from error
     print(f"{job} is told to end.")
 
 
@@ -182,18 +177,10 @@ def _ask(job: Submission) -> None:
 
 def _spot_usd_per_h(types: tuple[str, ...]) -> float | None:
     """The lowest Spot price of the dearest type now; None where it cannot be asked for."""
-    try:
-        history = (
-            open_session()
-            .client("ec2")
-            .describe_spot_price_history(
-                InstanceTypes=list(types),
-                ProductDescriptions=["Linux/UNIX"],
-                MaxResults=100,
-            )["SpotPriceHistory"]
-        )
-    except (ClientError, BotoCoreError):
-        return None
+    history = []
+    with suppress(UserError), explained("Asking for prices"):
+        asked = {"InstanceTypes": list(types), "ProductDescriptions": ["Linux/UNIX"], "MaxResults": 100}
+        history = open_aws()("ec2").describe_spot_price_history(**asked)["SpotPriceHistory"]
     lowest: dict[str, float] = {}
     for item in history:
         price = float(item["SpotPrice"])
