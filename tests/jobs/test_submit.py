@@ -68,6 +68,7 @@ def test_botocore_finds_the_request_valid(case: str) -> None:
     place = CASES[case].place
     model = botocore.session.get_session().get_service_model(place)
     shape = model.operation_model(OPERATIONS[place]).input_shape
+    assert shape
     assert ParamValidator().validate(build_request(CASES[case]), shape).generate_report() == ""
 
 
