@@ -6,7 +6,7 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from jobs.commands import batch, demo, train
+from jobs.commands import batch, demo, local, train
 from jobs.errors import UserError
 from worker.contract import explain
 from worker.errors import TwofoldError
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.add_typer(train.app, name="train")
 app.add_typer(batch.app, name="batch")
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
+app.command("local", epilog=local.EXAMPLE)(local.local)
 
 
 def main(arguments: list[str] | None = None) -> int:
