@@ -33,7 +33,7 @@ EDGES = {
     },
     "obstore": {"worker/storage.py", "worker/decisions.py", "worker/clients.py"},
     "ai_edge_litert": {"worker/scorer.py"},
-    "PIL": {"worker/images.py", "jobs/digits.py"},
+    "PIL": {"worker/images.py", "jobs/digits.py", "jobs/gallery.py"},
 }
 #: Wire once: the entry points, and what must know of another library's variable.
 ENVIRONMENT = {
