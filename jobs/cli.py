@@ -6,7 +6,7 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from jobs.commands import batch, cloud, demo, remote, train
+from jobs.commands import batch, cloud, demo, local, remote, train
 from jobs.errors import UserError
 from worker.contract import explain
 from worker.errors import TwofoldError
@@ -22,6 +22,7 @@ app.add_typer(train.app, name="train")
 app.add_typer(batch.app, name="batch")
 app.add_typer(cloud.app, name="cloud")
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
+app.command("local", epilog=local.EXAMPLE)(local.local)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from jobs.settings import BatchSettings
 from jobs.standing import Watcher
 from worker.clients import open_session, open_sqs, open_storage
 from worker.contract import ClassifyRequest
+from worker.errors import TwofoldError
 from worker.layout import JobFolder
 from worker.outbox import Outbox
 from worker.planner import Planner
@@ -42,6 +43,16 @@ class Counter:
         """The model of the settings, where another machine could read it too."""
         uri = self.settings.model_uri
         return uri if uri and uri.startswith("s3://") else None
+
+    def pinned_model_uri(self) -> str | None:
+        """The bundle that it stands for now; None where there is none, or it cannot be read from here."""
+        from worker.model import pinned  # noqa: PLC0415 - LiteRT takes a moment that most commands need not wait
+
+        try:
+            uri = self.model_uri()
+            return None if uri is None else pinned(uri, storage=self.storage)
+        except TwofoldError:
+            return None
 
     def planner(self) -> Planner:
         """Writes jobs down and sends them."""

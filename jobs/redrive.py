@@ -1,6 +1,6 @@
 """What failed, asked for again: images as a job that points back, and refused requests as they are."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import count
 
@@ -10,12 +10,14 @@ from jobs.dead_letters import DeadLetters
 from jobs.errors import UserError
 from jobs.progress import Reporter
 from jobs.results import Results
+from jobs.sources import Sources
 from jobs.standing import redrives
+from jobs.submission import upload
 from worker.contract import ClassifyRequest, Job
 from worker.draft import Draft
+from worker.errors import ErrorCode, Reject
 from worker.layout import JobFolder
 from worker.planner import Planner, Sender
-from worker.storage import Storage
 from worker.table import ImageRef
 
 
@@ -31,10 +33,11 @@ class Redriven(BaseModel):
 class Redrive:
     """Asks again for what failed of a job."""
 
-    def __init__(self, *, folder: JobFolder, storage: Storage, planner: Planner, send: Sender) -> None:
-        self._results = Results(folder=folder, storage=storage)
+    def __init__(self, *, folder: JobFolder, sources: Sources, planner: Planner, send: Sender) -> None:
+        self._storage = sources.storage
+        self._results = Results(folder=folder, storage=self._storage)
         self._folder = folder
-        self._storage = storage
+        self._sources = sources
         self._planner = planner
         self._send = send
 
@@ -50,16 +53,35 @@ class Redrive:
         if requests:
             return Redriven(job_id=job.job_id, images=0, redrive_id=None, requests=requests)
         self._results.check_complete()
-        redrive_id = self._free_name()
-        with Draft() as draft, reporter.step("Looking for what failed"):
-            for row, asked in self._results.failed(frozenset(codes)):
-                draft.add(ImageRef(row.source_ref, asked.version_id, asked.columns), row=row.row)
+        with Draft() as draft:
+            self._fill(draft, codes, reporter)
             if not draft.images:
                 return Redriven(job_id=job.job_id, images=0, redrive_id=None, requests=0)
-            self._ask(draft, redrive_id, reporter)
+            upload(self._sources, reporter)
+            redrive_id = self._ask(draft, reporter)
             return Redriven(job_id=job.job_id, images=draft.images, redrive_id=redrive_id, requests=0)
 
-    def _ask(self, draft: Draft, redrive_id: str, reporter: Reporter) -> None:
+    def _fill(self, draft: Draft, codes: Iterable[str], reporter: Reporter) -> None:
+        with reporter.step("Looking for what failed"):
+            for row, asked in self._results.failed(frozenset(codes)):
+                # Of an image of this machine, the file as it is now: that is where somebody would mend it.
+                file = asked.columns.get("file", "")
+                ref = self._sources.repaired(row.source_ref, file, self._results.job.sources)
+                draft.add(ImageRef(ref, asked.version_id, asked.columns), row=row.row)
+
+    def _ask(self, draft: Draft, reporter: Reporter) -> str:
+        """Under the next free name; one that was begun with other images, and never sent, stays as it is."""
+        for redrive_id in self._free_names():
+            try:
+                self._submit(draft, redrive_id, reporter)
+            except Reject as error:
+                if error.code is not ErrorCode.CONFLICT:
+                    raise
+            else:
+                return redrive_id
+        raise AssertionError
+
+    def _submit(self, draft: Draft, redrive_id: str, reporter: Reporter) -> None:
         parent = self._results.job
         job = Job(
             job_id=redrive_id,
@@ -81,17 +103,16 @@ class Redrive:
         with reporter.step("Sending requests", total=job.parts) as advance:
             self._planner.submit(job, advance=advance)
 
-    def _free_name(self) -> str:
-        """The next number; the last one's again as long as it is not known to be sent."""
+    def _free_names(self) -> Iterator[str]:
+        """Names that no job was sent under. Raises UserError while one that was is still at work."""
         taken = set(redrives(self._folder, self._storage))
         for number in count(1):
             name = f"{self._folder.job_id[:120]}-r{number}"
             folder = JobFolder(self._folder.output_uri, name)
             if name not in taken or self._storage.metadata(folder.submitted) is None:
-                return name
-            if self._storage.metadata(folder.success) is None and self._storage.metadata(folder.cancelled) is None:
+                yield name
+            elif self._storage.metadata(folder.success) is None and self._storage.metadata(folder.cancelled) is None:
                 raise UserError(f"{name} is not complete: wait for it, or 'twofold batch cancel {name}'.")
-        raise AssertionError
 
     def _send_refused(self, dead_letters: DeadLetters | None, reporter: Reporter) -> int:
         if dead_letters is None:

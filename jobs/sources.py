@@ -9,7 +9,7 @@ Images of this machine are named by their content, and uploaded when the job is.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -64,6 +64,19 @@ class Sources:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return iter([self._of_image(path, path.name)])
         return self._of_manifest(path)
+
+    def repaired(self, uri: str, file: str, sources: Sequence[str]) -> str:
+        """The URI of an image that failed, as its file on this machine is now; as it was, where that is not here.
+
+        ``file`` is its name below one of the ``sources``, as a job keeps it in a column.
+        """
+        if not file or not uri.startswith(f"{self.output_uri.rstrip('/')}/{UPLOADS}/"):
+            return uri
+        for source in map(Path, sources):
+            for path in (source / file, source.parent / file):
+                if _is_file(path):
+                    return self._of_image(path, file).source_ref
+        return uri
 
     def upload(self, advance: Advance) -> int:
         """Puts every file that is not there yet, and returns how many that were."""

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -70,7 +71,7 @@ def plan(names: Sequence[str], draft: Draft, wishes: Wishes, storage: Storage) -
     return Job(
         job_id=wishes.job_id or job_id_of(names[0], identity=identity),
         created_at=datetime.now(UTC),
-        sources=tuple(names),
+        sources=tuple(name if name.startswith("s3://") else str(Path(name).resolve()) for name in names),
         digest=draft.digest,
         images=draft.images,
         shards=draft.shards,
@@ -81,12 +82,17 @@ def plan(names: Sequence[str], draft: Draft, wishes: Wishes, storage: Storage) -
     )
 
 
-def submit(draft: Draft, job: Job, sources: Sources, planner: Planner, reporter: Reporter) -> tuple[Job, int]:
-    """Uploads, writes and sends what is not there yet; the job, and how many requests were sent."""
+def upload(sources: Sources, reporter: Reporter) -> None:
+    """Puts files of this machine where the workers can read them."""
     if sources.files:
         with reporter.step("Uploading images", total=len(sources.files)) as advance:
             new = sources.upload(advance)
         reporter.say(f"  {new:,} new, {len(sources.files) - new:,} were there")
+
+
+def submit(draft: Draft, job: Job, sources: Sources, planner: Planner, reporter: Reporter) -> tuple[Job, int]:
+    """Uploads, writes and sends what is not there yet; the job, and how many requests were sent."""
+    upload(sources, reporter)
     with reporter.step("Writing the plan", total=job.parts) as advance:
         job = planner.write(draft, job, advance=advance)
     with reporter.step("Sending requests", total=job.parts) as advance:

@@ -26,16 +26,18 @@ EDGES = {
         "worker/decisions.py",
         "worker/queue.py",
         "worker/outbox.py",
+        "worker/notice.py",
         "worker/clients.py",
         "jobs/dead_letters.py",
         "jobs/stack.py",
         "jobs/deploy.py",
         "jobs/remote.py",
         "jobs/reasons.py",
+        "jobs/playground.py",
     },
     "obstore": {"worker/storage.py", "worker/decisions.py", "worker/clients.py"},
     "ai_edge_litert": {"worker/scorer.py"},
-    "PIL": {"worker/images.py", "jobs/digits.py"},
+    "PIL": {"worker/images.py", "jobs/digits.py", "jobs/gallery.py"},
 }
 #: Wire once: the entry points, and what must know of another library's variable.
 ENVIRONMENT = {
@@ -44,7 +46,9 @@ ENVIRONMENT = {
     "jobs/settings.py",
     "jobs/commands/train.py",
     "jobs/commands/demo.py",
+    "jobs/commands/local.py",
     "jobs/local.py",
+    "jobs/playground.py",
     "jobs/demo.py",
     "jobs/backbone.py",
 }

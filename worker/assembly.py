@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from worker.batch import Batch
 from worker.cache import Cache
 from worker.clients import open_sqs, open_storage
-from worker.completion import Completion
+from worker.completion import Completion, no_notice
 from worker.contract import ClassifyRequest
 from worker.dispatch import Dispatch
 from worker.errors import TwofoldError
 from worker.intake import Intake
 from worker.model import Models
+from worker.notice import open_notifier
 from worker.outbox import Outbox
 from worker.pipeline import Pipeline, is_allowed
 from worker.planner import Planner
@@ -78,4 +79,6 @@ def open_dispatch(
             Outbox(sqs=open_sqs(session), url=settings.queue_url).send(requests)
 
         intake = Intake(storage=storage, batch=batch, planner=Planner(storage=storage, send=send))
-        yield Dispatch(batch=batch, intake=intake, completion=Completion(storage=storage))
+        # As late as this: most workers tell nobody, and need no client for it.
+        notify = open_notifier(session, settings.notify_arn) if settings.notify_arn else no_notice
+        yield Dispatch(batch=batch, intake=intake, completion=Completion(storage=storage, notify=notify))

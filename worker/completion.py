@@ -30,13 +30,25 @@ _KEPT: Final = 16  #: jobs remembered; each is a small document
 Notify = Callable[[Summary], None]
 
 
+def no_notice(_: Summary) -> None:
+    """Tells nobody."""
+
+
 class Completion:
     """Closes jobs."""
 
-    def __init__(self, *, storage: Storage, notify: Notify = lambda _: None) -> None:
+    def __init__(self, *, storage: Storage, notify: Notify = no_notice) -> None:
         self._storage = storage
         self._notify = notify
         self._jobs: OrderedDict[str, Job] = OrderedDict()
+
+    def admit(self, folder: JobFolder, request: ClassifyRequest) -> None:
+        """Raises Reject unless a job asks for this shard: its part would stand among the parts of that job."""
+        if request.shard is None:
+            return
+        job = self._job(folder)
+        if request.shard >= job.parts or request != job.request(request.shard, shard_uri=folder.shard(request.shard)):
+            raise Reject(ErrorCode.CONFLICT, f"{folder.job} does not ask for shard {request.shard} like this")
 
     def check(self, folder: JobFolder, request: ClassifyRequest, report: PartReport) -> bool:
         """Closes the job if ``request`` was the last one to be answered; whether it did."""

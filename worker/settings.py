@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, ValidationError, field_validator
+from pydantic import Field, PositiveInt, StringConstraints, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.contract import S3Uri
@@ -47,6 +47,10 @@ class WorkerSettings(BaseSettings):
     )
     cache: Path | None = Field(default=None, description="folder that keeps models from one start to the next")
     heartbeat: Path | None = Field(default=None, description="file that is touched while work goes on")
+    notify_arn: (
+        Annotated[str, StringConstraints(pattern=r"^arn:[\w-]+:(sns:[^:]+:\d+:[^:]+|events:[^:]+:\d+:event-bus/.+)$")]
+        | None
+    ) = Field(default=None, description="SNS topic or EventBridge bus that is told when a job is complete")
     log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("allowed_prefixes", mode="before")

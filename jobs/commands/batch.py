@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -135,6 +136,35 @@ def results(
         print(json.dumps(counts.model_dump() | {"file": path}) if as_json else text)
 
 
+@app.command("report", epilog="Example: twofold batch report june-3f2a9c01 -o june.html")
+def report(
+    job_id: JobId,
+    file: Annotated[Path | None, typer.Option("-o", "--out", help="HTML file.", show_default="JOB.html")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="What is there, where parts are missing.")] = False,
+    output: Output = None,
+) -> None:
+    """Write one HTML page: counts, how the scores lie and whether they have shifted, images worth a look, errors."""
+    from jobs import batch_page  # noqa: PLC0415
+    from jobs.gallery import Gallery  # noqa: PLC0415
+    from jobs.results import Results  # noqa: PLC0415
+
+    counter = Counter.open(output_uri=output)
+    reporter = Reporter()
+    found = Results(folder=counter.folder(job_id), storage=counter.storage)
+    gallery = Gallery()
+    with reporter.step("Reading the rows", total=found.job.images) as advance:
+        for chunk in found.chunks(partial=partial):
+            gallery.add(chunk)
+            advance(len(chunk))
+    with reporter.step("Drawing the page"):
+        tested = batch_page.tested_scores(found.job, counter.pinned_model_uri(), counter.storage)
+        complete = counter.storage.metadata(counter.folder(job_id).success) is not None
+        page = batch_page.render(found, gallery, counter.storage, tested=tested, complete=complete)
+    path = file or Path(f"{job_id}.html")
+    path.write_text(page, encoding="utf-8")
+    print(path)
+
+
 @app.command("redrive", epilog="Example: twofold batch redrive june-3f2a9c01 --only unavailable --only not_found")
 def redrive(
     job_id: JobId,
@@ -145,13 +175,15 @@ def redrive(
 ) -> None:
     """Ask again for what failed: refused requests, or else the images without a score. ``results`` merges them."""
     from jobs.redrive import Redrive  # noqa: PLC0415
+    from jobs.sources import Sources  # noqa: PLC0415
 
     reporter = Reporter()
     counter = Counter.open(output_uri=output)
     counter.settings.needed_queue()
-    again = Redrive(
-        folder=counter.folder(job_id), storage=counter.storage, planner=counter.planner(), send=counter.send
-    ).run(only or (), counter.dead_letters(), reporter)
+    sources = Sources(storage=counter.storage, output_uri=counter.settings.needed_output())
+    again = Redrive(folder=counter.folder(job_id), sources=sources, planner=counter.planner(), send=counter.send).run(
+        only or (), counter.dead_letters(), reporter
+    )
     if again.requests:
         text = f"{again.requests:,} refused requests of {job_id} were sent again."
     elif again.images:

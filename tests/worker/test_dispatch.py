@@ -43,6 +43,9 @@ class _Nothing:
     def is_cancelled(self, _: Any) -> bool:
         return False
 
+    def admit(self, *_: Any) -> None:
+        pass
+
     def check(self, *_: Any) -> bool:
         return False
 
