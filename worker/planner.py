@@ -18,6 +18,8 @@ from worker.storage import Storage
 
 #: User metadata of the first shard.
 PLAN: Final = "plan-digest"
+#: Of every shard: the bucket's lifecycle lets go of what has it (infra/worker.yaml).
+TAG: Final = "twofold=shard"
 
 _CONTENT_TYPE: Final = "application/x-ndjson"
 _MAX_JSON_BYTES: Final = 1024 * 1024
@@ -93,7 +95,9 @@ class Planner:
     def _write_shard(self, folder: JobFolder, shard: tuple[int, bytes], job: Job) -> bool:
         number, body = shard
         metadata = {PLAN: job.digest}
-        return self._storage.write_once(folder.shard(number), body, content_type=_CONTENT_TYPE, metadata=metadata)
+        return self._storage.write_once(
+            folder.shard(number), body, content_type=_CONTENT_TYPE, metadata=metadata, tag=TAG
+        )
 
 
 def find_job(folder: JobFolder, storage: Storage) -> Job | None:

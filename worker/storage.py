@@ -79,12 +79,17 @@ class Storage:
             raise Retry(ErrorCode.UNAVAILABLE, f"{uri}: {len(body):,} of {size:,} bytes arrived")
         return body
 
-    def write_once(self, uri: str, body: bytes, *, content_type: str, metadata: dict[str, str]) -> bool:
+    def write_once(
+        self, uri: str, body: bytes, *, content_type: str, metadata: dict[str, str], tag: str | None = None
+    ) -> bool:
         """One conditional PutObject: True when it was written, False when an object is already there.
+
+        ``tag`` is ``key=value``, for the bucket's lifecycle.
 
         False can also mean that a first answer got lost and the SDK tried again: the caller compares metadata.
         """
         bucket, key = split(uri)
+        more: Any = {"Tagging": tag} if tag else {}
         try:
             self._s3.put_object(
                 Bucket=bucket,
@@ -94,6 +99,7 @@ class Storage:
                 ContentType=content_type,
                 Metadata=metadata,
                 ChecksumAlgorithm="SHA256",
+                **more,
             )
         except ClientError as error:
             if status_of(error) == 412:  # noqa: PLR2004 - Precondition Failed
