@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from jobs.errors import UserError
 from jobs.progress import Reporter
-from tests.bench import figures, submit, worker
+from tests.bench import bill, figures, submit, worker
 
 app = typer.Typer(
     name="python -m tests.bench",
@@ -40,6 +40,31 @@ def measure_worker(
     if json_file is not None and not json_file.parent.is_dir():
         raise typer.BadParameter(f"{json_file.parent} is no folder", param_hint="--json")
     figures.show(worker.run(data=data, images=images, runs=runs, reporter=Reporter()), json_file)
+
+
+@app.command("lambda", epilog="Example: python -m tests.bench lambda --data cats_and_dogs_filtered --json lambda.json")
+def measure_lambda(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TWOFOLD_DATA",
+            help="Folder of images, as twofold train takes it.",
+            show_default="scikit-learn's digits, 3 against 8",
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Images of the second call; the first has one.")] = 500,
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each handler; the medians are told.")] = 3,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", dir_okay=False, help="File for the medians and every run.")
+    ] = None,
+) -> None:
+    """Our Lambda's cold start beside the same handler with Keras, and what a million images cost."""
+    if json_file is not None and not json_file.parent.is_dir():
+        raise typer.BadParameter(f"{json_file.parent} is no folder", param_hint="--json")
+    compared = worker.run(data=data, images=images, runs=runs, reporter=Reporter(), is_lambda=True)
+    figures.show(compared, json_file)
+    ours, peer = figures.medians(compared.ours), figures.medians(compared.peer)
+    bill.show(bill.lines(cpu_ms_per_image=ours.cpu_ms_per_image, peer_cpu_ms_per_image=peer.cpu_ms_per_image))
 
 
 @app.command("submit", epilog="Example: python -m tests.bench submit --json submit.json")

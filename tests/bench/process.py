@@ -21,10 +21,11 @@ _TAIL_CHARACTERS: Final = 2000
 
 
 class WorkerProcess:
-    """``python -m <module>`` with ``environment`` on top of ours; a context manager that ends it with SIGTERM."""
+    """``python -m <module> <arguments>`` with ``environment`` on top of ours. A context manager; SIGTERM ends it."""
 
-    def __init__(self, module: str, environment: dict[str, str]) -> None:
+    def __init__(self, module: str, environment: dict[str, str], *arguments: str) -> None:
         self._module = module
+        self._arguments = arguments
         # As installed: with its bytecode kept, whatever this shell is told.
         inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         self._environment = inherited | environment
@@ -33,7 +34,7 @@ class WorkerProcess:
         self._stderr = tempfile.TemporaryFile(prefix="twofold-bench-")
         self.started_s = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", self._module],
+            [sys.executable, "-m", self._module, *self._arguments],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
@@ -58,6 +58,22 @@ class Stage:
         self.s3.put_object(Bucket=BUCKET, Key=key, Body="".join(lines).encode())
         request = ClassifyRequest(schema_version=1, job_id=job_id, manifest=ManifestRef(uri=f"s3://{BUCKET}/{key}"))
         self.cloud.sqs().send_message(QueueUrl=queue_url, MessageBody=request.model_dump_json(exclude_none=True))
+
+    def events(self, queue_url: str, *, count: int) -> list[dict[str, Any]]:
+        """The messages that wait, one an event, as Lambda's poller hands them to a function."""
+        sqs = self.cloud.sqs()
+        events: list[dict[str, Any]] = []
+        while len(events) < count:
+            received = sqs.receive_message(
+                QueueUrl=queue_url,
+                MaxNumberOfMessages=1,
+                VisibilityTimeout=900,
+                MessageSystemAttributeNames=["ApproximateReceiveCount"],
+            )
+            for message in received["Messages"]:
+                record = {name[0].lower() + name[1:]: value for name, value in message.items()}
+                events.append({"Records": [record]})
+        return events
 
     def is_answered(self, job_id: str) -> bool:
         """Whether the CSV is in the bucket."""

@@ -4,6 +4,8 @@ Both are asked for one image and then for many, by two messages that wait on the
 first part tells how long the start takes; from the first part to the second is the steady state.
 """
 
+import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,13 +29,27 @@ class Contender:
     name: str
     module: str
     model_uri: str
+    #: A Lambda: ``module`` holds a handler, which is given the messages instead of the queue.
+    is_lambda: bool = False
+
+    def start(self, stage: Stage, queue_url: str, folder: Path) -> WorkerProcess:
+        """Its process, not started yet. Files for it lie in ``folder``."""
+        environment = _environment(stage, self, queue_url)
+        if not self.is_lambda:
+            return WorkerProcess(self.module, environment)
+        events = []
+        for number, event in enumerate(stage.events(queue_url, count=2)):
+            events.append(folder / f"{number}.json")
+            events[-1].write_text(json.dumps(event), encoding="utf-8")
+        return WorkerProcess("tests.bench.invoke", environment, self.module, *map(str, events))
 
 
-def run(*, data: Path | None, images: int, runs: int, reporter: Reporter) -> Comparison:
+def run(*, data: Path | None, images: int, runs: int, reporter: Reporter, is_lambda: bool = False) -> Comparison:
     """Measures both, in turns. Raises UserError when a worker fails or its CSV is not what was asked for."""
+    names = ("worker.serverless", "tests.bench.peer_lambda") if is_lambda else ("worker", "tests.bench.peer_worker")
     with open_stage(data, reporter) as stage:
-        ours = Contender("ours", "worker", CHAMPION)
-        peer = Contender("peer", "tests.bench.peer_worker", stage.keras_model_uri())
+        ours = Contender("ours", names[0], CHAMPION, is_lambda)
+        peer = Contender("peer", names[1], stage.keras_model_uri(), is_lambda)
         figures: dict[str, list[Figures]] = {"ours": [], "peer": []}
         answers: dict[str, Answer] = {}
         for contender in (ours, peer):
@@ -63,7 +79,7 @@ def _measure(stage: Stage, contender: Contender, *, job_id: str, images: int) ->
     stage.ask(queue_url, first, images=1)
     # At once, so that the steady state holds no wait for a message; the emulator hands them out in order.
     stage.ask(queue_url, job_id, images=images)
-    with WorkerProcess(contender.module, _environment(stage, contender, queue_url)) as process:
+    with tempfile.TemporaryDirectory() as folder, contender.start(stage, queue_url, Path(folder)) as process:
         first_s = process.wait_until(lambda: stage.is_answered(first), what="the first score", limit_s=_START_LIMIT_S)
         cpu_s = process.cpu_s()
         done_s = process.wait_until(
