@@ -44,7 +44,7 @@ def estimate(job: Job) -> Estimate:
     """Time and cost from the measured milliseconds an image."""
     worker_s = cost.estimated_s(job.images)
     price = cost.usd(images=job.images, parts=job.parts, worker_s=worker_s)
-    return Estimate(images=job.images, parts=job.parts, worker_s=round(worker_s, 1), cost_usd=round(price, 4))
+    return Estimate(images=job.images, parts=job.parts, worker_s=round(worker_s, 1), cost_usd=round(price, 6))
 
 
 def read(names: Sequence[str], sources: Sources, draft: Draft, reporter: Reporter) -> None:

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 import hypothesis
@@ -21,9 +21,13 @@ from jobs.local import EmbeddedCloud, Queues, create_queues
 from worker.clients import open_session, open_sqs, open_storage
 from worker.contract import PredictionRow
 from worker.layout import errors_uri, part_uri
+from worker.pipeline import Pipeline
 from worker.predictions import from_csv
 from worker.queue import Queue
 from worker.storage import Storage, split
+
+if TYPE_CHECKING:
+    from tests.desk import Desk
 
 hypothesis.settings.register_profile("twofold", deadline=None)  # a busy laptop breaks no promise
 hypothesis.settings.load_profile("twofold")
@@ -184,6 +188,17 @@ def _bench(endpoint: str) -> Bench:
             "AWS_SECRET_ACCESS_KEY": "test",
         },
     )
+
+
+@pytest.fixture
+def desk(bench: Bench, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Desk"]:
+    """A worker without a queue, on each emulator."""
+    from tests.desk import Desk  # noqa: PLC0415 - which knows Bench
+
+    storage = bench.storage(monkeypatch)
+    allowed = (f"s3://{bench.bucket}/",)
+    with Pipeline(storage=storage, allowed_prefixes=allowed, threads=2, fetchers=4) as pipeline:
+        yield Desk(bench, storage, pipeline, bench.put_bundle(models))
 
 
 @pytest.fixture(scope="session")
