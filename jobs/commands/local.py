@@ -21,6 +21,9 @@ def local(
         "out/local"
     ),
     port: Annotated[int, typer.Option(min=1024, max=65535, help="Of 127.0.0.1.")] = 4566,
+    serverless: Annotated[
+        bool, typer.Option("--serverless", help="infra/worker.yaml as on AWS, whose queue runs the Lambda.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run bucket, queues, a sample model and a worker on this machine, until Ctrl-C."""
@@ -32,11 +35,14 @@ def local(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, what is to be kept is written down
     reporter = Reporter()
     try:
-        with open_playground(keep=keep, port=port, reporter=reporter) as running:
+        with open_playground(keep=keep, port=port, reporter=reporter, serverless=serverless) as running:
             if as_json:
                 print(json.dumps({"environment": running.environment, "images": str(running.images)}), flush=True)
             else:
                 print(_instructions(running.environment, running.images, running.inbox_uri), flush=True)
+            if running.worker is None:
+                signal.pause()
+                return
             status = running.worker.wait()
             raise UserError(f"The worker ended by itself, with exit status {status}; its reason stands above.")
     except KeyboardInterrupt:
