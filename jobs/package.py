@@ -24,7 +24,8 @@ Architecture = Literal["arm64", "x86_64"]
 
 #: Lambda's limit of the zip unpacked: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MAX_BYTES: Final = 250 * 1024 * 1024
-#: Lambda's Python runtimes from 3.12 on run on Amazon Linux 2023, which has glibc 2.34.
+#: Lambda's runtimes run on Amazon Linux 2023, with glibc 2.34, from Python 3.12 on; before, on one with glibc 2.26.
+_FIRST_PYTHON: Final = (3, 12)
 _PLATFORMS: Final[dict[Architecture, str]] = {"arm64": "aarch64-manylinux_2_34", "x86_64": "x86_64-manylinux_2_34"}
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  #: the first day a zip knows
 _TASK_ROOT: Final = "/var/task"  #: where Lambda unpacks it
@@ -86,6 +87,8 @@ def _install(folder: Path, architecture: Architecture) -> None:
     uv = shutil.which("uv")
     if uv is None:
         raise UserError("uv is not there to fetch the worker's libraries with: pip install uv")
+    if sys.version_info < _FIRST_PYTHON:  # the zip holds bytecode, which is of the Python that made it
+        raise UserError("Lambda's runtime is too old for the libraries here: uv run --python 3.13 twofold cloud deploy")
     done = subprocess.run(
         [
             *(uv, "pip", "install", "--quiet", "--target", str(folder), "--require-hashes", "--only-binary", ":all:"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _POLL_S: Final = 5.0
 _LIMIT_S: Final = 1800
-#: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
+#: Of a template in a call: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 MAX_TEMPLATE_BYTES: Final = 51_200
 
 

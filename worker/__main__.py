@@ -21,12 +21,11 @@ from typing import Final, NoReturn
 from pydantic import ValidationError
 
 from worker import logs
-from worker.assembly import check_settings, open_dispatch
-from worker.clients import open_session, open_sqs
+from worker.assembly import check_settings, open_dispatch, open_queue
+from worker.clients import open_session
 from worker.consumer import Consumer, Stop
 from worker.errors import TwofoldError
 from worker.health import Heartbeat
-from worker.queue import Queue
 from worker.settings import WorkerSettings, name_settings
 
 log = logging.getLogger("worker")
@@ -60,12 +59,7 @@ def _run(settings: WorkerSettings, *, drain: bool) -> int:
     stop = Stop(grace_s=settings.stop_s)
     _stop_on_signals(stop, limit_s=settings.stop_s + _STOP_MARGIN_S)
     session = open_session()
-    queue = Queue.open(
-        sqs=open_sqs(session),
-        url=settings.queue_url,
-        dead_letter_url=settings.dead_letter_url,
-        visibility_s=settings.visibility_s,
-    )
+    queue = open_queue(settings, session)
     with open_dispatch(settings, session) as dispatch:
         gc.freeze()
         gc.enable()

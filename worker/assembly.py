@@ -18,6 +18,7 @@ from worker.notice import open_notifier
 from worker.outbox import Outbox
 from worker.pipeline import Pipeline, is_allowed
 from worker.planner import Planner
+from worker.queue import Queue
 from worker.settings import WorkerSettings
 from worker.stages import Stages
 
@@ -36,6 +37,16 @@ def check_settings(settings: WorkerSettings) -> None:
         )
     if settings.output_uri and not is_allowed(settings.output_uri, prefixes):
         raise ValueError("TWOFOLD_OUTPUT_URI is outside TWOFOLD_ALLOWED_PREFIXES: every request would be refused")
+
+
+def open_queue(settings: WorkerSettings, session: "boto3.Session") -> Queue:
+    """The queue of requests. Raises Reject or Retry where it cannot be asked for its redrive policy."""
+    return Queue.open(
+        sqs=open_sqs(session),
+        url=settings.queue_url,
+        dead_letter_url=settings.dead_letter_url,
+        visibility_s=settings.visibility_s,
+    )
 
 
 @contextmanager

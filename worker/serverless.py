@@ -22,8 +22,8 @@ from functools import cache
 from typing import Any, Final, Protocol
 
 from worker import logs
-from worker.assembly import open_dispatch
-from worker.clients import open_session, open_sqs
+from worker.assembly import open_dispatch, open_queue
+from worker.clients import open_session
 from worker.dispatch import Dispatch, Outcome
 from worker.errors import ErrorCode, Retry
 from worker.meter import Meter
@@ -114,12 +114,7 @@ def _serverless() -> Serverless:
     logs.configure_lambda(settings.log_level)
     session = open_session()
     stages = Stages()
-    queue = Queue.open(
-        sqs=open_sqs(session),
-        url=settings.queue_url,
-        dead_letter_url=settings.dead_letter_url,
-        visibility_s=settings.visibility_s,
-    )
+    queue = open_queue(settings, session)
     # A stack is made before its first model is trained, and its bucket sends a test event at once: no error, that.
     dispatch = _open.enter_context(open_dispatch(settings, session, stages=stages, needs_model=False))
     gc.freeze()

@@ -20,47 +20,45 @@ app = typer.Typer(
 )
 
 
+def _beside(path: Path | None) -> Path | None:
+    if path is not None and not path.parent.is_dir():
+        raise typer.BadParameter(f"{path.parent} is no folder", param_hint="--json")
+    return path
+
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="TWOFOLD_DATA",
+        help="Folder of images, as twofold train takes it.",
+        show_default="scikit-learn's digits, 3 against 8",
+    ),
+]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", dir_okay=False, callback=_beside, help="File for the medians and every run."),
+]
+
+
 @app.command("worker", epilog="Example: python -m tests.bench worker --data cats_and_dogs_filtered --json worker.json")
 def measure_worker(
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="TWOFOLD_DATA",
-            help="Folder of images, as twofold train takes it.",
-            show_default="scikit-learn's digits, 3 against 8",
-        ),
-    ] = None,
+    data: Data = None,
     images: Annotated[int, typer.Option(min=1, help="Images of a request; the test images, over and over.")] = 1000,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each worker; the medians are told.")] = 3,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", dir_okay=False, help="File for the medians and every run.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Our worker against boto3, Pillow and Keras: the same images, the same cloud, the same model."""
-    if json_file is not None and not json_file.parent.is_dir():
-        raise typer.BadParameter(f"{json_file.parent} is no folder", param_hint="--json")
     figures.show(worker.run(data=data, images=images, runs=runs, reporter=Reporter()), json_file)
 
 
 @app.command("lambda", epilog="Example: python -m tests.bench lambda --data cats_and_dogs_filtered --json lambda.json")
 def measure_lambda(
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="TWOFOLD_DATA",
-            help="Folder of images, as twofold train takes it.",
-            show_default="scikit-learn's digits, 3 against 8",
-        ),
-    ] = None,
+    data: Data = None,
     images: Annotated[int, typer.Option(min=1, help="Images of the second call; the first has one.")] = 500,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each handler; the medians are told.")] = 3,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", dir_okay=False, help="File for the medians and every run.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Our Lambda's cold start beside the same handler with Keras, and what a million images cost."""
-    if json_file is not None and not json_file.parent.is_dir():
-        raise typer.BadParameter(f"{json_file.parent} is no folder", param_hint="--json")
     compared = worker.run(data=data, images=images, runs=runs, reporter=Reporter(), is_lambda=True)
     figures.show(compared, json_file)
     ours, peer = figures.medians(compared.ours), figures.medians(compared.peer)

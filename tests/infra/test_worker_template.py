@@ -242,6 +242,9 @@ def test_the_dashboard_shows_what_the_function_tells() -> None:
     shown = [metric for widget in widgets for metric in widget["properties"]["metrics"]]
     assert {metric[0] for metric in shown if isinstance(metric[0], str)} == {"AWS/SQS", NAMESPACE}
     assert set(names) == {"Worker"}
+    ours = {metric[1] for metric in shown if metric[0] == NAMESPACE}
+    stages = {f"{stage.capitalize()}Ms" for stage in ("fetch", "decode", "score", "write")}
+    assert ours == {"Images", "FailedImages"} | stages
 
 
 def test_every_promise_for_a_condition_has_its_parameter() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from jobs import package
 from jobs.errors import UserError
-from jobs.stack import as_settings, parameters_of
+from jobs.stack import MAX_TEMPLATE_BYTES, as_settings, parameters_of
 from tests.conftest import REPOSITORY
 from tests.infra.templates import load
 
@@ -41,12 +41,26 @@ def test_a_zip_that_lambda_would_refuse_is_refused_here(monkeypatch: pytest.Monk
 
 def test_libraries_that_cannot_be_had_are_an_error_with_uvs_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """An index that does not answer, say."""
+    monkeypatch.setattr(package, "_FIRST_PYTHON", (3, 11))
     monkeypatch.setenv("UV_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_NO_CACHE", "1")
     with pytest.raises(UserError, match="uv could not fetch the worker's libraries"):
         package.build(libraries="arm64")
+
+
+def test_a_python_whose_runtime_has_too_old_a_system_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is fetched."""
+    monkeypatch.setattr(package, "_FIRST_PYTHON", (3, 99))
+    with pytest.raises(UserError, match=r"uv run --python 3.13 twofold cloud deploy"):
+        package.build(libraries="arm64")
+
+
+def test_a_template_fits_into_a_call() -> None:
+    """CloudFormation takes larger ones from a bucket alone."""
+    for path in (REPOSITORY / "infra").glob("*.yaml"):
+        assert path.stat().st_size <= MAX_TEMPLATE_BYTES
 
 
 def test_a_file_of_infra_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
