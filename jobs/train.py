@@ -27,6 +27,7 @@ from jobs.dataset import LabelledImage, Reader
 from jobs.errors import UserError
 from jobs.network import Classes, Features
 from jobs.progress import Advance, Reporter
+from jobs.store import open_store
 from worker import predictions
 from worker.contract import ModelManifest, PredictionRow
 from worker.images import Pixels, fingerprint
@@ -86,7 +87,7 @@ class _Job:
         self._config = config
         self._reporter = reporter
         self._reader = Reader(config.image_size)
-        self._output = bundle.open_output(config.output)
+        self._output = open_store(config.output)
         bundle.check_free(self._output, name=config.name, version=self._version)
         self._splits = dataset.find(config)
         keras.utils.set_random_seed(config.seed)

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,12 @@ def endpoint(request: pytest.FixtureRequest) -> str:
     """Each emulator in turn, so that no test leans on one emulator's quirks."""
     url: str = request.getfixturevalue(request.param)
     return url
+
+
+@pytest.fixture
+def bench_on() -> Callable[[str], Bench]:
+    """For a test that chooses its endpoint itself."""
+    return _bench
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ metadata are rare and go through boto3.
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +36,15 @@ def split(uri: str) -> tuple[str, str]:
     if scheme != "s3" or not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket) or not slash or not key:
         raise Reject(ErrorCode.BAD_SOURCE_REF, f"{uri[:200]!r} is not of the form s3://bucket/key")
     return bucket, key
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object as a listing tells of it."""
+
+    uri: str
+    size_bytes: int
+    etag: str | None
 
 
 class Storage:
@@ -98,6 +108,48 @@ class Storage:
             self._s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, ChecksumAlgorithm="SHA256")
         except (ClientError, BotoCoreError) as error:
             raise _from_botocore(error, uri) from error
+
+    def replace(self, uri: str, body: bytes, *, seen: bytes, content_type: str) -> bool:
+        """Writes over an object that still holds ``seen``; False where it does not, or changed in between."""
+        bucket, key = split(uri)
+        try:
+            found = self._s3.get_object(Bucket=bucket, Key=key)
+            if found["Body"].read() != seen:
+                return False
+            self._s3.put_object(
+                Bucket=bucket,
+                Key=key,
+                Body=body,
+                IfMatch=found["ETag"],
+                ContentType=content_type,
+                ChecksumAlgorithm="SHA256",
+            )
+        except ClientError as error:
+            if _status(error) in (404, 409, 412):
+                return False
+            raise _from_botocore(error, uri) from error
+        except BotoCoreError as error:
+            raise _from_botocore(error, uri) from error
+        return True
+
+    def remove(self, uri: str) -> None:
+        """One DeleteObject; it is no error when there is nothing to remove."""
+        bucket, key = split(uri)
+        try:
+            self._s3.delete_object(Bucket=bucket, Key=key)
+        except (ClientError, BotoCoreError) as error:
+            raise _from_botocore(error, uri) from error
+
+    def list(self, prefix_uri: str) -> Iterator[Listed]:
+        """The objects whose URI begins with ``s3://bucket/prefix``, a page at a time, in the order of their keys."""
+        bucket, _, prefix = prefix_uri.removeprefix("s3://").partition("/")
+        try:
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    yield Listed(f"s3://{bucket}/{item['Key']}", item["Size"], item.get("ETag"))
+        except (ClientError, BotoCoreError) as error:
+            raise _from_botocore(error, prefix_uri) from error
 
     def metadata(self, uri: str) -> dict[str, str] | None:
         """The user metadata of an object, which is not empty, or None when there is none.

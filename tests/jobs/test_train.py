@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from jobs.bundle import FolderOutput
 from jobs.dataset import LabelledImage, Reader
 from tests.conftest import REPOSITORY, Bench
 from worker.contract import ModelManifest
@@ -103,27 +101,6 @@ def test_a_bundle_is_never_written_over(models: Path, digit_images: Path) -> Non
     assert "Traceback" not in done.stderr
     assert "Training" not in done.stderr
     assert {path: path.read_bytes() for path in models.rglob("*") if path.is_file()} == before
-
-
-def test_a_file_is_written_once(tmp_path: Path) -> None:
-    """In a folder as in a bucket: the second writer is told so, and no draft is left behind."""
-    output = FolderOutput(tmp_path)
-    assert output.write_once("a/model.json", b"one")
-    assert not output.write_once("a/model.json", b"two")
-    assert [(path.name, path.read_bytes()) for path in (tmp_path / "a").iterdir()] == [("model.json", b"one")]
-
-
-def test_of_racing_writers_of_a_file_exactly_one_wins_and_its_bytes_stay(tmp_path: Path) -> None:
-    """In a folder as in a bucket, file after file."""
-    outputs = [FolderOutput(tmp_path) for _ in range(4)]
-    with ThreadPoolExecutor(4) as pool:
-        for number in range(50):
-            name = f"v{number}/model.json"
-            wrote = list(
-                pool.map(lambda pair, name=name: pair[1].write_once(name, b"%d" % pair[0]), enumerate(outputs))
-            )
-            assert wrote.count(True) == 1
-            assert (tmp_path / name).read_bytes() == b"%d" % wrote.index(True)
 
 
 def test_a_bundle_goes_to_a_bucket_too(ministack_bench: Bench, digit_images: Path) -> None:
