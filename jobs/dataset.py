@@ -1,4 +1,4 @@
-"""A folder of class folders to labelled images: found, split, decoded.
+"""A folder of class folders to labelled images: found, hashed, split.
 
     pets/cats/*.jpg, pets/dogs/*.jpg                           a test set is split off
     pets/train/{cats,dogs}, pets/validation/{cats,dogs}        validation/ is the test set, as in the seed's data
@@ -8,119 +8,21 @@ Class 0 and class 1 are the two folder names in alphabetical order.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
-import numpy as np
 from sklearn.model_selection import train_test_split
 
 from jobs.config import TrainConfig
 from jobs.errors import UserError
-from jobs.progress import Advance
-from worker.errors import ErrorCode, Reject
-from worker.images import Pixels, decode
-from worker.predictions import csv_bytes
+from jobs.labelled import Dataset, LabelledImage
+from jobs.progress import Reporter
 from worker.settings import available_cores
 
-#: Images decoded together: 10 MB at 160 pixels, so memory does not grow with the dataset.
-_CHUNK: Final = 128
 
-
-@dataclass(frozen=True)
-class LabelledImage:
-    """A file and the class its folder says: 0 or 1. ``ref`` is the path below the dataset's folder."""
-
-    path: Path
-    ref: str
-    label: int
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The images of a dataset, by what they are for, and the names of the two classes."""
-
-    labels: tuple[str, str]
-    train: list[LabelledImage]
-    validation: list[LabelledImage]
-    test: list[LabelledImage]
-
-    def __len__(self) -> int:
-        return len(self.train) + len(self.validation) + len(self.test)
-
-
-@dataclass(frozen=True)
-class Quarantined:
-    """An image left out, and why."""
-
-    image: LabelledImage
-    reason: Reject
-
-
-def quarantine_csv(left_out: list[Quarantined]) -> bytes:
-    """``quarantine.csv``: one line for every image left out, as text that a spreadsheet does not run."""
-    lines = [("source_ref", "error_code", "error_message")]
-    lines += [(item.image.ref, item.reason.code.value, item.reason.message) for item in left_out]
-    return csv_bytes(lines)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Some images that could be decoded: ``pixels`` is ``(N, H, W, 3)`` uint8 RGB, N = ``len(images)``."""
-
-    images: list[LabelledImage]
-    pixels: Pixels
-
-
-@dataclass
-class Reader:
-    """Decodes images chunk by chunk, and remembers what it left out and the digest of what it read."""
-
-    size_px: int
-    quarantined: list[Quarantined] = field(default_factory=list)
-    _digests: dict[str, str] = field(default_factory=dict)
-
-    def chunks(self, images: Iterable[LabelledImage], advance: Advance) -> Iterator[Chunk]:
-        """The images that can be decoded, in order, with the decoder that serves them later.
-
-        ``advance`` hears of each chunk when whoever asked for it is done with it.
-        """
-        remaining = iter(images)
-        with ThreadPoolExecutor(available_cores()) as pool:
-            while batch := list(islice(remaining, _CHUNK)):
-                kept, pixels = [], []
-                for image, result in zip(batch, pool.map(self._decode, batch), strict=True):
-                    if isinstance(result, Reject):
-                        self.quarantined.append(Quarantined(image, result))
-                    else:
-                        kept.append(image)
-                        pixels.append(result)
-                if kept:
-                    yield Chunk(kept, np.stack(pixels))
-                advance(len(batch))
-
-    def dataset_digest(self) -> str:
-        """SHA-256 over path and content of every file read so far, whatever the order of reading."""
-        lines = (f"{digest}  {ref}\n" for ref, digest in sorted(self._digests.items()))
-        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-    def _decode(self, image: LabelledImage) -> Pixels | Reject:
-        try:
-            data = image.path.read_bytes()
-        except OSError as error:
-            return Reject(ErrorCode.ACCESS_DENIED, f"cannot be read: {error.strerror}")
-        self._digests[image.ref] = hashlib.sha256(data).hexdigest()
-        try:
-            return decode(data, size_px=self.size_px)
-        except Reject as reason:
-            return reason
-
-
-def find(config: TrainConfig) -> Splits:
-    """Lists the images and splits them, the same way every time for the same names and seed.
+def open_dataset(config: TrainConfig, reporter: Reporter) -> Dataset:
+    """Lists the images, hashes and splits them, the same way every time for the same names and seed.
 
     Raises UserError, naming what was found, unless there are two classes with two images or more each.
     """
@@ -130,22 +32,64 @@ def find(config: TrainConfig) -> Splits:
     # A class may be called "train" too, as in bus/ and train/; then it holds images and no folders.
     holds_splits = any(entry.is_dir() for entry in (root / "train").glob("*"))
     labels = _labels(root / "train" if holds_splits else root)
-    if not holds_splits:
-        rest, test = _split(_images(root, root, labels), config.test_split, config.seed)
-        train, validation = _split(rest, config.validation_split, config.seed)
-        return Splits(labels, train, validation, test)
+    train, validation, test = _splits(config, root, labels) if holds_splits else _own_splits(config, root, labels)
+    found = train + validation + test
+    digests = {}
+    with (
+        reporter.step("Hashing the images", total=len(found)) as advance,
+        ThreadPoolExecutor(available_cores()) as pool,
+    ):
+        for image, digest in zip(found, pool.map(_sha256, found), strict=True):
+            digests[image.ref] = digest
+            advance(1)
 
+    def hashed(images: list[LabelledImage], split: str) -> list[LabelledImage]:
+        return [replace(image, sha256=digests[image.ref], split=split) for image in images]
+
+    return Dataset(
+        labels=labels,
+        train=hashed(train, "train"),
+        validation=hashed(validation, "validation"),
+        test=hashed(test, "test"),
+        quarantined=[],
+        digest=_dataset_digest(digests),
+    )
+
+
+_Splits = tuple[list[LabelledImage], list[LabelledImage], list[LabelledImage]]
+
+
+def _own_splits(config: TrainConfig, root: Path, labels: tuple[str, str]) -> _Splits:
+    rest, test = _split(_images(root, root, labels), config.test_split, config.seed)
+    train, validation = _split(rest, config.validation_split, config.seed)
+    return train, validation, test
+
+
+def _splits(config: TrainConfig, root: Path, labels: tuple[str, str]) -> _Splits:
     train = _images(root / "train", root, labels)
     if (root / "test").is_dir():
         test = _images(root / "test", root, labels)
         if (root / "validation").is_dir():
-            return Splits(labels, train, _images(root / "validation", root, labels), test)
+            return train, _images(root / "validation", root, labels), test
     elif (root / "validation").is_dir():
         test = _images(root / "validation", root, labels)
     else:
         train, test = _split(train, config.test_split, config.seed)
     train, validation = _split(train, config.validation_split, config.seed)
-    return Splits(labels, train, validation, test)
+    return train, validation, test
+
+
+def _sha256(image: LabelledImage) -> str:
+    try:
+        with image.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""  # the reader says why
+
+
+def _dataset_digest(digests: dict[str, str]) -> str:
+    lines = (f"{digest}  {ref}\n" for ref, digest in sorted(digests.items()))
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _labels(folder: Path) -> tuple[str, str]:

@@ -14,8 +14,8 @@ import numpy as np
 
 from jobs import dataset, digits
 from jobs.config import TrainConfig
-from jobs.dataset import LabelledImage, Splits
 from jobs.errors import UserError
+from jobs.labelled import Dataset, LabelledImage
 from jobs.local import EmbeddedCloud, Queues, create_queues
 from jobs.progress import Reporter
 from worker import batch, predictions
@@ -55,7 +55,7 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> Outcome:
         data = keep / "images"
         with reporter.step("Rendering scikit-learn's digits, 3 against 8"):
             digits.write_digits(data)
-    splits = dataset.find(TrainConfig(data=data, output=""))
+    splits = dataset.open_dataset(TrainConfig(data=data, output=""), reporter)
     asked = splits.test
     with EmbeddedCloud() as cloud:
         s3 = cloud.s3()
@@ -141,7 +141,7 @@ def _work(cloud: EmbeddedCloud, queues: Queues) -> None:
         raise UserError(f"The request was refused: {message['MessageAttributes']['error_message'].get('StringValue')}")
 
 
-def _accuracy(rows: list[PredictionRow], splits: Splits) -> float:
+def _accuracy(rows: list[PredictionRow], splits: Dataset) -> float:
     """Checks that the CSV answers exactly what was asked, and compares its labels with the folders'."""
     asked = splits.test
     if [row.source_ref for row in rows] != [uri_of(image) for image in asked]:

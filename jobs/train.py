@@ -21,12 +21,13 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import backbone, bundle, calibration, dataset, metrics, network
+from jobs import backbone, bundle, calibration, metrics, network, quarantine
 from jobs.config import TrainConfig
-from jobs.dataset import LabelledImage, Reader
 from jobs.errors import UserError
+from jobs.labelled import Dataset, LabelledImage
 from jobs.network import Classes, Features
 from jobs.progress import Advance, Reporter
+from jobs.reader import Reader
 from jobs.store import open_store
 from worker import predictions
 from worker.contract import ModelManifest, PredictionRow
@@ -72,15 +73,15 @@ class _Fit:
     validation: dict[str, Any]
 
 
-def train(config: TrainConfig, reporter: Reporter) -> Trained:
+def train(config: TrainConfig, splits: Dataset, reporter: Reporter) -> Trained:
     """Runs a whole job. Raises UserError for what a person can mend."""
-    return _Job(config, reporter).run()
+    return _Job(config, splits, reporter).run()
 
 
 class _Job:
     """One run of the recipe: ``run`` reads from top to bottom, a call a phase."""
 
-    def __init__(self, config: TrainConfig, reporter: Reporter) -> None:
+    def __init__(self, config: TrainConfig, splits: Dataset, reporter: Reporter) -> None:
         self._started = time.monotonic()
         self._created_at = datetime.now(UTC)
         self._version = config.version or self._created_at.strftime("%Y%m%dT%H%M%SZ")
@@ -89,7 +90,7 @@ class _Job:
         self._reader = Reader(config.image_size)
         self._output = open_store(config.output)
         bundle.check_free(self._output, name=config.name, version=self._version)
-        self._splits = dataset.find(config)
+        self._splits = splits
         keras.utils.set_random_seed(config.seed)
 
     def run(self) -> Trained:
@@ -123,7 +124,7 @@ class _Job:
             MODEL_FILE: litert_file,
             "evaluation.json": json.dumps(evaluation, indent=2).encode(),
             "test_predictions.csv": predictions.to_csv(rows),
-            "quarantine.csv": dataset.quarantine_csv(self._reader.quarantined),
+            "quarantine.csv": quarantine.quarantine_csv(self._splits.quarantined + self._reader.quarantined),
         }
         return self._write(files, evaluation, fit.threshold)
 
@@ -199,7 +200,7 @@ class _Job:
             "train": len(learned.classes),
             "validation": len(held_out.classes),
             "test": len(truth),
-            "quarantined": len(self._reader.quarantined),
+            "quarantined": len(self._splits.quarantined) + len(self._reader.quarantined),
         }
 
     def _write(self, files: dict[str, bytes], evaluation: dict[str, Any], threshold: float) -> Trained:
@@ -213,7 +214,7 @@ class _Job:
             threshold=threshold,
             files=bundle.describe(files),
             training_config=self._config.model_dump(mode="json"),
-            dataset_digest=self._reader.dataset_digest(),
+            dataset_digest=self._splits.digest,
             libraries={name: metadata.version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
             metrics=metrics.headline(evaluation),
         )

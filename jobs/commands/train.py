@@ -58,15 +58,14 @@ def train_run(
         threshold=threshold,
     )
     reporter = Reporter()
-    with reporter.step("Looking at the images"):
-        from jobs import dataset  # noqa: PLC0415 - scikit-learn takes a second that --help need not wait
-
-        dataset.find(config)  # a wrong folder is told at once, and not when TensorFlow has started
+    with reporter.step("Starting"):
+        from jobs.dataset import open_dataset  # noqa: PLC0415 - scikit-learn takes a second that --help need not wait
+    splits = open_dataset(config, reporter)  # a wrong folder is told at once, and not when TensorFlow has started
     with reporter.step("Starting TensorFlow"), hushed():
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
         from jobs.train import train  # noqa: PLC0415 - seconds that --help need not wait
-    trained = train(config, reporter)
+    trained = train(config, splits, reporter)
     if as_json:
         print(json.dumps({"uri": trained.uri, "champion": trained.champion, "evaluation": trained.evaluation}))
         return

@@ -7,8 +7,12 @@ import pytest
 from PIL import Image
 
 from jobs.config import TrainConfig
-from jobs.dataset import LabelledImage, Reader, find, quarantine_csv
+from jobs.dataset import open_dataset
 from jobs.errors import UserError
+from jobs.labelled import Dataset, LabelledImage
+from jobs.progress import Reporter
+from jobs.quarantine import quarantine_csv
+from jobs.reader import Reader
 from tests.conftest import REPOSITORY
 
 
@@ -20,8 +24,9 @@ def _folder(root: Path, **counts: int) -> Path:
     return root
 
 
-def _find(data: Path, **options: object) -> object:
-    return find(TrainConfig.model_validate({"data": data, "output": "out", **options}))
+def _open(data: Path, **options: object) -> Dataset:
+    config = TrainConfig.model_validate({"data": data, "output": "out", **options})
+    return open_dataset(config, Reporter(quiet=True))
 
 
 def _refs(images: list[LabelledImage]) -> set[str]:
@@ -30,7 +35,7 @@ def _refs(images: list[LabelledImage]) -> set[str]:
 
 def test_two_folders_are_split_three_ways_without_overlap(tmp_path: Path) -> None:
     """Every image is in exactly one split, and each split has both classes in their proportion."""
-    splits = find(TrainConfig(data=_folder(tmp_path, cats=50, dogs=100), output="out"))
+    splits = _open(_folder(tmp_path, cats=50, dogs=100))
     parts = [splits.train, splits.validation, splits.test]
     assert [len(part) for part in parts] == [96, 24, 30]
     assert sum(len(_refs(part)) for part in parts) == len(set().union(*map(_refs, parts))) == 150
@@ -43,7 +48,7 @@ def test_a_test_set_of_its_own_is_the_test_set(tmp_path: Path, name: str) -> Non
     """As in the seed's data, where the folder is called validation; 20 % of train/ validates."""
     _folder(tmp_path / "train", cats=20, dogs=20)
     _folder(tmp_path / name, cats=4, dogs=4)
-    splits = find(TrainConfig(data=tmp_path, output="out"))
+    splits = _open(tmp_path)
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [32, 8, 8]
     assert all(ref.startswith(f"{name}/") for ref in _refs(splits.test))
 
@@ -52,7 +57,7 @@ def test_three_folders_are_what_they_are_called(tmp_path: Path) -> None:
     """Nothing is split then."""
     for name, count in (("train", 6), ("validation", 4), ("test", 2)):
         _folder(tmp_path / name, cats=count, dogs=count)
-    splits = find(TrainConfig(data=tmp_path, output="out"))
+    splits = _open(tmp_path)
     assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [12, 8, 4]
     assert all(ref.startswith("validation/") for ref in _refs(splits.validation))
 
@@ -60,8 +65,8 @@ def test_three_folders_are_what_they_are_called(tmp_path: Path) -> None:
 def test_the_same_seed_is_the_same_split(tmp_path: Path) -> None:
     """And another seed is another."""
     data = _folder(tmp_path, cats=20, dogs=20)
-    assert _find(data) == _find(data)
-    assert _find(data) != _find(data, seed=124)
+    assert _open(data) == _open(data)
+    assert _open(data) != _open(data, seed=124)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +83,7 @@ def test_the_same_seed_is_the_same_split(tmp_path: Path) -> None:
 def test_what_is_no_two_class_dataset_is_named(tmp_path: Path, counts: dict[str, int], said: str) -> None:
     """With what was found there."""
     with pytest.raises(UserError, match=said):
-        find(TrainConfig(data=_folder(tmp_path, **counts), output="out"))
+        _open(_folder(tmp_path, **counts))
 
 
 def test_classes_that_differ_between_splits_are_refused(tmp_path: Path) -> None:
@@ -86,13 +91,13 @@ def test_classes_that_differ_between_splits_are_refused(tmp_path: Path) -> None:
     _folder(tmp_path / "train", cats=4, dogs=4)
     _folder(tmp_path / "test", cats=4, eels=4)
     with pytest.raises(UserError, match="cats, eels"):
-        find(TrainConfig(data=tmp_path, output="out"))
+        _open(tmp_path)
 
 
 def test_a_missing_folder_is_named() -> None:
     """Before anything slow happens."""
     with pytest.raises(UserError, match="no-such-folder"):
-        find(TrainConfig(data=REPOSITORY / "no-such-folder", output="out"))
+        _open(REPOSITORY / "no-such-folder")
 
 
 def test_what_cannot_be_decoded_is_left_out_and_listed(tmp_path: Path) -> None:
@@ -100,7 +105,7 @@ def test_what_cannot_be_decoded_is_left_out_and_listed(tmp_path: Path) -> None:
     data = _folder(tmp_path, cats=5, dogs=5)
     (data / "cats" / "page.jpg").write_text("<html>")
     (data / "dogs" / "empty.png").touch()
-    splits = find(TrainConfig(data=data, output="out"))
+    splits = _open(data)
     reader = Reader(32)
     counted: list[int] = []
     kept = [
@@ -118,16 +123,8 @@ def test_what_cannot_be_decoded_is_left_out_and_listed(tmp_path: Path) -> None:
 
 def test_the_dataset_digest_is_of_names_and_contents(tmp_path: Path) -> None:
     """Equal for a copy, another when a single image is another."""
-
-    def digest(data: Path) -> str:
-        reader = Reader(32)
-        splits = find(TrainConfig(data=data, output="out"))
-        for _ in reader.chunks(splits.test + splits.train + splits.validation, lambda _: None):
-            pass
-        return reader.dataset_digest()
-
     data = _folder(tmp_path / "one", cats=5, dogs=5)
     copy = Path(shutil.copytree(data, tmp_path / "two"))
-    assert digest(copy) == digest(data)
+    assert _open(copy).digest == _open(data).digest
     Image.new("RGB", (40, 30), "white").save(copy / "cats" / "000.png")
-    assert digest(copy) != digest(data)
+    assert _open(copy).digest != _open(data).digest

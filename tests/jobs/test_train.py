@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from jobs.dataset import LabelledImage, Reader
+from jobs.labelled import LabelledImage
+from jobs.reader import Reader
 from tests.conftest import REPOSITORY, Bench
 from worker.contract import ModelManifest
 from worker.images import decode, fingerprint
