@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_serializer, field_validator
 
+from jobs.web import shown
 from worker.contract import Name
 
 _RULE: Final = re.compile(r"(precision|recall)>=(0?\.\d+|1(?:\.0*)?)")
@@ -30,10 +31,11 @@ def fixed_threshold(rule: str) -> float | None:
 class TrainConfig(BaseModel):
     """One training job. Frozen; a field it does not know is an error. The defaults are the seed's recipe."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    #: Folder of two class folders, or of ``train/`` with them and ``validation/`` and/or ``test/``.
-    data: Path
+    #: A folder of two class folders, or of ``train/`` with them and ``validation/`` and/or ``test/``; an archive of
+    #: one, its ``https://`` address, or an ``s3://`` prefix; see ``jobs.sources``.
+    data: str
     #: ``s3://bucket/prefix`` or a folder; the bundle goes to ``<output>/<name>/<version>/``.
     output: str
     name: Name = "model"
@@ -60,3 +62,18 @@ class TrainConfig(BaseModel):
     l2: Annotated[float, Field(ge=0.0)] = 0.01
     #: How it is chosen on the validation images: a number, ``max-f1``, ``precision>=0.95`` or ``recall>=0.99``.
     threshold: Annotated[str, AfterValidator(check_rule)] = "0.5"
+    #: Share of a class's files that may be left out. More of them stop the job: see ``jobs.quarantine``.
+    max_quarantined: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    #: What is downloaded, unpacked or computed once is kept here. It changes no result, so no bundle tells of it.
+    cache: Annotated[Path, Field(exclude=True, repr=False)] = Path("~/.cache/twofold")
+
+    @field_validator("cache")
+    @classmethod
+    def _at_home(cls, cache: Path) -> Path:
+        return cache.expanduser()
+
+    @field_serializer("data")
+    def _without_secrets(self, data: str) -> str:
+        """The signature of a presigned address does not go into a bundle."""
+        address, mark, digest = data.partition("#sha256=")
+        return f"{shown(address)}{mark}{digest}" if data.startswith(("http://", "https://")) else data

@@ -55,7 +55,7 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> Outcome:
         data = keep / "images"
         with reporter.step("Rendering scikit-learn's digits, 3 against 8"):
             digits.write_digits(data)
-    splits = dataset.open_dataset(TrainConfig(data=data, output=""), reporter)
+    splits = dataset.open_dataset(TrainConfig(data=str(data), output="", cache=keep / "cache"), reporter)
     asked = splits.test
     with EmbeddedCloud() as cloud:
         s3 = cloud.s3()
@@ -63,7 +63,7 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> Outcome:
             s3.create_bucket(Bucket=BUCKET)
             queues = create_queues(cloud.sqs(), "requests")
         upload(s3, asked, reporter)
-        train(cloud, data, reporter)
+        train(cloud, data, reporter, cache=keep / "cache")
         with reporter.step("Dropping a manifest on the queue"):
             manifest = _write_manifest(s3, asked)
             request = ClassifyRequest(schema_version=1, job_id=JOB, manifest=ManifestRef(uri=manifest))
@@ -99,10 +99,10 @@ def upload(s3: "S3Client", images: list[LabelledImage], reporter: Reporter) -> N
             advance(1)
 
 
-def train(cloud: EmbeddedCloud, data: Path, reporter: Reporter) -> None:
+def train(cloud: EmbeddedCloud, data: Path, reporter: Reporter, *, cache: Path) -> None:
     """Trains the model ``MODEL`` as a process of its own, its bundle going to the bucket."""
     output = f"s3://{BUCKET}/models"
-    command = ["train", "run", "--data", str(data), "--output", output, "--name", MODEL]
+    command = ["train", "run", "--data", str(data), "--output", output, "--name", MODEL, "--cache", str(cache)]
     reporter.say(f"[bold]twofold {' '.join(command)}[/]")
     done = subprocess.run(  # its progress goes straight to the terminal
         [sys.executable, "-m", "jobs.cli", *command],

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker.errors import Reject
+from jobs.reason import Reason
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class LabelledImage:
     path: Path
     ref: str  #: its name within the dataset, ``train/cats/1.jpg``, wherever the dataset lies
     label: int  #: 0 or 1
-    sha256: str = ""  #: of the file's bytes, in hexadecimal digits; empty where it cannot be read
+    sha256: str = ""  #: of the file's bytes, in hexadecimal digits; empty where they cannot be had
     split: str = ""  #: ``train``, ``validation`` or ``test``
 
 
@@ -22,7 +22,7 @@ class Quarantined:
     """An image left out, and why."""
 
     image: LabelledImage
-    reason: Reject
+    reason: Reason
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Dataset:
     test: list[LabelledImage]
     quarantined: list[Quarantined]  #: left out before anything was decoded
     #: SHA-256 over names and contents of all its files, those left out included. The same files give the same, in
-    #: whatever order they are read, and wherever they lie.
+    #: whatever order they are read, and wherever they lie. Of a file too large to be an image only the name counts.
     digest: str
 
     def __len__(self) -> int:

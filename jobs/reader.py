@@ -10,8 +10,9 @@ import numpy as np
 
 from jobs.labelled import LabelledImage, Quarantined
 from jobs.progress import Advance
+from jobs.reason import Reason
 from worker.errors import ErrorCode, Reject
-from worker.images import Pixels, decode
+from worker.images import MAX_BYTES, Pixels, decode
 from worker.settings import available_cores
 
 #: Images decoded together: 10 MB at 160 pixels, so memory does not grow with the dataset.
@@ -43,7 +44,7 @@ class Reader:
             while batch := list(islice(remaining, _CHUNK)):
                 kept, pixels = [], []
                 for image, result in zip(batch, pool.map(self._decode, batch), strict=True):
-                    if isinstance(result, Reject):
+                    if isinstance(result, Reason):
                         self.quarantined.append(Quarantined(image, result))
                     else:
                         kept.append(image)
@@ -52,10 +53,13 @@ class Reader:
                     yield Chunk(kept, np.stack(pixels))
                 advance(len(batch))
 
-    def _decode(self, image: LabelledImage) -> Pixels | Reject:
+    def _decode(self, image: LabelledImage) -> Pixels | Reason:
         try:
+            size_bytes = image.path.stat().st_size
+            if size_bytes > MAX_BYTES:  # before it is read: it can be larger than memory
+                return Reason(ErrorCode.TOO_MANY_BYTES, f"{size_bytes:,} bytes, over {MAX_BYTES:,}")
             return decode(image.path.read_bytes(), size_px=self.size_px)
         except OSError as error:
-            return Reject(ErrorCode.ACCESS_DENIED, f"cannot be read: {error.strerror}")
-        except Reject as reason:
-            return reason
+            return Reason(ErrorCode.ACCESS_DENIED, f"cannot be read: {error.strerror}")
+        except Reject as error:
+            return Reason(error.code, error.message)

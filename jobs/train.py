@@ -124,7 +124,9 @@ class _Job:
             MODEL_FILE: litert_file,
             "evaluation.json": json.dumps(evaluation, indent=2).encode(),
             "test_predictions.csv": predictions.to_csv(rows),
-            "quarantine.csv": quarantine.quarantine_csv(self._splits.quarantined + self._reader.quarantined),
+            "quarantine.csv": quarantine.quarantine_csv(
+                self._splits.labels, self._splits.quarantined + self._reader.quarantined
+            ),
         }
         return self._write(files, evaluation, fit.threshold)
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import obstore
 from botocore.exceptions import BotoCoreError, ClientError
@@ -76,6 +76,21 @@ class Storage:
         if len(body) != size:
             raise Retry(ErrorCode.UNAVAILABLE, f"{uri}: {len(body):,} of {size:,} bytes arrived")
         return body
+
+    def read_range(self, uri: str, *, start: int, end: int, etag: str | None) -> bytes:
+        """The bytes from ``start`` up to but not including ``end``, of the object that has this entity tag.
+
+        Raises Retry where it has another one by now.
+        """
+        bucket, key = split(uri)
+        condition: Any = {"IfMatch": etag} if etag else {}
+        try:
+            answer = self._s3.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{end - 1}", **condition)
+            return answer["Body"].read()
+        except (ClientError, BotoCoreError) as error:
+            if _status(error) == 412:  # noqa: PLR2004 - Precondition Failed
+                raise Retry(ErrorCode.UNAVAILABLE, f"{uri}: changed while it was read") from error
+            raise _from_botocore(error, uri) from error
 
     def write_once(self, uri: str, body: bytes, *, content_type: str, metadata: dict[str, str]) -> bool:
         """One conditional PutObject: True when it was written, False when an object is already there.

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -16,6 +16,13 @@ from jobs.progress import Reporter, hushed
 
 app = typer.Typer(help="Train a classifier.", no_args_is_help=True)
 
+_EXAMPLE: Final = (
+    "Example: twofold train run --data pets/ --output s3://shelter/models --name pets\n\n"
+    "--data takes a folder of two class folders, or of train/ and validation/ and/or test/ with them; a .zip, .tar, "
+    ".tar.gz or .tgz of that; the https:// address of such an archive, with #sha256=DIGEST behind it if it is to be "
+    "checked; an s3:// prefix, or an archive in a bucket."
+)
+
 
 @app.callback()
 def train() -> None:
@@ -25,11 +32,11 @@ def train() -> None:
 
 @app.command(
     "run",
-    epilog="Example: twofold train run --data pets/ --output s3://shelter/models --name pets",
+    epilog=_EXAMPLE,
 )
 def train_run(
     data: Annotated[
-        Path, typer.Option(help="Folder of two class folders, or of train/ and validation/ and/or test/ with them.")
+        str, typer.Option(help="Folder or archive of two class folders, https:// address of one, or s3:// prefix.")
     ],
     output: Annotated[str, typer.Option(help="s3://bucket/prefix or a folder, for <name>/<version>/.")],
     name: Annotated[str, typer.Option(help="The model's name.")] = "model",
@@ -43,6 +50,13 @@ def train_run(
     threshold: Annotated[
         str, typer.Option(help="A number, or a rule: max-f1, precision>=0.95, recall>=0.99, kept on validation images.")
     ] = "0.5",
+    max_quarantined: Annotated[
+        float, typer.Option(help="Share of a class's files that may be left out; more stop the job.")
+    ] = 0.05,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder for what is downloaded or computed once.", show_default="$XDG_CACHE_HOME/twofold"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train on this machine, and write a model bundle with its evaluation."""
@@ -56,6 +70,8 @@ def train_run(
         epochs=epochs,
         seed=seed,
         threshold=threshold,
+        max_quarantined=max_quarantined,
+        cache=cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "twofold",
     )
     reporter = Reporter()
     with reporter.step("Starting"):
