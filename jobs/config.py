@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_serializer, field_validator
 
@@ -60,12 +60,25 @@ class TrainConfig(BaseModel):
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-3
     #: Weight of the squared weights in the loss: 1,280 weights learn from few images, and would learn these by heart.
     l2: Annotated[float, Field(ge=0.0)] = 0.01
+    #: Views of each training image that are learned from: 1 the image, 2 its mirror image too, more: crops as well.
+    #: Each costs as much time as reading the images and computing their features once more.
+    augment: Annotated[int, Field(ge=1, le=32)] = 1
+    #: Layers at the top of the backbone that learn too, after the head, 0: none. Kept only where it helps.
+    fine_tune: Annotated[int, Field(ge=0, le=100)] = 0
+    #: Passes over the training images, at the most.
+    fine_tune_epochs: Annotated[int, Field(ge=1)] = 10
+    #: Of RMSprop. A hundredth of what the head learns at: the backbone has something to lose.
+    fine_tune_rate: Annotated[float, Field(gt=0.0)] = 1e-5
+    #: What the backbone computes in: ``auto`` is mixed_float16 on a GPU. The exported model is float32 always.
+    precision: Literal["auto", "float32", "mixed_float16"] = "auto"
     #: How it is chosen on the validation images: a number, ``max-f1``, ``precision>=0.95`` or ``recall>=0.99``.
     threshold: Annotated[str, AfterValidator(check_rule)] = "0.5"
     #: Share of a class's files that may be left out. More of them stop the job: see ``jobs.quarantine``.
     max_quarantined: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     #: What is downloaded, unpacked or computed once is kept here. It changes no result, so no bundle tells of it.
     cache: Annotated[Path, Field(exclude=True, repr=False)] = Path("~/.cache/twofold")
+    #: A folder or ``s3://`` prefix for features and unfinished work; None: the cache. Changes no result either.
+    checkpoint: Annotated[str | None, Field(exclude=True, repr=False)] = None
 
     @field_validator("cache")
     @classmethod
