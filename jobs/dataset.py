@@ -107,6 +107,10 @@ class Reader:
         lines = (f"{digest}  {ref}\n" for ref, digest in sorted(self._digests.items()))
         return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
+    def sha256(self, image: LabelledImage) -> str:
+        """Of the bytes of an image that was read."""
+        return self._digests[image.ref]
+
     def _decode(self, image: LabelledImage) -> Pixels | Reject:
         try:
             data = image.path.read_bytes()

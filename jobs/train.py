@@ -21,15 +21,16 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import backbone, bundle, calibration, dataset, metrics, network
+from jobs import backbone, bundle, calibration, dataset, metrics, network, tested
 from jobs.config import TrainConfig
 from jobs.dataset import LabelledImage, Reader
 from jobs.errors import UserError
 from jobs.network import Classes, Features
 from jobs.progress import Advance, Reporter
 from jobs.store import open_store
+from jobs.tested import ScoredImage
 from worker import predictions
-from worker.contract import ModelManifest, PredictionRow
+from worker.contract import ModelManifest
 from worker.images import Pixels, fingerprint
 from worker.model import MODEL_FILE
 from worker.scorer import Scorer
@@ -105,8 +106,8 @@ class _Job:
         model = network.join(extractor, head)
         keras_file, litert_file = self._export(model)
         # The evaluation: of the exported graph, by the worker's own scorer. The report is about what is served.
-        rows, truth, parity = self._score_test_images(Scorer(litert_file), model, fit.threshold)
-        scores = np.array([row.score for row in rows])
+        images, parity = self._score_test_images(Scorer(litert_file), model, fit.threshold)
+        truth, scores = tested.truth(images, self._splits.labels), tested.scores(images)
         evaluation = metrics.evaluate(truth, scores, threshold=fit.threshold) | {
             "threshold_rule": self._config.threshold,
             "temperature": fit.temperature,
@@ -122,7 +123,7 @@ class _Job:
             "model.keras": keras_file,
             MODEL_FILE: litert_file,
             "evaluation.json": json.dumps(evaluation, indent=2).encode(),
-            "test_predictions.csv": predictions.to_csv(rows),
+            tested.FILE: tested.to_csv(images),
             "quarantine.csv": dataset.quarantine_csv(self._reader.quarantined),
         }
         return self._write(files, evaluation, fit.threshold)
@@ -176,23 +177,23 @@ class _Job:
 
     def _score_test_images(
         self, scorer: Scorer, model: keras.Model, threshold: float
-    ) -> tuple[list[PredictionRow], Classes, float]:
-        """Rows and classes of the test images, and the largest difference of a score to Keras's own."""
+    ) -> tuple[list[ScoredImage], float]:
+        """The test images with their scores, and the largest difference of a score to Keras's own."""
         scorer.check(image_size=self._config.image_size)
         rule = predictions.Rule(labels=self._splits.labels, threshold=threshold, model_version=self._version)
-        images = self._splits.test
-        rows: list[PredictionRow] = []
-        truth: list[int] = []
+        asked = self._splits.test
+        scored: list[ScoredImage] = []
         parity = 0.0
-        with self._reporter.step("Evaluating on the test images", total=len(images)) as advance:
-            for chunk in self._reader.chunks(images, advance):
+        with self._reporter.step("Evaluating on the test images", total=len(asked)) as advance:
+            for chunk in self._reader.chunks(asked, advance):
                 scores = scorer.score_all(chunk.pixels)
                 parity = max(parity, _parity(model, chunk.pixels[::_PARITY_EVERY], scores[::_PARITY_EVERY]))
-                start = len(rows)
-                rows += [rule.scored(start + i, img.ref, float(scores[i])) for i, img in enumerate(chunk.images)]
-                truth += [image.label for image in chunk.images]
-        _check_two_classes(truth, images)
-        return rows, np.array(truth), parity
+                for image, score in zip(chunk.images, scores, strict=True):
+                    row = rule.scored(len(scored), image.ref, float(score))
+                    true_label, sha256 = rule.labels[image.label], self._reader.sha256(image)
+                    scored.append(ScoredImage.of(row, true_label=true_label, sha256=sha256))
+        _check_two_classes([rule.labels.index(image.true_label) for image in scored], asked)
+        return scored, parity
 
     def _counts(self, learned: _Learned, held_out: _Learned, truth: Classes) -> dict[str, int]:
         return {
