@@ -88,4 +88,5 @@ def _resample(gains: Scores, random: np.random.Generator) -> Scores:
     """``(resamples, 2)`` means of the ``(2, N)`` differences, one a resample of the images."""
     count = gains.shape[1]
     draws = (np.bincount(random.integers(0, count, count), minlength=count) for _ in range(resamples(count)))
-    return np.stack([gains @ weights for weights in draws]) / count
+    means: Scores = np.stack([gains @ weights for weights in draws]) / count
+    return means

@@ -59,7 +59,8 @@ def headline(evaluation: dict[str, Any]) -> dict[str, float]:
 def losses(truth: Truth, scores: Scores) -> Scores:
     """``(N,)`` log losses, nats, of ``(N,)`` true classes and scores."""
     safe = np.clip(scores, _EPSILON, 1 - _EPSILON)
-    return -np.where(truth == 1, np.log(safe), np.log1p(-safe))
+    loss: Scores = -np.where(truth == 1, np.log(safe), np.log1p(-safe))
+    return loss
 
 
 def resamples(images: int) -> int:

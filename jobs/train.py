@@ -118,7 +118,10 @@ class _Job:
             "hardware": f"{platform.machine()}, {available_cores()} cores",
             "seconds": round(time.monotonic() - self._started, 1),
         }
-        # The bundle: model.json last, with the digest of every other file.
+        # The bundle: model.json last, with the digest of every other file. The evaluation, which has a digest, repeats
+        # what model.json says, which has none.
+        manifest = self._describe(fit.threshold, metrics.headline(evaluation))
+        evaluation["model"] = manifest.model_dump(mode="json", exclude={"files"})
         files = {
             "model.keras": keras_file,
             MODEL_FILE: litert_file,
@@ -126,7 +129,7 @@ class _Job:
             tested.FILE: tested.to_csv(images),
             "quarantine.csv": dataset.quarantine_csv(self._reader.quarantined),
         }
-        return self._write(files, evaluation, fit.threshold)
+        return self._write(files, evaluation, manifest.model_copy(update={"files": bundle.describe(files)}))
 
     def _announce(self) -> None:
         splits = self._splits
@@ -203,8 +206,8 @@ class _Job:
             "quarantined": len(self._reader.quarantined),
         }
 
-    def _write(self, files: dict[str, bytes], evaluation: dict[str, Any], threshold: float) -> Trained:
-        manifest = ModelManifest(
+    def _describe(self, threshold: float, figures: dict[str, float]) -> ModelManifest:
+        return ModelManifest(
             name=self._config.name,
             version=self._version,
             created_at=self._created_at,
@@ -212,12 +215,14 @@ class _Job:
             image_size=self._config.image_size,
             decoder_fingerprint=fingerprint(),
             threshold=threshold,
-            files=bundle.describe(files),
+            files={},
             training_config=self._config.model_dump(mode="json"),
             dataset_digest=self._reader.dataset_digest(),
             libraries={name: metadata.version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
-            metrics=metrics.headline(evaluation),
+            metrics=figures,
         )
+
+    def _write(self, files: dict[str, bytes], evaluation: dict[str, Any], manifest: ModelManifest) -> Trained:
         with self._reporter.step("Writing the bundle"):
             prefix = bundle.write_bundle(self._output, files, manifest)
             champion = bundle.point_champion(self._output, manifest)
