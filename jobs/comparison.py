@@ -8,10 +8,6 @@ from scipy.special import bdtr
 
 from jobs.metrics import Scores, Truth, losses, resamples
 
-#: Of accuracy, that a challenger may lose and still be promoted: 5 images in 1,000. It is half of how far the accuracy
-#: itself is uncertain on that many (0.976 has the interval 0.966 to 0.985), so less than this is not told from luck,
-#: and a challenger trained on newer pictures is not held back by it.
-DEFAULT_MARGIN: Final = 0.005
 #: Far below one image in any test set; above the rounding of ``margin * n``.
 _ROUNDING: Final = 1e-9
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jobs import tested
-from jobs.comparison import DEFAULT_MARGIN, Comparison, compare
+from jobs.comparison import Comparison, compare
 from jobs.errors import UserError
 from jobs.inspection import Bundle
 from jobs.metrics import Scores
@@ -39,7 +39,7 @@ class Judgement:
 class Gate:
     """What a challenger is asked for."""
 
-    margin: float = DEFAULT_MARGIN  #: of accuracy that it may be worse
+    margin: float  #: of accuracy that it may be worse
     force: bool = False  #: whether an objection is overruled
     data: Path | None = None  #: the folder with its test pictures
     reporter: Reporter

@@ -12,8 +12,8 @@ from typing import Any, Final, TypeVar
 from jobs import tested
 from jobs.errors import UserError
 from jobs.pictures import score_again
-from jobs.progress import Reporter
-from jobs.registry import parse_manifest
+from jobs.progress import Reporter, hushed
+from jobs.registry import EVALUATION_FILE, parse_manifest
 from jobs.store import Store
 from jobs.tested import ScoredImage
 from worker.contract import BundleFile, ModelManifest
@@ -23,7 +23,8 @@ from worker.model import MANIFEST_FILE, MODEL_FILE, Model, open_files
 
 Done = TypeVar("Done")
 
-EVALUATION_FILE: Final = "evaluation.json"
+#: What it takes to compare a champion: not the Keras file, which is most of the bytes.
+TO_COMPARE: Final = frozenset({MANIFEST_FILE, MODEL_FILE, tested.FILE})
 
 #: Largest difference of a score where decoder and LiteRT are those of the training: nine digits are written, and what
 #: is left is the order in which another number of threads or another processor adds up.
@@ -58,7 +59,8 @@ class Bundle:
 
     def open(self) -> Model:
         """The model, opened as a worker opens it: digest, shapes, and a blank picture scored. Raises Reject."""
-        return open_files(self.uri, self.read)
+        with hushed():  # LiteRT tells of its delegate
+            return open_files(self.uri, self.read)
 
     def images(self) -> list[ScoredImage]:
         """The test images. Raises Reject where their file is damaged, or of a version that did not tell the truth."""
@@ -77,17 +79,24 @@ class Verification:
     uri: str
     files: int
     findings: list[Finding]
-    images: int
+    images: int  #: in test_predictions.csv
     scored: int
     max_difference: float | None
     tolerance: float
+    same_decoder: bool  #: and the same LiteRT: the scores should be the same to nine digits
 
 
-def read_bundle(store: Store, name: str, version: str, reporter: Reporter) -> Bundle:
-    """Reads every file of a bundle and holds it against ``model.json``. Raises UserError where that is no manifest."""
+def read_bundle(
+    store: Store, name: str, version: str, reporter: Reporter, *, only: frozenset[str] | None = None
+) -> Bundle:
+    """Reads the files of a bundle, all or ``only`` some, and holds them against ``model.json``.
+
+    Raises UserError where that is no manifest.
+    """
     prefix = f"{name}/{version}/"
     uri = f"{store.uri}/{name}/{version}"
     names = [found.removeprefix(prefix) for found in store.names(prefix)]
+    names = [file for file in names if only is None or file in only]
     files: dict[str, bytes] = {}
     with reporter.step(f"Reading {name}/{version}", total=len(names)) as advance:
         for file in names:
@@ -98,7 +107,8 @@ def read_bundle(store: Store, name: str, version: str, reporter: Reporter) -> Bu
     if MANIFEST_FILE not in files:
         raise UserError(f"{uri}/{MANIFEST_FILE} is missing: without it there is no bundle.")
     manifest = parse_manifest(files[MANIFEST_FILE], name=name, version=version, where=f"{uri}/{MANIFEST_FILE}")
-    findings = _compare(manifest.files, files)
+    expected = {file: told for file, told in manifest.files.items() if only is None or file in only}
+    findings = _compare(expected, files)
     return Bundle(uri, manifest, files, findings + _contradictions(manifest, files))
 
 
@@ -122,8 +132,17 @@ def verify(bundle: Bundle, *, data: Path | None, tolerance: float | None, report
     if data is not None and missing and model is not None:
         told = f"{len(missing):,} of its {len(images):,} pictures are not in {data}, such as {missing[0]}"
         findings.append(Finding(tested.FILE, told))
-    largest = max((difference for difference, _ in differences), default=None)
-    return Verification(bundle.uri, len(bundle.files), findings, len(images), len(differences), largest, allowed)
+    largest = max((difference for difference, _ in differences if math.isfinite(difference)), default=None)
+    return Verification(
+        uri=bundle.uri,
+        files=len(bundle.files),
+        findings=findings,
+        images=len(images),
+        scored=len(differences),
+        max_difference=largest,
+        tolerance=allowed,
+        same_decoder=_same_decoder(bundle.manifest),
+    )
 
 
 def _attempt(step: Callable[[], Done], file: str, findings: list[Finding]) -> Done | None:
@@ -145,9 +164,12 @@ def trained_from(manifest: ModelManifest) -> Path | None:
 
 def expected_tolerance(manifest: ModelManifest) -> float:
     """How far a score may be from the one written, with the decoder and the LiteRT that are here."""
-    same = manifest.decoder_fingerprint == fingerprint()
-    same &= manifest.libraries.get("ai-edge-litert") == metadata.version("ai-edge-litert")
-    return SAME_TOLERANCE if same else OTHER_TOLERANCE
+    return SAME_TOLERANCE if _same_decoder(manifest) else OTHER_TOLERANCE
+
+
+def _same_decoder(manifest: ModelManifest) -> bool:
+    here = (fingerprint(), metadata.version("ai-edge-litert"))
+    return (manifest.decoder_fingerprint, manifest.libraries.get("ai-edge-litert")) == here
 
 
 def _compare(expected: dict[str, BundleFile], files: dict[str, bytes]) -> list[Finding]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from jobs.champion import Champions, How, Seen
 from jobs.errors import UserError
 from jobs.gate import Gate, Refused
-from jobs.inspection import Bundle, expected_tolerance, read_bundle, trained_from
+from jobs.inspection import TO_COMPARE, Bundle, expected_tolerance, read_bundle, trained_from
 from jobs.pictures import score_one
 from jobs.progress import Reporter
 from jobs.store import Store
@@ -64,8 +64,13 @@ def rollback(store: Store, name: str, reporter: Reporter) -> Change:
             f"There is no record of a champion before {seen.reign.version}. "
             f"To choose one: twofold model promote {store.uri}/{name}/<version> --force"
         )
-    bundle = read_bundle(store, name, target.version, reporter)
-    picture_scored = _try_out(bundle, None)
+    try:
+        picture_scored = _try_out(read_bundle(store, name, target.version, reporter), None)
+    except UserError as error:
+        raise Refused(
+            f"The champion before {seen.reign.version} was {target.version}, which cannot be gone back to. {error} "
+            f"To choose one: twofold model promote {store.uri}/{name}/<version> --force"
+        ) from error
     # Not decided anew when another was faster: that would go back from what somebody has just chosen.
     if not champions.crown(target.version, seen=seen, how="rolled back", restores=target):
         raise Refused(f"Somebody else changed the champion of {name} meanwhile: look at it, and try again.")
@@ -81,7 +86,7 @@ def _decide(store: Store, challenger: Bundle, seen: Seen | None, gate: Gate, *, 
         return Change(name, version, replaced, "promoted", moved=False, picture_scored=picture_scored)
     comparison, objection = None, None
     try:
-        champion = read_bundle(store, name, replaced, gate.reporter)
+        champion = read_bundle(store, name, replaced, gate.reporter, only=TO_COMPARE)
     except UserError as error:
         objection = f"the champion cannot be read. {error} --force promotes without a comparison."
     else:
@@ -100,7 +105,7 @@ def _try_out(bundle: Bundle, data: Path | None) -> bool:
     """
     if bundle.findings:
         told = "; ".join(f"{finding.file}: {finding.problem}" for finding in bundle.findings)
-        raise Refused(f"{bundle.uri} is not what was trained. {told}. Promote another version, or train again.")
+        raise Refused(f"{bundle.uri} is not what was trained: {told}.")
     try:
         model = bundle.open()
     except Reject as error:
