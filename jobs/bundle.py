@@ -1,12 +1,12 @@
 """Writes a model bundle: every file, then ``model.json`` with their digests. Without that there is no bundle."""
 
 import hashlib
-from datetime import UTC, datetime
 
+from jobs.champion import Champions
 from jobs.errors import UserError
 from jobs.store import Store
-from worker.contract import BundleFile, ChampionPointer, ModelManifest
-from worker.model import CHAMPION_FILE, MANIFEST_FILE
+from worker.contract import BundleFile, ModelManifest
+from worker.model import MANIFEST_FILE
 
 
 def describe(files: dict[str, bytes]) -> dict[str, BundleFile]:
@@ -42,5 +42,5 @@ def _taken(name: str, version: str) -> UserError:
 
 def point_champion(store: Store, manifest: ModelManifest) -> bool:
     """Makes the version the champion if the model has none yet; True if it became one."""
-    pointer = ChampionPointer(name=manifest.name, version=manifest.version, promoted_at=datetime.now(UTC))
-    return store.write_once(f"{manifest.name}/{CHAMPION_FILE}", pointer.model_dump_json(indent=2).encode())
+    champions = Champions(store, manifest.name)
+    return champions.current() is None and champions.crown(manifest.version, seen=None, how="first")

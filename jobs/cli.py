@@ -6,7 +6,7 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from jobs.commands import demo, train
+from jobs.commands import demo, model, train
 from jobs.errors import UserError
 from worker.contract import explain
 from worker.errors import TwofoldError
@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(train.app, name="train")
+app.add_typer(model.app, name="model")
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
 
 

@@ -8,6 +8,7 @@ Only ``model.tflite`` is ever loaded, after its digest was compared: a LiteRT gr
 import hashlib
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -73,11 +74,16 @@ def open_bundle(bundle: str, *, storage: Storage) -> Model:
 
     Raises Reject: ``not_found``, or ``bad_model`` naming the file that is not what the manifest says.
     """
-    manifest = _parse(ModelManifest, _read(f"{bundle}/{MANIFEST_FILE}", storage, _MAX_JSON_BYTES), bundle)
+    return open_files(bundle, lambda name, max_bytes: _read(f"{bundle}/{name}", storage, max_bytes))
+
+
+def open_files(bundle: str, read: Callable[[str, int], bytes]) -> Model:
+    """The same from files that ``read`` gives by name, of at most so many bytes; ``bundle`` is for messages."""
+    manifest = _parse(ModelManifest, read(MANIFEST_FILE, _MAX_JSON_BYTES), bundle)
     expected = manifest.files.get(MODEL_FILE)
     if expected is None:
         raise Reject(ErrorCode.BAD_MODEL, f"{bundle}/{MANIFEST_FILE} names no {MODEL_FILE}")
-    graph = _read(f"{bundle}/{MODEL_FILE}", storage, _MAX_MODEL_BYTES)
+    graph = read(MODEL_FILE, _MAX_MODEL_BYTES)
     if (len(graph), hashlib.sha256(graph).hexdigest()) != (expected.size_bytes, expected.sha256):
         raise Reject(ErrorCode.BAD_MODEL, f"{bundle}/{MODEL_FILE} is not the file that {MANIFEST_FILE} describes")
     scorer = Scorer(graph)

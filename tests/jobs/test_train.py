@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from jobs.labelled import LabelledImage
 from jobs.reader import Reader
+from jobs.tested import from_csv
 from tests.conftest import REPOSITORY, Bench
 from worker.contract import ModelManifest
 from worker.images import decode, fingerprint
-from worker.predictions import from_csv
 from worker.scorer import Scorer
 
 
@@ -48,6 +48,13 @@ def test_the_bundle_holds_what_its_manifest_says(bundle: Path, manifest: ModelMa
     assert manifest.decoder_fingerprint == fingerprint()
 
 
+def test_the_test_predictions_tell_the_truth_about_each_picture(bundle: Path, digit_images: Path) -> None:
+    """The class is that of its folder, and the digest that of its file."""
+    for image in from_csv((bundle / "test_predictions.csv").read_bytes()):
+        assert image.true_label == image.source_ref.split("/")[0]
+        assert image.sha256 == hashlib.sha256((digit_images / image.source_ref).read_bytes()).hexdigest()
+
+
 def test_the_report_adds_up(bundle: Path) -> None:
     """N = the confusion matrix = the rows of the test predictions; accuracy follows from these."""
     evaluation = json.loads((bundle / "evaluation.json").read_text())
@@ -55,7 +62,7 @@ def test_the_report_adds_up(bundle: Path) -> None:
     matrix = figures["confusion_matrix"]
     rows = from_csv((bundle / "test_predictions.csv").read_bytes())
     assert evaluation["n"] == len(rows) == sum(matrix[true][given] for true in "01" for given in "01") == 72
-    right = sum(row.label == row.source_ref.split("/")[0] for row in rows)
+    right = sum(row.label == row.true_label for row in rows)
     assert figures["accuracy"]["value"] == right / 72 == (matrix["0"]["0"] + matrix["1"]["1"]) / 72
     assert {"accuracy", "precision", "recall", "f1", "auc", "log_loss"} < set(figures)
 
