@@ -2,15 +2,10 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import log2, sqrt
 from typing import Final
 
-#: Units of the drawing. As wide as a phone, so that text of 12 units is read as text of 12 pixels.
-WIDTH: Final = 360
-_LEFT: Final = 46
-_RIGHT: Final = 14
-_TOP: Final = 30
-_BOTTOM: Final = 44
 _HEADROOM: Final = 1.1
 #: A tick for less, as a share of the highest count, would run into that of 0.
 _APART: Final = 0.01
@@ -51,28 +46,24 @@ class Axis:
 
 @dataclass(frozen=True)
 class Plot:
-    """A rectangle with an axis below and one at the left."""
+    """A rectangle with an axis below and one at the left; lengths in units of the drawing."""
 
     x: Axis
     y: Axis
     height: int = 290
-    width: int = WIDTH
-
-    @property
-    def left(self) -> int:
-        return _LEFT
+    width: int = 360  #: as wide as a phone, so that text of 12 units is read as text of 12 pixels
+    left: int = 46
+    top: int = 30
 
     @property
     def right(self) -> int:
-        return self.width - _RIGHT
-
-    @property
-    def top(self) -> int:
-        return _TOP
+        """Where the x axis ends."""
+        return self.width - 14
 
     @property
     def bottom(self) -> int:
-        return self.height - _BOTTOM
+        """Where the y axis begins."""
+        return self.height - 44
 
     def px(self, value: float) -> float:
         """A value of the x axis, in units from the left."""
@@ -88,7 +79,7 @@ class Plot:
 
     def steps(self, points: Sequence[tuple[float, float]]) -> str:
         """The same as steps: between two points it runs at the height of the second."""
-        corners = [(x, y) for (x, _), (_, y) in zip(points, points[1:], strict=False)]
+        corners = [(x, y) for (x, _), (_, y) in pairwise(points)]
         return self.line(pair for two in zip(points, [*corners, points[-1]], strict=True) for pair in two)
 
 
@@ -123,7 +114,7 @@ def counts(most: int, label: str) -> Axis:
 
 def growth(images: Sequence[int], least: float) -> Plot:
     """Accuracy, from somewhat below ``least`` up to all, against a number of images that doubles."""
-    floor = max(0.0, int(20 * least - 0.4) / 20)
+    floor = max(0.0, int(50 * least - 0.5) / 50)
     step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (1 - floor) / step <= _MOST_STEPS)
     ticks = [(1 - i * step, f"{100 * (1 - i * step):.0f}") for i in range(int((1 - floor) / step + 1e-9) + 1)]
     x = Axis("training images", images[0] / 1.3, images[-1] * 1.3, [(n, f"{n:,}") for n in images], logarithmic)

@@ -1,6 +1,7 @@
 """What a training job is told."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -60,3 +61,15 @@ class TrainConfig(BaseModel):
     l2: Annotated[float, Field(ge=0.0)] = 0.01
     #: How it is chosen on the validation images: a number, ``max-f1``, ``precision>=0.95`` or ``recall>=0.99``.
     threshold: Annotated[str, AfterValidator(check_rule)] = "0.5"
+
+    def command(self) -> str:
+        """What starts this job again, as a new version; options that say what is the default are left out."""
+        given = self.model_dump(mode="json", exclude={"version"}, exclude_defaults=True)
+        options = [part for name, value in given.items() for part in _option(name.replace("_", "-"), value)]
+        return shlex.join(["twofold", "train", "run", *options])
+
+
+def _option(name: str, value: object) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", str(value)]

@@ -25,6 +25,21 @@ _STRONGEST: Final = 0.85  #: how much of a colour covers the grey picture at the
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What the model said of the ``(N,)`` test images; score >= threshold is class 1."""
+
+    refs: Sequence[str]
+    truth: Truth
+    scores: Scores
+    threshold: float
+
+    @property
+    def given(self) -> Truth:
+        """``(N,)`` classes."""
+        return (self.scores >= self.threshold).astype(np.int64)
+
+
+@dataclass(frozen=True)
 class Choice:
     """Places of test images, most telling first."""
 
@@ -53,41 +68,31 @@ class Gallery:
     strongest_logits: float
 
 
-def choose(truth: Truth, scores: Scores, *, threshold: float) -> Choice:
-    """Which of the ``(N,)`` test images to show: mistakes far from the threshold's side they belong on, and scores
-    near a half.
-    """
-    given = (scores >= threshold).astype(np.int64)
+def choose(answers: Answers) -> Choice:
+    """Which images to show: the mistakes told with most confidence, and the scores nearest to a half."""
+    given, scores = answers.given, answers.scores
     confidence = np.where(given == 1, scores, 1 - scores)
-    wrong = np.flatnonzero(given != truth)
+    wrong = np.flatnonzero(given != answers.truth)
     mistakes = wrong[np.argsort(-confidence[wrong], kind="stable")][:EACH].tolist()
     by_doubt = np.argsort(np.abs(scores - 0.5), kind="stable").tolist()
     shown = set(mistakes)
     return Choice(mistakes, [place for place in by_doubt[: 2 * EACH] if place not in shown][:EACH])
 
 
-def hang(
-    choice: Choice,
-    *,
-    refs: Sequence[str],
-    truth: Truth,
-    scores: Scores,
-    threshold: float,
-    pixels: Pixels,
-    maps: NDArray[np.float64],
-) -> Gallery:
-    """The gallery of ``choice``; ``refs``, ``truth`` and ``scores`` of all test images.
+def hang(choice: Choice, answers: Answers, pixels: Pixels, maps: NDArray[np.float64]) -> Gallery:
+    """The gallery of a choice.
 
     ``pixels`` ``(K, H, W, 3)`` and ``maps`` ``(K, h, w)`` logits are those of ``choice.mistakes + choice.uncertain``.
     """
     # One scale for all, so that the same colour means the same in each; a few extreme spots do not pale the rest.
     strongest = float(np.percentile(np.abs(maps), 98)) if maps.size else 0.0
+    given = answers.given
     pictures = [
         Picture(
-            ref=refs[place],
-            truth=int(truth[place]),
-            given=int(scores[place] >= threshold),
-            score=float(scores[place]),
+            ref=answers.refs[place],
+            truth=int(answers.truth[place]),
+            given=int(given[place]),
+            score=float(answers.scores[place]),
             picture=_data_uri(_resized(pixels[i])),
             overlay=_data_uri(_overlaid(pixels[i], maps[i], strongest)),
         )

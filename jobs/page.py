@@ -83,7 +83,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of two shares, in percentage points: −0.4."""
+    """A difference of two shares, in percentage points: 0.4, with a minus sign where it fell."""
     return f"{100 * difference:.1f}".replace("-0.0", "0.0").replace("-", _MINUS)
 
 

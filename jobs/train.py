@@ -21,10 +21,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs import backbone, bundle, calibration, dataset, metrics, network
+from jobs import activation, backbone, bundle, calibration, dataset, gallery, learning_curve, metrics, network, report
 from jobs.config import TrainConfig
 from jobs.dataset import LabelledImage, Reader
 from jobs.errors import UserError
+from jobs.gallery import Answers
 from jobs.network import Classes, Features
 from jobs.progress import Advance, Reporter
 from jobs.store import open_store
@@ -117,6 +118,9 @@ class _Job:
             "hardware": f"{platform.machine()}, {available_cores()} cores",
             "seconds": round(time.monotonic() - self._started, 1),
         }
+        # The report: the same figures for people, with pictures and what the model sees in them.
+        answers = Answers([row.source_ref for row in rows], truth, scores, fit.threshold)
+        report_file = self._report(model, evaluation, answers, learned, held_out).encode()
         # The bundle: model.json last, with the digest of every other file.
         files = {
             "model.keras": keras_file,
@@ -124,6 +128,7 @@ class _Job:
             "evaluation.json": json.dumps(evaluation, indent=2).encode(),
             "test_predictions.csv": predictions.to_csv(rows),
             "quarantine.csv": dataset.quarantine_csv(self._reader.quarantined),
+            "report.html": report_file,
         }
         return self._write(files, evaluation, fit.threshold)
 
@@ -194,6 +199,38 @@ class _Job:
         _check_two_classes(truth, images)
         return rows, np.array(truth), parity
 
+    def _report(
+        self, model: keras.Model, evaluation: dict[str, Any], answers: Answers, learned: _Learned, held_out: _Learned
+    ) -> str:
+        with self._reporter.step("Writing the report"):
+            curve = learning_curve.measure(
+                *(learned.features, learned.classes, held_out.features, held_out.classes),
+                fit=learning_curve.exact_fit(self._config.l2),
+                seed=self._config.seed,
+            )
+            choice = gallery.choose(answers)
+            images = {image.ref: image for image in self._splits.test}
+            chosen = [images[answers.refs[place]] for place in choice.mistakes + choice.uncertain]
+            pixels = np.concatenate([chunk.pixels for chunk in self._reader.chunks(chosen, lambda _: None)])
+            maps, _ = activation.contributions(model, pixels)
+            facts = report.Facts(
+                name=self._config.name,
+                version=self._version,
+                created_at=self._created_at,
+                labels=self._splits.labels,
+                evaluation=evaluation,
+                truth=answers.truth,
+                scores=answers.scores,
+                gallery=gallery.hang(choice, answers, pixels, maps),
+                curve=curve,
+                quarantined=[(q.image.ref, q.reason.code.value, q.reason.message) for q in self._reader.quarantined],
+                dataset_digest=self._reader.dataset_digest(),
+                libraries=_libraries(),
+                configuration=self._config.model_dump(mode="json"),
+                command=self._config.command(),
+            )
+            return report.render(facts)
+
     def _counts(self, learned: _Learned, held_out: _Learned, truth: Classes) -> dict[str, int]:
         return {
             "train": len(learned.classes),
@@ -214,13 +251,17 @@ class _Job:
             files=bundle.describe(files),
             training_config=self._config.model_dump(mode="json"),
             dataset_digest=self._reader.dataset_digest(),
-            libraries={name: metadata.version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
+            libraries=_libraries(),
             metrics=metrics.headline(evaluation),
         )
         with self._reporter.step("Writing the bundle"):
             prefix = bundle.write_bundle(self._output, files, manifest)
             champion = bundle.point_champion(self._output, manifest)
         return Trained(f"{self._config.output.rstrip('/')}/{prefix}", manifest, evaluation, champion)
+
+
+def _libraries() -> dict[str, str]:
+    return {name: metadata.version(name) for name in _LIBRARIES} | {"python": platform.python_version()}
 
 
 def _parity(model: keras.Model, pixels: Pixels, scores: NDArray[np.float64]) -> float:
