@@ -16,8 +16,8 @@ from worker.images import Pixels
 #: Pictures of each kind. A page with 24 stays well below a megabyte.
 EACH: Final = 12
 _LEAST_PX: Final = 160
-_MOST_PX: Final = 224
-_QUALITY: Final = 80  #: of WebP, 0 to 100
+_MOST_PX: Final = 192
+_QUALITY: Final = 78  #: of WebP, 0 to 100
 
 #: Okabe and Ito's blue and vermilion, which people of every colour vision tell apart; towards class 0 and class 1.
 _TOWARDS: Final = np.array([(0, 114, 178), (213, 94, 0)], dtype=np.float64)

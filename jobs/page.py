@@ -3,6 +3,7 @@
 Templates extend ``page.html.j2``, whose Content-Security-Policy allows inline style and ``data:`` pictures alone.
 """
 
+import functools
 import re
 from typing import Final
 
@@ -22,6 +23,7 @@ def render(template: str, **context: object) -> str:
     return _environment().get_template(template).render(**context)
 
 
+@functools.cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("jobs"),

@@ -12,8 +12,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
-from jobs import charts, curves, page
-from jobs.config import fixed_threshold
+from jobs import charts, curves, page, wording
 from jobs.gallery import Gallery
 from jobs.intervals import wilson
 from jobs.learning_curve import Curve
@@ -23,19 +22,6 @@ from jobs.metrics import Scores, Truth
 QUARANTINE_ROWS: Final = 50
 #: Percentage points: less is not worth collecting pictures for.
 _HARDLY: Final = 0.005
-
-#: What the figures of evaluation.json are, in words.
-_MEANINGS: Final = {
-    "accuracy": "images told right",
-    "precision": "of those told class 1, how many are",
-    "recall": "of class 1, how many are told so",
-    "f1": "harmonic mean of precision and recall",
-    "auc": "chance that an image of class 1 has a higher score than one of class 0; 0.5 is guessing",
-    "log_loss": "how surprising the classes are, given the scores (nats an image); lower is better, 0.69 is guessing",
-    "brier_score": "mean squared distance of score and class; lower is better, 0.25 is guessing",
-    "expected_calibration_error": "mean distance between a score and what comes true; lower is better",
-}
-_TITLES: Final = {"f1": "F1", "auc": "AUC", "brier_score": "Brier score"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +46,9 @@ class Facts:
 
 def render(facts: Facts) -> str:
     """The page."""
-    return page.render("report.html.j2", facts=facts, view=_View(facts), charts=charts, rows_shown=QUARANTINE_ROWS)
+    return page.render(
+        "report.html.j2", facts=facts, view=_View(facts), charts=charts, words=wording, rows_shown=QUARANTINE_ROWS
+    )
 
 
 @dataclass(frozen=True)
@@ -159,32 +147,6 @@ class _View:
     def bars(self) -> curves.Bars:
         """Of the histogram of scores."""
         return curves.histogram(self._facts.truth, self._facts.scores)
-
-    @property
-    def rule(self) -> str:
-        """Where the threshold comes from."""
-        rule = str(self._facts.evaluation.get("threshold_rule", self.threshold))
-        if fixed_threshold(rule) is not None:
-            return "a number that was given"
-        if rule == "max-f1":
-            return "max-f1: where F1 is highest on the validation images"
-        which = "lowest" if rule.startswith("precision") else "highest"
-        return f"{rule}: the {which} that keeps this on the validation images"
-
-    @staticmethod
-    def title(name: str) -> str:
-        """A name of evaluation.json as people write it."""
-        return _TITLES.get(name, name.replace("_", " ").replace(".", " "))
-
-    @staticmethod
-    def meaning(name: str) -> str:
-        """A figure in words; empty for one that is new here."""
-        return _MEANINGS.get(name, "")
-
-    @staticmethod
-    def reason(code: str) -> str:
-        """An error code within a sentence."""
-        return code.replace("_", " ")
 
     @property
     def curve_line(self) -> curves.Points:
