@@ -1,6 +1,7 @@
 """What a training job is told."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -73,6 +74,7 @@ class TrainConfig(BaseModel):
     precision: Literal["auto", "float32", "mixed_float16"] = "auto"
     #: How it is chosen on the validation images: a number, ``max-f1``, ``precision>=0.95`` or ``recall>=0.99``.
     threshold: Annotated[str, AfterValidator(check_rule)] = "0.5"
+<<<<<<< HEAD
     #: Share of a class's files that may be left out. More of them stop the job: see ``jobs.quarantine``.
     max_quarantined: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     #: What is downloaded, unpacked or computed once is kept here. It changes no result, so no bundle tells of it.
@@ -90,3 +92,17 @@ class TrainConfig(BaseModel):
         """The signature of a presigned address does not go into a bundle."""
         address, mark, digest = data.partition("#sha256=")
         return f"{shown(address)}{mark}{digest}" if data.startswith(("http://", "https://")) else data
+=======
+
+    def command(self) -> str:
+        """What starts this job again, as a new version; options that say what is the default are left out."""
+        given = self.model_dump(mode="json", exclude={"version"}, exclude_defaults=True)
+        options = [part for name, value in given.items() for part in _option(name.replace("_", "-"), value)]
+        return shlex.join(["twofold", "train", "run", *options])
+
+
+def _option(name: str, value: object) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", str(value)]
+>>>>>>> issue-3-report

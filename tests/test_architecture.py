@@ -24,7 +24,7 @@ EDGES = {
     "botocore": {"worker/storage.py", "worker/queue.py", "worker/clients.py", "jobs/local.py"},
     "obstore": {"worker/storage.py", "worker/clients.py"},
     "ai_edge_litert": {"worker/scorer.py"},
-    "PIL": {"worker/images.py", "jobs/digits.py"},
+    "PIL": {"worker/images.py", "jobs/digits.py", "jobs/gallery.py"},
 }
 #: Wire once: the entry points, and what must know of another library's variable.
 ENVIRONMENT = {
