@@ -23,12 +23,16 @@ def check_free(store: Store, *, name: str, version: str) -> None:
 
 
 def write_bundle(store: Store, files: dict[str, bytes], manifest: ModelManifest) -> str:
-    """Writes ``<name>/<version>/``, ``model.json`` last and once, and returns that prefix."""
+    """Writes ``<name>/<version>/``, the files in their order, ``model.json`` last, and returns that prefix.
+
+    Each is written once: of two jobs with one version the second stops at its first file, and spoils none. A file that
+    is there already with the same bytes was written by this job, before it was ended.
+    """
     prefix = f"{manifest.name}/{manifest.version}"
-    check_free(store, name=manifest.name, version=manifest.version)
-    # Each is written once: of two jobs with one version the second stops at its first file, and spoils none.
-    for name, body in (*files.items(), (MANIFEST_FILE, manifest.model_dump_json(indent=2).encode())):
-        if not store.write_once(f"{prefix}/{name}", body):
+    last = MANIFEST_FILE
+    for name in (*(name for name in files if name != last), last):
+        place = f"{prefix}/{name}"
+        if not store.write_once(place, files[name]) and store.read(place) != files[name]:
             raise _taken(manifest.name, manifest.version)
     return prefix
 

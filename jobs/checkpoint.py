@@ -1,7 +1,7 @@
 """What a job has done so far, kept where the next run of the same command finds it.
 
-    features/<what they depend on>/…     of every job, and of the next one with another head
-    jobs/<digest of the job>/…           of this job, until its bundle is written
+features/<what they depend on>/…     of every job, and of the next one with another head
+jobs/<digest of the job>/…           of this job, until its bundle is written
 """
 
 import hashlib

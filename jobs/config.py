@@ -74,7 +74,6 @@ class TrainConfig(BaseModel):
     precision: Literal["auto", "float32", "mixed_float16"] = "auto"
     #: How it is chosen on the validation images: a number, ``max-f1``, ``precision>=0.95`` or ``recall>=0.99``.
     threshold: Annotated[str, AfterValidator(check_rule)] = "0.5"
-<<<<<<< HEAD
     #: Share of a class's files that may be left out. More of them stop the job: see ``jobs.quarantine``.
     max_quarantined: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     #: What is downloaded, unpacked or computed once is kept here. It changes no result, so no bundle tells of it.
@@ -92,7 +91,6 @@ class TrainConfig(BaseModel):
         """The signature of a presigned address does not go into a bundle."""
         address, mark, digest = data.partition("#sha256=")
         return f"{shown(address)}{mark}{digest}" if data.startswith(("http://", "https://")) else data
-=======
 
     def command(self) -> str:
         """What starts this job again, as a new version; options that say what is the default are left out."""
@@ -105,4 +103,3 @@ def _option(name: str, value: object) -> list[str]:
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
     return [f"--{name}", str(value)]
->>>>>>> issue-3-report

@@ -10,7 +10,8 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-ru
 """
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,19 @@ BASE_DIR: Final = "SAGEMAKER_BASE_DIR"
 #: Channels that hold all there is, and not one of the three splits.
 _WHOLE: Final = ("training", "train")
 _MAX_REASON: Final = 1024
+
+
+def run(main: Callable[[list[str]], int], arguments: list[str], environment: Mapping[str, str]) -> int:
+    """``python -m jobs.train``: with options of its own as ``twofold train run``, and as SageMaker starts it."""
+    if arguments not in ([], ["train"]) or not is_here(environment):
+        return main(["train", "run", *arguments])
+    try:
+        status = main(["train", "run", *options(environment)])
+    except UserError as error:
+        status = 1
+        print(f"Error: {error}", file=sys.stderr)
+        note_failure(environment, str(error))
+    return status
 
 
 def base_dir(environment: Mapping[str, str]) -> Path:
@@ -55,7 +69,7 @@ def note_failure(environment: Mapping[str, str], reason: str) -> None:
 def _hyperparameters(environment: Mapping[str, str], base: Path) -> dict[str, Any]:
     text = environment.get("SM_HPS")
     try:
-        found = json.loads(text if text else (base / "input/config/hyperparameters.json").read_text(encoding="utf-8"))
+        found = json.loads(text or (base / "input/config/hyperparameters.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"SageMaker's hyperparameters cannot be read: {error}") from error
     # What begins with "sagemaker_" is SageMaker's own.
@@ -65,7 +79,9 @@ def _hyperparameters(environment: Mapping[str, str], base: Path) -> dict[str, An
 def _data(environment: Mapping[str, str], base: Path) -> Path:
     """The folder of the one channel there is; or the folder that holds ``train``, ``validation`` and ``test``."""
     prefix = "SM_CHANNEL_"
-    channels = {name.removeprefix(prefix).lower(): Path(p) for name, p in environment.items() if name.startswith(prefix)}
+    channels = {
+        name.removeprefix(prefix).lower(): Path(p) for name, p in environment.items() if name.startswith(prefix)
+    }
     folder = base / "input/data"
     if not channels and folder.is_dir():
         channels = {entry.name: entry for entry in folder.iterdir() if entry.is_dir()}

@@ -33,7 +33,7 @@ def precision(config: TrainConfig) -> str:
 
 
 def on_all() -> contextlib.AbstractContextManager[Any]:
-    """Models made within are spread over the GPUs, a share of each batch to each; nothing where there is one or none."""
+    """Models made within are spread over the GPUs, a share of each batch to each, where there are several."""
     if gpus() < 2:  # noqa: PLR2004 - nothing to spread
         return contextlib.nullcontext()
     if keras.backend.backend() == "tensorflow":

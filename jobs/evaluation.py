@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Final
 
 import keras
 import numpy as np
 
-from jobs import tested
+from jobs import metrics, quarantine, tested
+from jobs.config import TrainConfig
 from jobs.errors import UserError
-from jobs.labelled import Dataset, LabelledImage
+from jobs.head import Decision
+from jobs.labelled import Dataset, LabelledImage, Quarantined
 from jobs.metrics import Scores, Truth
 from jobs.progress import Advance
 from jobs.reader import Reader
@@ -19,7 +22,7 @@ from worker.predictions import Rule
 from worker.scorer import Scorer
 
 #: The largest difference of scores between model.keras and model.tflite that is rounding, not a broken export.
-PARITY: float = 1e-3
+PARITY: Final = 1e-3
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,7 @@ class Tested:
         return tested.scores(self.rows)
 
 
-def score(
-    scorer: Scorer, dataset: Dataset, reader: Reader, *, rule: Rule, shelf: Shelf, advance: Advance
-) -> Tested:
+def score(scorer: Scorer, dataset: Dataset, reader: Reader, *, rule: Rule, shelf: Shelf, advance: Advance) -> Tested:
     """Scores the test images. Raises UserError when they are not of both classes."""
     scorer.check(image_size=reader.size_px)
     seen = reader.compute(dataset.test, lambda pixels, _: scorer.score_all(pixels), shelf=shelf, advance=advance)
@@ -65,6 +66,20 @@ def parity(model: keras.Model, scorer: Scorer, pixels: Pixels) -> float:
     if not difference <= PARITY:  # NaN, too
         raise UserError(f"The export is not faithful: model.tflite and model.keras differ by {difference} in a score.")
     return difference
+
+
+def tell(
+    test: Tested, decision: Decision, config: TrainConfig, dataset: Dataset, left_out: list[Quarantined]
+) -> dict[str, Any]:
+    """The figures of ``evaluation.json``, and what they were decided by."""
+    given = (test.scores >= decision.threshold).astype(np.int64)
+    return metrics.evaluate(test.truth, test.scores, threshold=decision.threshold) | {
+        "per_class": metrics.per_class(test.truth, given, dataset.labels),
+        "threshold_rule": config.threshold,
+        "temperature": decision.temperature,
+        "validation": metrics.headline(decision.validation),
+        "quarantined": quarantine.by_code(left_out),
+    }
 
 
 def check_two_classes(kept: list[LabelledImage], images: list[LabelledImage]) -> None:

@@ -1,6 +1,6 @@
 """A Keras model to files: ``model.keras``, and the same for LiteRT.
 
-    python -m jobs.export model.keras model.tflite        # for a model of another backend than TensorFlow
+python -m jobs.export model.keras model.tflite        # for a model of another backend than TensorFlow
 """
 
 import io

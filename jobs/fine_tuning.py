@@ -4,7 +4,7 @@ Below the cut nothing changes, so the activations there are computed once. What 
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import keras
@@ -36,6 +36,14 @@ class Outcome:
     def kept(self) -> bool:
         """Only what does better on images it did not learn from."""
         return self.loss_best < self.loss_before
+
+    def __str__(self) -> str:
+        losses = f"validation loss {self.loss_before:.4f} before, {self.loss_best:.4f} at best"
+        return f"{self.epochs} epochs, {losses}: {'kept' if self.kept else 'no better, left as it was'}"
+
+    def as_json(self) -> dict[str, Any]:
+        """For the evaluation."""
+        return asdict(self) | {"kept": self.kept}
 
 
 def find_cut(backbone: keras.Model, layers: int) -> str:
@@ -81,7 +89,13 @@ class FineTuning:
         self.above.optimizer.build(self.above.trainable_variables)
 
     def run(
-        self, learned: Learned, held: Learned, *, shelf: Shelf, interruption: Interruption, advance: Callable[[int], None]
+        self,
+        learned: Learned,
+        held: Learned,
+        *,
+        shelf: Shelf,
+        interruption: Interruption,
+        advance: Callable[[int], None],
     ) -> Outcome:
         """Learns until it no longer helps, and leaves the layers at their best, or as they were.
 

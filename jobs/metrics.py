@@ -68,6 +68,16 @@ def resamples(images: int) -> int:
     return int(np.clip(_DRAWN_IMAGES // images, RESAMPLES // 5, RESAMPLES))
 
 
+def per_class(truth: Truth, given: Truth, labels: tuple[str, str]) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and number of images of each class, by its name, from ``(N,)`` classes true and given."""
+    columns = metrics.precision_recall_fscore_support(truth, given, labels=[0, 1], zero_division=0.0)
+    names = ("precision", "recall", "f1", "images")
+    return {
+        label: {name: float(column[number]) for name, column in zip(names, columns, strict=True)}
+        for number, label in enumerate(labels)
+    }
+
+
 def _reference(truth: Truth, scores: Scores, given: Truth) -> dict[str, float]:
     """The figures as scikit-learn has them; ours below are the same for weights, and fast enough for a bootstrap."""
     return {

@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -13,6 +14,17 @@ from jobs.config import TrainConfig
 
 Features = NDArray[np.float32]
 Classes = NDArray[np.int64]
+
+
+@contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Layers made within compute in ``float32`` or ``mixed_float16``; their weights are float32 in both."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def build_extractor(backbone: keras.Model, *, image_size: int) -> keras.Model:
@@ -52,7 +64,11 @@ def build_head(width: int, config: TrainConfig) -> keras.Model:
     """One sigmoid neuron, the only part that learns: ``(N, width)`` features to ``(N, 1)`` P(class 1)."""
     keras.utils.set_random_seed(config.seed)  # here, so that a job that goes on after an end comes to the same head
     neuron = keras.layers.Dense(
-        1, activation="sigmoid", kernel_regularizer=keras.regularizers.L2(config.l2), name="probability", dtype="float32"
+        1,
+        activation="sigmoid",
+        kernel_regularizer=keras.regularizers.L2(config.l2),
+        name="probability",
+        dtype="float32",
     )
     return keras.Sequential([keras.Input((width,)), neuron], name="head")
 

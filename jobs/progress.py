@@ -26,6 +26,7 @@ class Reporter:
     def __init__(self, *, quiet: bool = False) -> None:
         # A descriptor of its own, so that it goes on while ``hushed`` holds back standard error.
         self.console = Console(file=os.fdopen(os.dup(2), "w"), quiet=quiet, highlight=False)
+        self.seconds: dict[str, float] = {}  #: that each step took, by its title
 
     @contextmanager
     def step(self, title: str, *, total: int | None = None, in_bytes: bool = False) -> Iterator[Advance]:
@@ -39,7 +40,9 @@ class Reporter:
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(title, total=total)
             yield lambda count: bar.advance(task, count)
-        self.console.print(f"[green]✓[/] {title} [dim]{time.monotonic() - started:.1f} s[/]")
+        seconds = time.monotonic() - started
+        self.seconds[title] = self.seconds.get(title, 0.0) + seconds
+        self.console.print(f"[green]✓[/] {title} [dim]{seconds:.1f} s[/]")
 
     def say(self, text: str) -> None:
         """One line."""

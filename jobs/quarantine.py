@@ -1,6 +1,7 @@
 """Files that are left out: counted, listed with the reason, and too many of them are an error."""
 
 import math
+from collections import Counter
 from typing import Final
 
 from jobs.errors import UserError
@@ -20,6 +21,11 @@ def quarantine_csv(labels: tuple[str, str], left_out: list[Quarantined]) -> byte
         for item in left_out
     ]
     return csv_bytes([COLUMNS, *lines])
+
+
+def by_code(left_out: list[Quarantined]) -> dict[str, int]:
+    """How many were left out for each reason."""
+    return dict(Counter(item.reason.code.value for item in left_out))
 
 
 def check_share(dataset: Dataset, left_out: list[Quarantined], limit: float) -> None:

@@ -84,26 +84,27 @@ class Reader:
             advance(len(batch.images))
         return Seen(kept, np.concatenate(values) if values else np.empty(0))
 
-    def read(self, images: Sequence[LabelledImage], pool: ThreadPoolExecutor) -> Chunk:
-        """Decodes some images."""
+    def read(self, images: Sequence[LabelledImage]) -> Chunk:
+        """Decodes some images, on all cores."""
         kept, pixels, left_out = [], [], []
-        for image, result in zip(images, pool.map(self._decode, images), strict=True):
-            if isinstance(result, Reason):
-                left_out.append(Quarantined(image, result))
-            else:
-                kept.append(image)
-                pixels.append(result)
+        with ThreadPoolExecutor(available_cores()) as pool:
+            for image, result in zip(images, pool.map(self._decode, images), strict=True):
+                if isinstance(result, Reason):
+                    left_out.append(Quarantined(image, result))
+                else:
+                    kept.append(image)
+                    pixels.append(result)
         empty = np.empty((0, self.size_px, self.size_px, 3), np.uint8)
         return Chunk(kept, np.stack(pixels) if pixels else empty, left_out)
 
     def _ahead(self, images: Iterable[LabelledImage], shelf: Shelf) -> Iterator[_Batch]:
         """Batches as they are due, the next one being decoded while whoever asks works on this one."""
-        with ThreadPoolExecutor(available_cores()) as pool, ThreadPoolExecutor(1) as ahead:
+        with ThreadPoolExecutor(1) as ahead:
             waiting: _Batch | None = None
             for batch in _batches(images):
                 name = _name(batch)
                 found = shelf.get(name)
-                decoding = ahead.submit(self.read, batch if found is None else [], pool)
+                decoding = ahead.submit(self.read, batch if found is None else [])
                 if waiting is not None:
                     yield waiting
                 waiting = _Batch(batch, name, found, decoding)

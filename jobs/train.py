@@ -18,12 +18,22 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import keras
-import numpy as np
 
-from jobs import backbone, bundle, devices, evaluation, export, fine_tuning, metrics, network, quarantine, tested
+from jobs import (
+    backbone,
+    bundle,
+    devices,
+    evaluation,
+    exhibits,
+    export,
+    fine_tuning,
+    metrics,
+    network,
+    quarantine,
+    tested,
+)
 from jobs.checkpoint import Checkpoint, libraries
 from jobs.config import TrainConfig
-from jobs.exhibits import show
 from jobs.features import Extractor, Learned
 from jobs.fine_tuning import FineTuning, Outcome
 from jobs.head import Decision, Head
@@ -102,21 +112,33 @@ class _Job:
             keras_file, litert_file = export.to_keras_bytes(model), export.to_litert_bytes(model)
         # The evaluation: of the exported graph, by the worker's own scorer. The report is about what is served.
         test, parity = self._test(Scorer(litert_file), model, head.decision)
-        quarantine.check_share(self._dataset, self._left_out(), self._config.max_quarantined)
-        told = self._evaluate(test, learned, head.decision, tuned) | {"weights": weights, "parity_max_difference": parity}
+        told = evaluation.tell(test, head.decision, self._config, self._dataset, self._left_out()) | {
+            "images": {split: len(learned.of(split).images) for split in ("train", "validation")}
+            | {"test": len(test.images), "quarantined": len(self._left_out())},
+            "fine_tuning": tuned and tuned.as_json(),
+            "weights": weights,
+            "parity_max_difference": parity,
+            "hardware": devices.describe(),
+            "resumed": self._checkpoint.resumed,
+        }
+        with self._reporter.step("Drawing the report"):
+            shown = exhibits.hang_gallery(model, test, head.decision.threshold, self._reader)
+            curve = exhibits.measure_curve(learned, self._config)
+        told["seconds"] = {title: round(seconds, 2) for title, seconds in self._reporter.seconds.items()}
         # The bundle: model.json last, with the digest of every other file. The evaluation, which has a digest,
         # repeats what model.json says, which has none.
         manifest = self._describe(head.decision.threshold, metrics.headline(told))
         told["model"] = manifest.model_dump(mode="json", exclude={"files"})
-        with self._reporter.step("Writing the report"):
-            page = show(model, told, test, learned, manifest, self._left_out(), self._reader, self._config)
+        left_out = self._left_out()
         files = {
             "model.keras": keras_file,
             MODEL_FILE: litert_file,
             "evaluation.json": json.dumps(told, indent=2).encode(),
-            "report.html": page.encode(),
+            "report.html": exhibits.page(
+                manifest, told, test, self._config, shown=shown, curve=curve, left_out=left_out
+            ),
             tested.FILE: tested.to_csv(test.rows),
-            "quarantine.csv": quarantine.quarantine_csv(self._dataset.labels, self._left_out()),
+            "quarantine.csv": quarantine.quarantine_csv(self._dataset.labels, left_out),
         }
         manifest = manifest.model_copy(update={"files": bundle.describe(files)})
         return files | {MANIFEST_FILE: manifest.model_dump_json(indent=2).encode()}
@@ -186,35 +208,18 @@ class _Job:
         return model
 
     def _test(self, scorer: Scorer, model: keras.Model, decision: Decision) -> tuple[evaluation.Tested, float]:
-        rule = Rule(self._dataset.labels, decision.threshold, self._checkpoint.version)
+        rule = Rule(labels=self._dataset.labels, threshold=decision.threshold, model_version=self._checkpoint.version)
         images = self._dataset.test
         with self._reporter.step("Evaluating on the test images", total=len(images)) as advance:
             shelf = self._checkpoint.job.at(f"scores-{network.digest(model)[:16]}")
             test = evaluation.score(scorer, self._dataset, self._reader, rule=rule, shelf=shelf, advance=advance)
+            quarantine.check_share(self._dataset, self._left_out(), self._config.max_quarantined)
             every = max(1, len(test.images) // _PARITY_IMAGES)
             sample = self._reader.read(test.images[::every][:_PARITY_IMAGES])
             return test, evaluation.parity(model, scorer, sample.pixels)
 
     def _left_out(self) -> list[Quarantined]:
         return self._dataset.quarantined + self._reader.quarantined
-
-    def _evaluate(
-        self, test: evaluation.Tested, learned: Learned, decision: Decision, tuned: Outcome | None
-    ) -> dict[str, Any]:
-        figures = metrics.evaluate(test.truth, test.scores, threshold=decision.threshold)
-        return figures | {
-            "per_class": metrics.per_class(test.truth, test.scores >= decision.threshold, self._dataset.labels),
-            "threshold_rule": self._config.threshold,
-            "temperature": decision.temperature,
-            "validation": metrics.headline(decision.validation),
-            "fine_tuning": tuned and tuned.as_json(),
-            "images": {split: len(learned.of(split).images) for split in ("train", "validation")}
-            | {"test": len(test.images), "quarantined": len(self._left_out())},
-            "quarantined": quarantine.by_code(self._left_out()),
-            "hardware": devices.describe(),
-            "resumed": self._checkpoint.resumed,
-            "seconds": {title: round(seconds, 2) for title, seconds in self._reporter.seconds.items()},
-        }
 
     def _describe(self, threshold: float, figures: dict[str, float]) -> ModelManifest:
         return ModelManifest(

@@ -83,7 +83,7 @@ def test_training_and_serving_see_the_same_pixels_and_give_the_same_score(
         photographs = request.getfixturevalue("shared") / "data/cats_and_dogs_filtered/validation"
         paths += sorted(photographs.rglob("*.jpg"))[::25]
     images = [LabelledImage(path, path.name, 0) for path in paths]
-    seen = np.concatenate([chunk.pixels for chunk in Reader(96).chunks(images, lambda _: None)])
+    seen = Reader(96).read(images).pixels
     served = np.stack([decode(path.read_bytes(), size_px=96) for path in paths])
     assert np.array_equal(seen, served)
     noise = np.random.default_rng(7).integers(0, 256, (16, 96, 96, 3), dtype=np.uint8)
