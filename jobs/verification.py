@@ -43,8 +43,8 @@ class Verification:
 def verify(bundle: Bundle, *, data: Path | None, tolerance: float | None, reporter: Reporter) -> Verification:
     """Opens the model and scores its test pictures again, where they are in ``data`` or where it was trained from."""
     findings = list(bundle.findings)
-    model = _attempt(bundle.open, MODEL_FILE, findings)
-    images = _attempt(bundle.images, tested.FILE, findings) or []
+    model = _attempt(bundle, bundle.open, MODEL_FILE, findings)
+    images = _attempt(bundle, bundle.images, tested.FILE, findings) or []
     folder = data or trained_from(bundle.manifest)
     again: dict[str, float] = {}
     if model is not None and folder is not None:
@@ -73,12 +73,12 @@ def verify(bundle: Bundle, *, data: Path | None, tolerance: float | None, report
     )
 
 
-def _attempt(step: Callable[[], Done], file: str, findings: list[Finding]) -> Done | None:
-    """What ``step`` gives; where it is refused, that is one more finding, unless the file has one already."""
+def _attempt(bundle: Bundle, step: Callable[[], Done], file: str, findings: list[Finding]) -> Done | None:
+    """What ``step`` gives; where it is refused, that is one more finding, unless it is one already."""
     try:
         return step()
     except Reject as error:
-        if all(finding.file != file for finding in findings):
+        if not any(error.message.startswith(f"{bundle.uri}/{finding.file}:") for finding in findings):
             findings.append(Finding(file, error.message))
         return None
 

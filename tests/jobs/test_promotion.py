@@ -62,15 +62,15 @@ def test_what_is_better_or_as_good_is_promoted_and_the_record_says_why(store: St
     assert Champions(store, "digits").history()[1].comparison == change.comparison
 
 
-def test_racing_promotions_are_decided_one_after_the_other(store: Store, bundle: Path) -> None:
+def test_racing_promotions_are_decided_one_after_the_other(folder: FolderStore, bundle: Path) -> None:
     """Eight at once, each as good as the other: each was compared with the very one it replaced, and none is lost."""
     images = images_of(bundle)
     for number in range(9):
-        add_version(store, bundle, f"v{number}", images=with_mistakes(images, {number}))
-    _promote(store, "v0")
+        add_version(folder, bundle, f"v{number}", images=with_mistakes(images, {number}))
+    _promote(folder, "v0")
     with ThreadPoolExecutor(8) as pool:
-        changes = list(pool.map(lambda number: _promote(store, f"v{number}"), range(1, 9)))
-    history = Champions(store, "digits").history()
+        changes = list(pool.map(lambda number: _promote(folder, f"v{number}"), range(1, 9)))
+    history = Champions(folder, "digits").history()
     assert len(history) == 9
     replaced = {record.version: record.replaced.version if record.replaced else None for record in history}
     assert {change.version: change.replaced for change in changes} | {"v0": None} == replaced

@@ -78,25 +78,19 @@ def test_every_damage_is_told_at_once(folder: FolderStore, digit_images: Path) -
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_no_bit_of_the_manifest_can_be_changed_unseen(folder: FolderStore, data: st.DataObject) -> None:
+def test_no_bit_of_the_manifest_can_be_changed_unseen(folder: FolderStore, bundle: Path, data: st.DataObject) -> None:
     """No digest vouches for model.json; digests that do not fit and the evaluation that repeats it do."""
-    name = "digits/v1/model.json"
+    add_version(folder, bundle, "v2", graph=b"not looked into")
+    name = "digits/v2/model.json"
     good = folder.read(name) or b""
-    place, bit = data.draw(st.integers(0, len(good) - 1)), data.draw(st.integers(0, 7))
     body = bytearray(good)
-    body[place] ^= 1 << bit
-    only = frozenset({"model.json", "evaluation.json", "test_predictions.csv", "quarantine.csv", "model.keras"})
+    body[data.draw(st.integers(0, len(good) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     folder.write(name, bytes(body))
     try:
-        findings = read_bundle(folder, "digits", "v1", _QUIET, only=only).findings
-        same = json.loads(body) == json.loads(good)
+        findings = read_bundle(folder, "digits", "v2", _QUIET).findings
     except UserError:
         return
-    finally:
-        folder.write(name, good)
-    # The digest of the graph is what this reads past, as it is 9 MB; the test above has it.
-    graph = good.index(b'"model.tflite"')
-    assert findings or same or graph < place < good.index(b"}", graph)
+    assert findings
 
 
 def test_a_manifest_that_was_edited_is_told_by_field(folder: FolderStore) -> None:

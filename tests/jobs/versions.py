@@ -32,9 +32,18 @@ def with_mistakes(images: Iterable[ScoredImage], wrong: Iterable[int]) -> list[S
 
 
 def add_version(
-    store: Store, bundle: Path, version: str, *, images: list[ScoredImage] | None = None, **changes: Any
-) -> str:
-    """Writes ``digits/<version>/`` with these test images and other ``changes`` of model.json; all digests fit."""
+    store: Store,
+    bundle: Path,
+    version: str,
+    *,
+    images: list[ScoredImage] | None = None,
+    graph: bytes | None = None,
+    **changes: Any,
+) -> None:
+    """Writes ``digits/<version>/`` with these test images and other ``changes`` of model.json; all digests fit.
+
+    Without a ``graph`` it is the bundle's, of 9 MB.
+    """
     told = json.loads((bundle / "model.json").read_text())
     # Not where it was trained from: the scores may be made up.
     told["training_config"] |= {"data": "gone"}
@@ -43,7 +52,7 @@ def add_version(
     evaluation["model"] = {key: value for key, value in told.items() if key != "files"}
     files = {
         "model.keras": b"no worker reads it",
-        "model.tflite": (bundle / "model.tflite").read_bytes(),
+        "model.tflite": (bundle / "model.tflite").read_bytes() if graph is None else graph,
         "evaluation.json": json.dumps(evaluation).encode(),
         FILE: to_csv(images_of(bundle) if images is None else images),
         "quarantine.csv": (bundle / "quarantine.csv").read_bytes(),
@@ -51,7 +60,6 @@ def add_version(
     told["files"] = {name: file.model_dump() for name, file in describe(files).items()}
     for name, body in (*files.items(), ("model.json", json.dumps(told).encode())):
         store.write(f"digits/{version}/{name}", body)
-    return f"{store.uri}/digits/{version}"
 
 
 def state(store: Store) -> dict[str, str]:
