@@ -40,9 +40,9 @@ def add_version(
     graph: bytes | None = None,
     **changes: Any,
 ) -> None:
-    """Writes ``digits/<version>/`` with these test images and other ``changes`` of model.json; all digests fit.
+    """Writes ``<name>/<version>/``, of the name ``digits``, with these test images and ``changes`` of model.json.
 
-    Without a ``graph`` it is the bundle's, of 9 MB.
+    All digests fit. Without a ``graph`` it is the bundle's, of 9 MB.
     """
     told = json.loads((bundle / "model.json").read_text())
     # Not where it was trained from: the scores may be made up.
@@ -59,7 +59,7 @@ def add_version(
     }
     told["files"] = {name: file.model_dump() for name, file in describe(files).items()}
     for name, body in (*files.items(), ("model.json", json.dumps(told).encode())):
-        store.write(f"digits/{version}/{name}", body)
+        store.write(f"{told['name']}/{version}/{name}", body)
 
 
 def state(store: Store) -> dict[str, str]:
