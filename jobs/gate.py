@@ -17,6 +17,7 @@ from jobs.pictures import score_again
 from jobs.progress import Reporter
 from jobs.tested import ScoredImage
 from worker.errors import Reject
+from worker.model import MANIFEST_FILE, MODEL_FILE
 
 
 class Refused(UserError):
@@ -43,6 +44,11 @@ class Gate:
     force: bool = False  #: whether an objection is overruled
     data: Path | None = None  #: the folder with its test pictures
     reporter: Reporter
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The files of a champion that judging takes: its graph only where it may be scored again."""
+        return frozenset({MANIFEST_FILE, tested.FILE, *({MODEL_FILE} if self.data else ())})
 
     def judge(self, challenger: Bundle, champion: Bundle) -> Judgement:
         """Raises Refused where the two answer different questions, which no force overrules."""

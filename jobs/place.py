@@ -87,7 +87,7 @@ def _step_up(folder: str) -> tuple[str, str] | None:
 
 def open_output(output: str) -> Store | None:
     """The store of an output that is there; unlike for training, no folder is made."""
-    if output.startswith("s3://"):
+    if output.startswith("s3:"):
         if not _BUCKET.fullmatch("/".join(output.split("/")[:3])):
             raise UserError(f"{output} is not of the form s3://bucket/prefix.")
         return open_store(output)

@@ -11,10 +11,11 @@ from typing import Any, Final
 from jobs.champion import Champions, How, Seen
 from jobs.errors import UserError
 from jobs.gate import Gate, Refused
-from jobs.inspection import TO_COMPARE, Bundle, expected_tolerance, read_bundle, trained_from
+from jobs.inspection import Bundle, read_bundle, trained_from
 from jobs.pictures import score_one
 from jobs.progress import Reporter
 from jobs.store import Store
+from jobs.verification import expected_tolerance
 from worker.errors import Reject
 from worker.model import Model
 
@@ -86,7 +87,7 @@ def _decide(store: Store, challenger: Bundle, seen: Seen | None, gate: Gate, *, 
         return Change(name, version, replaced, "promoted", moved=False, picture_scored=picture_scored)
     comparison, objection = None, None
     try:
-        champion = read_bundle(store, name, replaced, gate.reporter, only=TO_COMPARE)
+        champion = read_bundle(store, name, replaced, gate.reporter, only=gate.needs)
     except UserError as error:
         objection = f"the champion cannot be read. {error} --force promotes without a comparison."
     else:

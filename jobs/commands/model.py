@@ -141,13 +141,14 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Hold every file of a version against its digest, and score its test pictures again. Exit status 1: a finding."""
-    from jobs import inspection  # noqa: PLC0415
+    from jobs.inspection import read_bundle  # noqa: PLC0415
     from jobs.place import find  # noqa: PLC0415
+    from jobs.verification import verify as check  # noqa: PLC0415
 
     place = find(where)
     reporter = Reporter()
-    bundle = inspection.read_bundle(place.store, place.name, place.bundle(), reporter)
-    verification = inspection.verify(bundle, data=data, tolerance=tolerance, reporter=reporter)
+    bundle = read_bundle(place.store, place.name, place.bundle(), reporter)
+    verification = check(bundle, data=data, tolerance=tolerance, reporter=reporter)
     if as_json:
         print(json.dumps(asdict(verification)))
     else:

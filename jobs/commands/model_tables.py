@@ -15,9 +15,9 @@ from worker.contract import ModelManifest
 
 if TYPE_CHECKING:  # they bring scipy, LiteRT and the AWS SDK, for which --help need not wait
     from jobs.champion import ChampionRecord
-    from jobs.inspection import Verification
     from jobs.promotion import Change
     from jobs.registry import Version
+    from jobs.verification import Verification
 
 _HEADLINE: Final = ("accuracy", "log_loss")  #: what fits into 80 columns
 

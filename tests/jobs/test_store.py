@@ -1,20 +1,8 @@
 """A store's promises, the same for a folder and for a bucket of each emulator."""
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import pytest
-
-from jobs.store import BucketStore, FolderStore, Store
-from tests.conftest import Bench
-
-
-@pytest.fixture(params=["folder", "ministack", "moto"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    if request.param == "folder":
-        return FolderStore(tmp_path / "store")
-    bench: Bench = request.getfixturevalue("bench_on")(request.getfixturevalue(request.param))
-    return BucketStore(f"s3://{bench.bucket}/store/", bench.storage(monkeypatch))
+from jobs.store import Store
 
 
 def test_what_is_written_is_read(store: Store) -> None:
