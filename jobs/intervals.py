@@ -17,4 +17,5 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     spread = _Z**2 / count
     middle = (share + spread / 2) / (1 + spread)
     half = _Z / (1 + spread) * sqrt(share * (1 - share) / count + spread / count / 4)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # At the ends of the scale the bound is the end itself, which rounding would miss.
+    return (0.0 if share == 0 else middle - half), (1.0 if share == 1 else middle + half)

@@ -8,7 +8,6 @@ import re
 from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 #: What would be invisible, no text at all, or turn the line around it: control characters, bytes that are no UTF-8
 #: (surrogates, as Python reads file names), and the overrides of Unicode's bidirectional algorithm.
@@ -29,7 +28,7 @@ def _environment() -> Environment:
         loader=PackageLoader("jobs"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=lambda value: visible(value) if type(value) is str else value,  # Markup is made here, and escaped
+        finalize=lambda value: visible(value) if type(value) is str else value,  # not what a macro made
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -40,7 +39,6 @@ def _environment() -> Environment:
         "points": points,
         "figure": figure,
         "short": short,
-        "shown": shown,
         "plain": plain,
     }
     return environment
@@ -51,15 +49,10 @@ def visible(text: str) -> str:
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def short(text: str, length: int = 16) -> str:
-    """The text, or its beginning and ``…``: for charts, which cannot wrap."""
+def short(text: str, length: int = 12) -> str:
+    """The text, or its beginning and ``…``: for charts, which cannot wrap, and for names without end."""
     seen = visible(text)
     return seen if len(seen) <= length else f"{seen[: length - 1]}…"
-
-
-def shown(text: str, language: str = "bdi") -> Markup:
-    """A name that may read from right to left, kept from reordering the sentence around it."""
-    return Markup("<{0}>{1}</{0}>").format(language, visible(text))
 
 
 def count(number: int) -> str:
