@@ -9,6 +9,7 @@ by member the bytes go to ``0000/000``, ``0000/001`` and so on; a name in the ar
     the same name twice                    the last one counts, as it does on disk
 """
 
+import errno
 import json
 import lzma
 import shutil
@@ -73,7 +74,7 @@ def _copy_all(
         done = 0
         for number, member in enumerate(members(stream, where, limits)):
             ref = ref_of(member.name)
-            if ref is None and not (member.is_folder and member.name.strip("./") == ""):
+            if ref is None and not (member.is_folder and member.name.strip("/") in ("", ".")):
                 raise UserError(f"{where} is refused: its member {member.name[:200]!r} has a name that leads outside.")
             if ref is None or is_ignored(ref):
                 continue
@@ -128,9 +129,10 @@ def _explained(where: str) -> Iterator[None]:
     except _DAMAGE as error:
         raise UserError(f"{where} is damaged or breaks off: {error}. Make or download it again.") from error
     except OSError as error:
-        if error.errno is not None:  # a full disk, say
+        # bz2 gives no number, and EINVAL is a place before the start of the file; others are a full disk and the like.
+        if error.errno not in (None, errno.EINVAL):
             raise
-        raise UserError(f"{where} is damaged: {error}. Make or download it again.") from error  # gzip and bz2 say so
+        raise UserError(f"{where} is damaged: {error}. Make or download it again.") from error
 
 
 def _write_index(folder: Path, files: dict[str, SourceFile], folders: set[str]) -> None:

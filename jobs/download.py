@@ -20,7 +20,7 @@ from worker.errors import Retry
 
 #: Tries that bring nothing, one after the other, before it is given up.
 _TRIES: Final = 5
-_PAUSE_S: Final = 1.0
+_PAUSE_S: Final = 0.5
 
 
 class Version(BaseModel):
@@ -76,11 +76,11 @@ def fetch(remote: Remote, folder: Path, reporter: Reporter, *, pause_s: float = 
                 if whole.exists() and not part.exists():
                     reporter.say(f"  {error.message}: using the copy of {remote.where} from before")
                     return whole
-                failures = 1 if _size(part) > had else failures + 1
+                failures = 0 if _size(part) > had else failures + 1
                 if failures == _TRIES:
                     kept = f"What arrived, {_size(part):,} bytes, is kept: run the same command again to go on."
                     raise UserError(f"{error.message}. {kept}") from error
-            time.sleep(pause_s * 2 ** (failures - 1))
+            time.sleep(pause_s * 2**failures)
 
 
 def _is_current(remote: Remote, whole: Path, part: Path) -> bool:

@@ -38,7 +38,7 @@ def check_share(dataset: Dataset, left_out: list[Quarantined], limit: float) -> 
         if len(gone) > limit * total:
             share = math.ceil(100 * len(gone) / total) / 100
             raise UserError(
-                f"{len(gone):,} of the {total:,} files of class {name} cannot be used, and {limit:.0%} of them may:\n"
+                f"{len(gone):,} of the {total:,} files of class {name} cannot be used, more than {limit:.4g} of them:\n"
                 f"{_first(gone)}\nMend or remove them, or train without them: --max-quarantined {share}"
             )
 
