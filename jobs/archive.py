@@ -15,7 +15,6 @@ import lzma
 import shutil
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from typing import Final
 
 from jobs.errors import UserError
 from jobs.listing import Listing, SourceFile, is_ignored
+from jobs.lock import alone
 from jobs.members import Limits, Member, Readable, members, ref_of
 from jobs.progress import Reporter
 from jobs.reason import DatasetCode, Reason
@@ -39,22 +39,18 @@ def unpack(archive: Path, folder: Path, where: str, reporter: Reporter, *, limit
 
     Raises UserError for what is no archive, damaged, encrypted, hostile or over ``limits``.
     """
-    if (known := find_unpacked(folder, where)) is not None:
-        return known
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}-", dir=folder.parent))
-    try:
-        files, folders = _copy_all(archive, draft, where, reporter, limits or Limits())
-        _write_index(draft, files, folders)
-        shutil.rmtree(folder, ignore_errors=True)  # an older one that lost a file
+    with alone(folder.with_name(f"{folder.name}.lock"), "unpacking the same", reporter):
+        if (known := find_unpacked(folder, where)) is not None:
+            return known
+        draft = folder.with_name(f"{folder.name}.draft")
+        for left_over in (draft, folder):  # of a job that was killed, or that lost a file since
+            shutil.rmtree(left_over, ignore_errors=True)
         try:
+            _write_index(draft, *_copy_all(archive, draft, where, reporter, limits or Limits()))
             draft.rename(folder)
-        except OSError:  # another job was faster, with the same
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    done = find_unpacked(folder, where)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        done = find_unpacked(folder, where)
     if done is None:
         raise UserError(f"{folder} changed while it was written. Run the same command again.")
     return done
@@ -91,7 +87,7 @@ def _copy_all(
 
 def _copy(member: Member, ref: str, target: Path, files: dict[str, SourceFile]) -> SourceFile:
     if member.open is not None:
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         source: Readable = member.open()
         with target.open("xb") as file:
             while data := source.read(_CHUNK_BYTES):
@@ -142,6 +138,7 @@ def _write_index(folder: Path, files: dict[str, SourceFile], folders: set[str]) 
         else {"ref": file.ref, "name": file.path.relative_to(folder).as_posix(), "size": file.path.stat().st_size}
         for file in files.values()
     ]
+    folder.mkdir(exist_ok=True)  # there may be no file at all
     (folder / _INDEX).write_text(json.dumps({"folders": sorted(folders), "files": listed}))
 
 

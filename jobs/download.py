@@ -4,10 +4,9 @@
 <folder>/whole, whole.json    all of it
 """
 
-import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -15,6 +14,7 @@ from typing import Final, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.errors import UserError
+from jobs.lock import alone
 from jobs.progress import Reporter
 from worker.errors import Retry
 
@@ -61,9 +61,8 @@ def fetch(remote: Remote, folder: Path, reporter: Reporter, *, pause_s: float = 
     Raises UserError when it does not get on; what has arrived is then kept for the next time. A file that was there
     before is used as it is where the server cannot be reached.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     part, whole = folder / "part", folder / "whole"
-    with _alone(folder):
+    with alone(folder / "lock", "downloading the same", reporter):
         failures = 0
         while True:
             had = _size(part)
@@ -130,11 +129,3 @@ def _read_version(path: Path) -> Version | None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time; the next finds the work done."""
-    with (folder / "lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -15,6 +15,7 @@ class Site:
         self.url = url
         self.body = body
         self.cuts: list[int] = []  #: bytes after which the connection breaks, an answer each
+        self.stalls = False  #: whether a connection that would break stays open instead, and says no more
         self.statuses: list[int] = []  #: answered instead of the file, one each
         self.redirect = ""
         self.validators = True  #: whether it says how to know the file again
@@ -69,8 +70,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         sent = body[: self.site.cuts.pop(0)] if body and self.site.cuts else body
+        self.site.sent += len(sent)  # first: the client may look when it has the last byte
         self.wfile.write(sent)
-        self.site.sent += len(sent)
+        if len(sent) < len(body) and self.site.stalls:
+            self.wfile.flush()
+            self.rfile.read(1)  # until the client has had enough
 
     def log_message(self, *_: object) -> None:
         """Says nothing."""

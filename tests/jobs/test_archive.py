@@ -9,6 +9,7 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -60,7 +61,7 @@ def _unpack(archive: bytes, room: Path, limits: Limits | None = None) -> Listing
         return unpack(room / "pets", room / "cache" / "unpacked", "pets", QUIET, limits=limits)
     finally:
         outside = {path for path in room.rglob("*") if not path.is_relative_to(room / "cache" / "unpacked")}
-        assert outside <= {room / "pets", room / "cache"}
+        assert outside <= {room / "pets", room / "cache", room / "cache" / "unpacked.lock"}
         assert not any(path.is_symlink() for path in room.rglob("*"))
 
 
@@ -263,3 +264,23 @@ def test_what_was_unpacked_is_not_unpacked_again_unless_a_file_is_gone(tmp_path:
     assert _unpack(b"no longer an archive", tmp_path) == first
     first.files[0].path.unlink()
     assert _contents(_unpack(archive, tmp_path)) == {"cats/1": b"one", "cats/2": b"two"}
+
+
+def test_what_a_killed_job_left_is_unpacked_anew(tmp_path: Path) -> None:
+    """Half an archive is never taken for all of it."""
+    draft = tmp_path / "cache" / "unpacked.draft"
+    draft.mkdir(parents=True)
+    (draft / "index.json").write_text('{"folders": [], "files": []}')
+    assert _contents(_unpack(_zip(("cats/1", b"one")), tmp_path)) == {"cats/1": b"one"}
+    assert not draft.exists()
+
+
+def test_jobs_that_unpack_the_same_share_it(tmp_path: Path) -> None:
+    """One works, the others wait; nobody's files are taken away."""
+    archive = _zip(*((f"cats/{number}", os.urandom(1000)) for number in range(200)))
+    (tmp_path / "pets").write_bytes(archive)
+    with ThreadPoolExecutor(4) as pool:
+        unpacked = pool.map(lambda _: unpack(tmp_path / "pets", tmp_path / "to", "pets", QUIET), range(4))
+        listings = [_contents(listing) for listing in unpacked]
+    assert listings[0] == listings[1] == listings[2] == listings[3]
+    assert len(listings[0]) == 200

@@ -1,6 +1,7 @@
 """A file from the web: whole, the right one, and no byte twice that need not be."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPMessage
 from io import BytesIO
 from pathlib import Path
@@ -43,6 +44,14 @@ def test_a_cut_download_goes_on_where_it_broke_off(site: Site, tmp_path: Path, c
     assert _fetch(site, tmp_path) == BODY
     assert site.sent == len(BODY)
     assert site.ranges == ([f"bytes={cut}-"] if cut else [])
+
+
+def test_a_server_that_says_no_more_is_left(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that stays open without a byte is as broken as one that is cut."""
+    monkeypatch.setattr("jobs.web._TIMEOUT_S", 0.2)
+    site.cuts, site.stalls = [300_000], True
+    assert _fetch(site, tmp_path) == BODY
+    assert site.sent == len(BODY)
 
 
 def test_a_job_that_gave_up_goes_on_in_its_next_run(site: Site, tmp_path: Path) -> None:
@@ -131,3 +140,10 @@ def test_an_address_that_is_none_is_told(url: str, tmp_path: Path) -> None:
 def test_no_message_shows_a_signature() -> None:
     """A presigned address is a secret behind its question mark."""
     assert shown("https://u:p@host:8/a.zip?X-Amz-Signature=secret#x") == "https://host:8/a.zip"
+
+
+def test_jobs_that_want_the_same_file_load_it_once(site: Site, tmp_path: Path) -> None:
+    """The others wait, and ask whether it changed."""
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda _: _fetch(site, tmp_path), range(4))) == {BODY}
+    assert site.sent == len(BODY)

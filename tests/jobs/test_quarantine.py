@@ -10,7 +10,8 @@ from jobs.errors import UserError
 from jobs.labelled import Dataset, Quarantined
 from jobs.quarantine import COLUMNS, check_share, quarantine_csv
 from jobs.reader import Reader
-from jobs.reason import Reason
+from jobs.reason import DatasetCode, Reason
+from tests.conftest import REPOSITORY
 from tests.jobs.pictures import folder, open_data
 from worker.errors import ErrorCode
 
@@ -152,3 +153,10 @@ def test_the_list_says_where_each_file_was_and_why_it_left(tmp_path: Path) -> No
     assert lines[1][:4] == ["train/cats/000.png", "train", "'=cats", "duplicate"]
     assert "test/cats/=cmd.png" in lines[1][4]
     assert lines[2] == ["train/cats/001.png", "train", "'=cats", "damaged", "breaks off"]
+
+
+def test_the_readme_explains_every_reason() -> None:
+    """Whoever finds a code in the list finds it there too."""
+    readme = (REPOSITORY / "README.md").read_text()
+    assert [code for code in DatasetCode if f"`{code}`" not in readme] == []
+    assert f"`{','.join(COLUMNS)}`" in readme

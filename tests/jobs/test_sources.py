@@ -5,15 +5,19 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from jobs.bucket import read_prefix
+from jobs.cli import main
 from jobs.config import TrainConfig
 from jobs.errors import UserError
 from tests.conftest import Bench
-from tests.jobs.pictures import folder, open_data, pack, picture
+from tests.jobs.pictures import QUIET, folder, open_data, pack, picture
 from tests.jobs.serving import serve
-from worker.errors import Reject
+from worker.errors import ErrorCode, Reject, Retry
+from worker.storage import Listed, Storage
 
 
 @pytest.fixture
@@ -135,6 +139,46 @@ def test_an_object_that_cannot_be_read_is_left_out_with_its_reason(
     found = open_data(data, cache=tmp_path / "cache", max_quarantined=0.1)
     assert [(item.image.ref, item.reason.code) for item in found.quarantined] == [("dogs/large.png", "too_many_bytes")]
     assert len(found) == 24
+
+
+class _FailingStorage:
+    """Ten objects, of which the one at ``fails_at`` cannot be had now."""
+
+    def __init__(self) -> None:
+        self.fails_at = 7
+        self.read_uris: list[str] = []
+
+    def list(self, prefix_uri: str) -> Iterator[Listed]:
+        yield from (Listed(f"{prefix_uri}cats/{number}", 1, f"tag{number}") for number in range(10))
+
+    def read(self, uri: str, *, max_bytes: int) -> bytes:
+        if uri.endswith(f"/{self.fails_at}"):
+            raise Retry(ErrorCode.UNAVAILABLE, f"{uri}: slow down")
+        self.read_uris.append(uri)
+        return b"x"
+
+
+def test_reading_a_bucket_goes_on_where_storage_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says so, and no object is read twice."""
+    monkeypatch.setattr("jobs.bucket._READERS", 1)
+    storage = _FailingStorage()
+    with pytest.raises(UserError, match=r"slow down.*is kept: run the same command again"):
+        read_prefix("s3://shelter/pets/", tmp_path, cast(Storage, storage), QUIET)
+    assert len(storage.read_uris) >= 7
+    storage.fails_at = -1
+    assert len(read_prefix("s3://shelter/pets/", tmp_path, cast(Storage, storage), QUIET).files) == 10
+    assert len(storage.read_uris) == len(set(storage.read_uris)) == 10
+
+
+def test_the_command_keeps_what_it_unpacks_where_the_system_keeps_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And names what is wrong with the dataset before TensorFlow is started."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    archive = pack(folder(tmp_path / "zoo", cats=2, dogs=2, eels=2), tmp_path / "zoo.tgz")
+    assert main(["train", "run", "--data", str(archive), "--output", str(tmp_path / "out")]) == 1
+    assert "zoo.tgz/zoo must hold exactly two class folders; found 3: cats, dogs, eels" in capsys.readouterr().err
+    assert (tmp_path / "home/twofold/data/unpacked").is_dir()
 
 
 def test_a_bucket_that_is_missing_or_no_bucket_is_told(
