@@ -9,12 +9,12 @@ by member the bytes go to ``0000/000``, ``0000/001`` and so on; a name in the ar
     the same name twice                    the last one counts, as it does on disk
 """
 
+import errno
 import json
 import lzma
 import shutil
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ from typing import Final
 
 from jobs.errors import UserError
 from jobs.listing import Listing, SourceFile, is_ignored
+from jobs.lock import alone
 from jobs.members import Limits, Member, Readable, members, ref_of
 from jobs.progress import Reporter
 from jobs.reason import DatasetCode, Reason
@@ -38,22 +39,18 @@ def unpack(archive: Path, folder: Path, where: str, reporter: Reporter, *, limit
 
     Raises UserError for what is no archive, damaged, encrypted, hostile or over ``limits``.
     """
-    if (known := find_unpacked(folder, where)) is not None:
-        return known
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name[:16]}-", dir=folder.parent))
-    try:
-        files, folders = _copy_all(archive, draft, where, reporter, limits or Limits())
-        _write_index(draft, files, folders)
-        shutil.rmtree(folder, ignore_errors=True)  # an older one that lost a file
+    with alone(folder.with_name(f"{folder.name}.lock"), "unpacking the same", reporter):
+        if (known := find_unpacked(folder, where)) is not None:
+            return known
+        draft = folder.with_name(f"{folder.name}.draft")
+        for left_over in (draft, folder):  # of a job that was killed, or that lost a file since
+            shutil.rmtree(left_over, ignore_errors=True)
         try:
+            _write_index(draft, *_copy_all(archive, draft, where, reporter, limits or Limits()))
             draft.rename(folder)
-        except OSError:  # another job was faster, with the same
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    done = find_unpacked(folder, where)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        done = find_unpacked(folder, where)
     if done is None:
         raise UserError(f"{folder} changed while it was written. Run the same command again.")
     return done
@@ -73,7 +70,7 @@ def _copy_all(
         done = 0
         for number, member in enumerate(members(stream, where, limits)):
             ref = ref_of(member.name)
-            if ref is None and not (member.is_folder and member.name.strip("./") == ""):
+            if ref is None and not (member.is_folder and member.name.strip("/") in ("", ".")):
                 raise UserError(f"{where} is refused: its member {member.name[:200]!r} has a name that leads outside.")
             if ref is None or is_ignored(ref):
                 continue
@@ -90,7 +87,7 @@ def _copy_all(
 
 def _copy(member: Member, ref: str, target: Path, files: dict[str, SourceFile]) -> SourceFile:
     if member.open is not None:
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         source: Readable = member.open()
         with target.open("xb") as file:
             while data := source.read(_CHUNK_BYTES):
@@ -128,9 +125,10 @@ def _explained(where: str) -> Iterator[None]:
     except _DAMAGE as error:
         raise UserError(f"{where} is damaged or breaks off: {error}. Make or download it again.") from error
     except OSError as error:
-        if error.errno is not None:  # a full disk, say
+        # bz2 gives no number, and EINVAL is a place before the start of the file; others are a full disk and the like.
+        if error.errno not in (None, errno.EINVAL):
             raise
-        raise UserError(f"{where} is damaged: {error}. Make or download it again.") from error  # gzip and bz2 say so
+        raise UserError(f"{where} is damaged: {error}. Make or download it again.") from error
 
 
 def _write_index(folder: Path, files: dict[str, SourceFile], folders: set[str]) -> None:
@@ -140,6 +138,7 @@ def _write_index(folder: Path, files: dict[str, SourceFile], folders: set[str]) 
         else {"ref": file.ref, "name": file.path.relative_to(folder).as_posix(), "size": file.path.stat().st_size}
         for file in files.values()
     ]
+    folder.mkdir(exist_ok=True)  # there may be no file at all
     (folder / _INDEX).write_text(json.dumps({"folders": sorted(folders), "files": listed}))
 
 

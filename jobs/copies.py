@@ -19,7 +19,7 @@ from worker.settings import available_cores
 
 
 def find_copies(images: Iterable[LabelledImage], reporter: Reporter) -> list[Quarantined]:
-    """The images to leave out, in the order of ``images``. Copies are equal to the byte.
+    """The images to leave out, picture by picture. Copies are equal to the byte.
 
     Files that are no pictures are not looked at: whoever decodes them says what they are.
     """

@@ -4,10 +4,9 @@
 <folder>/whole, whole.json    all of it
 """
 
-import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -15,12 +14,13 @@ from typing import Final, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.errors import UserError
+from jobs.lock import alone
 from jobs.progress import Reporter
 from worker.errors import Retry
 
 #: Tries that bring nothing, one after the other, before it is given up.
 _TRIES: Final = 5
-_PAUSE_S: Final = 1.0
+_PAUSE_S: Final = 0.5
 
 
 class Version(BaseModel):
@@ -61,9 +61,8 @@ def fetch(remote: Remote, folder: Path, reporter: Reporter, *, pause_s: float = 
     Raises UserError when it does not get on; what has arrived is then kept for the next time. A file that was there
     before is used as it is where the server cannot be reached.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     part, whole = folder / "part", folder / "whole"
-    with _alone(folder):
+    with alone(folder / "lock", "downloading the same", reporter):
         failures = 0
         while True:
             had = _size(part)
@@ -76,11 +75,11 @@ def fetch(remote: Remote, folder: Path, reporter: Reporter, *, pause_s: float = 
                 if whole.exists() and not part.exists():
                     reporter.say(f"  {error.message}: using the copy of {remote.where} from before")
                     return whole
-                failures = 1 if _size(part) > had else failures + 1
+                failures = 0 if _size(part) > had else failures + 1
                 if failures == _TRIES:
                     kept = f"What arrived, {_size(part):,} bytes, is kept: run the same command again to go on."
                     raise UserError(f"{error.message}. {kept}") from error
-            time.sleep(pause_s * 2 ** (failures - 1))
+            time.sleep(pause_s * 2**failures)
 
 
 def _is_current(remote: Remote, whole: Path, part: Path) -> bool:
@@ -130,11 +129,3 @@ def _read_version(path: Path) -> Version | None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time; the next finds the work done."""
-    with (folder / "lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

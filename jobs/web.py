@@ -93,7 +93,8 @@ class WebFile:
         total = _version(response, first).size_bytes
         arrived = first
         try:
-            while chunk := response.read(_CHUNK_BYTES):
+            # read1: what has come, and not what fills the chunk, would else be lost with a connection that stalls.
+            while arrived != total and (chunk := response.read1(_CHUNK_BYTES)):
                 arrived += len(chunk)
                 yield chunk
         except (http.client.HTTPException, OSError) as error:

@@ -1,41 +1,15 @@
 """From a folder to labelled images."""
 
 import shutil
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from jobs.config import TrainConfig
-from jobs.dataset import open_dataset
 from jobs.errors import UserError
-from jobs.labelled import Dataset, LabelledImage
-from jobs.progress import Reporter
+from jobs.labelled import LabelledImage
 from jobs.reader import Reader
-
-
-def picture(path: Path, seed: int) -> Path:
-    """Writes a small PNG, another one for each seed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(path)
-    return path
-
-
-def folder(root: Path, **counts: int) -> Path:
-    """Class folders of so many pictures, all different."""
-    for name, count in counts.items():
-        (root / name).mkdir(parents=True)
-        for number in range(count):
-            picture(root / name / f"{number:03d}.png", zlib.crc32(f"{root.name}/{name}/{number}".encode()))
-    return root
-
-
-def open_data(data: Path | str, **options: object) -> Dataset:
-    config = TrainConfig.model_validate({"data": str(data), "output": "out", "cache": Path("no-cache"), **options})
-    return open_dataset(config, Reporter(quiet=True))
+from tests.jobs.pictures import folder, open_data, picture
 
 
 def _refs(images: list[LabelledImage]) -> set[str]:

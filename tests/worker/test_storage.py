@@ -44,6 +44,19 @@ def test_a_leading_slash_is_another_object(ministack_bench: Bench, monkeypatch: 
     assert storage.read(without, max_bytes=10) == b"none"
 
 
+def test_a_range_is_of_the_version_that_was_asked_for(bench: Bench, storage: Storage) -> None:
+    """What changed in between is no half of it: it may be read again from its start."""
+    uri = bench.put("large.zip", b"0123456789")
+    etag = next(storage.list(uri)).etag
+    assert storage.read_range(uri, start=2, end=5, etag=etag) == b"234"
+    assert storage.read_range(uri, start=8, end=10, etag=None) == b"89"
+    bench.put("large.zip", b"abcdefghij")
+    with pytest.raises(Retry, match="changed while it was read"):
+        storage.read_range(uri, start=2, end=5, etag=etag)
+    with pytest.raises(Reject, match="no such object"):
+        storage.read_range(f"{uri}.gone", start=0, end=1, etag=etag)
+
+
 @pytest.mark.parametrize("key", ["missing.jpg", "missing//by-boto3.jpg"])
 def test_a_missing_object_can_never_be_read(bench: Bench, storage: Storage, key: str) -> None:
     """Not found is a decision, not a thing to try again."""
