@@ -11,7 +11,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import keras
 
@@ -19,10 +19,11 @@ from jobs.errors import UserError
 
 #: The first moment that a zip file can tell.
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+_IDENTITY: Final = "shared_object_id"
 
 
 def to_keras_bytes(model: keras.Model) -> bytes:
-    """``model.keras``. The same model gives the same bytes: what Keras writes tells the time, and this does not."""
+    """``model.keras``. The same model gives the same bytes: Keras would tell the time, and addresses in memory."""
     with tempfile.TemporaryDirectory(prefix="twofold-") as folder:
         path = Path(folder) / "model.keras"
         model.save(path)
@@ -32,8 +33,22 @@ def to_keras_bytes(model: keras.Model) -> bytes:
                 body = written.read(name)
                 if name == "metadata.json":
                     body = json.dumps(json.loads(body) | {"date_saved": "1980-01-01@00:00:00"}).encode()
+                elif name == "config.json":
+                    body = json.dumps(_renumber(json.loads(body), {})).encode()
                 file.writestr(zipfile.ZipInfo(name, _EPOCH), body)
         return timeless.getvalue()
+
+
+def _renumber(node: Any, numbers: dict[int, int]) -> Any:  # noqa: ANN401 - JSON
+    """What Keras identifies by its address in memory, by the order of appearance instead."""
+    if isinstance(node, list):
+        return [_renumber(item, numbers) for item in node]
+    if isinstance(node, dict):
+        return {
+            key: numbers.setdefault(value, len(numbers) + 1) if key == _IDENTITY else _renumber(value, numbers)
+            for key, value in node.items()
+        }
+    return node
 
 
 def to_litert_bytes(model: keras.Model) -> bytes:
