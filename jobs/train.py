@@ -100,7 +100,8 @@ class _Job:
         with devices.on_all():
             # The backbone: MobileNetV2, frozen. Its features of an image never change, so they are computed once.
             frozen, weights = self._load_backbone()
-            learned = self._learn(network.build_extractor(frozen, image_size=self._config.image_size))
+            extractor = network.build_extractor(frozen, image_size=self._config.image_size)
+            learned = self._learn(extractor, what="Reading images, computing features")
             # The head: one neuron, 1,281 numbers, all that learns.
             head, tuned = self._train_head(learned), None
             # Fine-tuning, where it is asked for: the top of the backbone learns too, and keeps that if it helps.
@@ -158,11 +159,11 @@ class _Job:
         self._reporter.say(f"  {weights}")
         return frozen, weights
 
-    def _learn(self, model: keras.Model) -> Learned:
+    def _learn(self, model: keras.Model, *, what: str) -> Learned:
         """What ``model`` makes of every view of the training and validation images."""
         images = [*self._dataset.train, *self._dataset.validation]
         extractor = Extractor.of(model, image_size=self._config.image_size, on_gpu=devices.gpus() > 0)
-        title = "Reading images, computing features" + f" of {self._config.augment} views" * (self._config.augment > 1)
+        title = what + f" of {self._config.augment} views" * (self._config.augment > 1)
         with self._reporter.step(title, total=len(images) * self._config.augment) as advance:
             learned = extractor.learn(
                 images, self._reader, views=self._config.augment, shelf=self._checkpoint.features, advance=advance
@@ -179,7 +180,8 @@ class _Job:
     def _fine_tune(self, frozen: keras.Model, head: Head) -> tuple[Head, Outcome]:
         """The head with the layers below it tuned, if that did better on the validation split; else as it was."""
         cut = fine_tuning.find_cut(frozen, self._config.fine_tune)
-        activations = self._learn(network.build_lower(frozen, cut, image_size=self._config.image_size))
+        lower = network.build_lower(frozen, cut, image_size=self._config.image_size)
+        activations = self._learn(lower, what="Computing activations")
         tuning = FineTuning(frozen, network.as_layer(head.trial, self._config), cut, self._config)
         title = f"Fine-tuning the {tuning.layers} layers above {cut}"
         with self._reporter.step(title, total=self._config.fine_tune_epochs) as advance:

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +13,10 @@ from numpy.typing import NDArray
 from jobs.labelled import LabelledImage
 from jobs.reader import Reader
 from jobs.tested import from_csv
-from tests.conftest import REPOSITORY, Bench
+from tests.conftest import Bench, Trainer
 from worker.contract import ModelManifest
 from worker.images import decode, fingerprint
 from worker.scorer import Scorer
-
-
-def _train(*options: str, module: str = "jobs.cli", **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", module, *(["train", "run"] if module == "jobs.cli" else []), *options],
-        env=os.environ | environment,
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -99,11 +86,11 @@ def test_the_scores_of_one_image_are_the_same_on_every_thread(bundle: Path) -> N
     assert len(set(scores.tolist())) == 1
 
 
-def test_a_bundle_is_never_written_over(models: Path, digit_images: Path) -> None:
+def test_a_bundle_is_never_written_over(trainer: Trainer, models: Path, digit_images: Path) -> None:
     """The same version again is refused, before anything is trained, and the files stay as they were."""
     before = {path: path.read_bytes() for path in models.rglob("*") if path.is_file()}
     options = ("--name", "digits", "--version", "v1", "--image-size", "96")
-    done = _train("--data", str(digit_images), "--output", str(models), *options)
+    done = trainer.run("train", "run", "--data", str(digit_images), "--output", str(models), *options)
     assert done.returncode == 1
     assert "choose another version" in done.stderr
     assert "Traceback" not in done.stderr
@@ -111,13 +98,12 @@ def test_a_bundle_is_never_written_over(models: Path, digit_images: Path) -> Non
     assert {path: path.read_bytes() for path in models.rglob("*") if path.is_file()} == before
 
 
-def test_a_bundle_goes_to_a_bucket_too(ministack_bench: Bench, digit_images: Path) -> None:
+def test_a_bundle_goes_to_a_bucket_too(trainer: Trainer, ministack_bench: Bench, digit_images: Path) -> None:
     """``--output s3://…``, with the first version the champion; and its numbers on standard output as JSON."""
     bench = ministack_bench
-    done = _train(
-        *("--data", str(digit_images), "--output", f"s3://{bench.bucket}/models", "--name", "pets"),
+    done = trainer.run(
+        *("train", "run", "--data", str(digit_images), "--output", f"s3://{bench.bucket}/models", "--name", "pets"),
         *("--image-size", "32", "--json"),
-        module="jobs.train",
         **bench.environment,
     )
     assert done.returncode == 0, done.stderr
@@ -138,9 +124,11 @@ def test_a_bundle_goes_to_a_bucket_too(ministack_bench: Bench, digit_images: Pat
         (("--data", ".", "--name", "a/b"), 2, "name"),
     ],
 )
-def test_a_wrong_option_is_explained_at_once(options: tuple[str, ...], status: int, said: str, tmp_path: Path) -> None:
+def test_a_wrong_option_is_explained_at_once(
+    trainer: Trainer, options: tuple[str, ...], status: int, said: str, tmp_path: Path
+) -> None:
     """Without a traceback, and before TensorFlow is loaded where that is possible."""
-    done = _train("--output", str(tmp_path), *options)
+    done = trainer.run("train", "run", "--output", str(tmp_path), *options)
     assert done.returncode == status
     assert said in done.stderr
     assert "Traceback" not in done.stderr
