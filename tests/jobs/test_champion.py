@@ -152,6 +152,25 @@ def test_a_pointer_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         Champions(store, "pets").current()
 
 
+class _Dying(FolderStore):
+    """A store under a process that dies at its second write: the first is done, and nothing after it."""
+
+    def replace(self, name: str, body: bytes, *, seen: bytes) -> bool:
+        raise KeyboardInterrupt(name, body, seen)
+
+
+def test_what_dies_before_the_pointer_moves_changed_nothing(tmp_path: Path) -> None:
+    """Its record is there and belongs to nobody: neither the history nor a rollback knows of it."""
+    champions = Champions(FolderStore(tmp_path), "pets")
+    _crown(champions, "v1", "v2")
+    before = champions.history()
+    with pytest.raises(KeyboardInterrupt):
+        Champions(_Dying(tmp_path), "pets").crown("v3", seen=champions.current(), how="promoted")
+    assert any("v3" in path.name for path in (tmp_path / "pets/_history").iterdir())
+    assert champions.history() == before
+    assert _go_back(champions) == "v1"
+
+
 _PROMOTE_FOREVER = """
 import itertools, pathlib, sys
 from jobs.champion import Champions

@@ -147,6 +147,22 @@ def test_a_hostile_name_of_a_picture_leads_nowhere(
     assert _verify(folder, version="v2", data=digit_images).scored == 1  # found by its content instead
 
 
+def test_a_picture_outside_of_the_folder_is_not_looked_at(
+    folder: FolderStore, bundle: Path, digit_images: Path, tmp_path: Path
+) -> None:
+    """Whatever a bundle calls its pictures: only a folder that a person names is searched."""
+    image = images_of(bundle)[0]
+    (tmp_path / "secret.png").write_bytes((digit_images / image.source_ref).read_bytes())
+    (tmp_path / "data").mkdir()
+    outside = image.model_copy(update={"source_ref": "../secret.png"})
+    config = {"data": str(tmp_path / "data")}
+    add_version(folder, bundle, "v2", images=[outside], training_config=config)
+    assert _verify(folder, version="v2").scored == 0
+    inside = image.model_copy(update={"source_ref": "data/../secret.png"})
+    add_version(folder, bundle, "v3", images=[inside], training_config={"data": str(tmp_path)})
+    assert _verify(folder, version="v3").scored == 1
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
