@@ -64,7 +64,7 @@ def test_people_see_tables(shelf: Path) -> None:
     assert "McNemar" in _run("promote", shelf / "digits/v2", status=1)
     assert "It was forced." in _run("promote", shelf / "digits/v2", "--force")
     shown = _run("show", shelf / "digits")
-    for told in ("decoder fingerprint", "learning_rate: 0.003", "model.keras", "95 % interval", "forced", "first"):
+    for told in ("decoder fingerprint", "seed: 123", "model.keras", "95 % interval", "forced", "first"):
         assert told in shown
     (shelf / "digits/v2/quarantine.csv").unlink()
     said = _run("verify", shelf / "digits/v2", status=1)

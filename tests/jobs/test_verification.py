@@ -40,7 +40,8 @@ def test_a_bundle_as_training_left_it_has_no_findings(models: Path) -> None:
     """Its pictures are where it was trained from, and score what they did, to nine digits."""
     verification = _verify(FolderStore(models))
     assert _told(verification) == []
-    assert (verification.files, verification.images, verification.scored) == (6, 72, 72)
+    assert verification.files == len(list((models / "digits/v1").iterdir()))
+    assert (verification.images, verification.scored) == (72, 72)
     assert verification.max_difference is not None
     assert verification.max_difference <= 1e-6 == verification.tolerance
 
@@ -117,7 +118,7 @@ def test_another_decoder_is_allowed_another_rounding(folder: FolderStore, bundle
     add_version(folder, bundle, "v2", decoder_fingerprint="0" * 64)
     add_version(folder, bundle, "v3", decoder_fingerprint="0" * 64, images=wrong)
     verification = _verify(folder, version="v2", data=digit_images)
-    assert (_told(verification), verification.tolerance) == ([], 0.02)
+    assert (_told(verification), verification.tolerance) == ([], 0.1)
     assert _verify(folder, version="v3", data=digit_images).findings
 
 
