@@ -1,16 +1,18 @@
 """Where models are, and which there are: whatever somebody types, or has put there."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from jobs.champion import Champions
 from jobs.errors import UserError
-from jobs.place import find
+from jobs.place import _NAME, find
 from jobs.registry import find_all
 from jobs.store import BucketStore, FolderStore, Store
 from tests.conftest import Bench
 from tests.jobs.versions import add_version
+from worker.contract import Name
 
 
 def _listed(where: str) -> list[tuple[str, str, bool]]:
@@ -106,6 +108,11 @@ def test_a_folder_without_models_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no folder"):
         find_all(str(tmp_path / "none"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_is_what_the_contract_says() -> None:
+    """What cannot be written to a model.json is not looked for."""
+    assert get_args(Name)[1].pattern == f"^{_NAME}$"
 
 
 def test_a_model_without_a_champion_names_its_versions(tmp_path: Path, bundle: Path) -> None:
