@@ -40,7 +40,7 @@ class Comparison(BaseModel):
     def is_worse(self, margin: float) -> bool:
         """Whether the challenger's accuracy is lower by more than ``margin``. A tie is not worse."""
         lost = self.only_champion_right - self.only_challenger_right
-        return lost > margin * self.n + _ROUNDING
+        return not lost <= margin * self.n + _ROUNDING  # a margin of NaN allows nothing
 
 
 def compare(

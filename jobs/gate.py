@@ -75,15 +75,16 @@ class Gate:
         """The champion's scores of the challenger's test images, in their order."""
         try:
             recorded = champion.images()
-        except Reject:  # damaged, or of a version that did not tell the truth: it can still be scored again
-            recorded = []
+            unusable = "the two were not tested on the same pictures"
+        except Reject as error:  # damaged, or of a version that did not tell the truth: it can still be scored again
+            recorded, unusable = [], error.message
         _check_truth(images, recorded)
         if {image.sha256 for image in recorded} == {image.sha256 for image in images}:
             by_picture = {image.sha256: image.score for image in recorded}
             return np.array([by_picture[image.sha256] for image in images], np.float64), "recorded"
         if self.data is None:
             raise Refused(
-                "the two were not tested on the same pictures. Add --data FOLDER with the test pictures of "
+                f"{unusable}. Add --data FOLDER with the test pictures of "
                 f"{challenger.manifest.version}, and the champion is scored on them."
             )
         again = score_again(champion.open(), images, self.data, search=True, reporter=self.reporter)

@@ -4,7 +4,8 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, Final
 
 from jobs import tested
 from jobs.errors import UserError
@@ -15,6 +16,9 @@ from jobs.tested import ScoredImage
 from worker.contract import BundleFile, ModelManifest
 from worker.errors import ErrorCode, Reject
 from worker.model import MANIFEST_FILE, Model, open_files
+
+#: ``hushed`` turns away standard error for the whole process, so one thread at a time.
+_OPENING: Final = Lock()
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Bundle:
 
     def open(self) -> Model:
         """The model, opened as a worker opens it: digest, shapes, and a blank picture scored. Raises Reject."""
-        with hushed():  # LiteRT tells of its delegate
+        with _OPENING, hushed():  # LiteRT tells of its delegate
             return open_files(self.uri, self.read)
 
     def images(self) -> list[ScoredImage]:
@@ -85,8 +89,10 @@ def read_bundle(
 def trained_from(manifest: ModelManifest) -> Path | None:
     """The folder that the model was trained from, if this machine has it."""
     data = manifest.training_config.get("data")
-    folder = Path(data) if isinstance(data, str) else None
-    return folder if folder is not None and folder.is_dir() else None
+    try:
+        return Path(data) if isinstance(data, str) and data and Path(data).is_dir() else None
+    except OSError:  # a name too long
+        return None
 
 
 def _compare(expected: dict[str, BundleFile], files: dict[str, bytes]) -> list[Finding]:
@@ -113,5 +119,5 @@ def _contradictions(manifest: ModelManifest, files: dict[str, bytes]) -> list[Fi
             for key in said
             if key in told and told[key] != said[key]
         ]
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return []  # an evaluation that is no JSON object has another digest, which is a finding already

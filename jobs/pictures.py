@@ -85,5 +85,5 @@ def _below(folder: Path, ref: str) -> Path | None:
     try:
         path = (folder / ref).resolve()
         return path if path.is_relative_to(folder) else None
-    except (OSError, ValueError):  # a name too long, or with a NUL
+    except (OSError, ValueError, RuntimeError):  # a name too long, with a NUL, or a link to itself
         return None

@@ -12,6 +12,7 @@ from jobs.errors import UserError
 from jobs.place import BUNDLE, find, open_output, versions_of, without_file
 from jobs.store import Store
 from worker.contract import ModelManifest, explain
+from worker.errors import Reject
 from worker.model import MANIFEST_FILE
 
 EVALUATION_FILE: Final = "evaluation.json"
@@ -68,7 +69,7 @@ def read_evaluation(store: Store, name: str, version: str) -> dict[str, Any]:
     file = f"{name}/{version}/{EVALUATION_FILE}"
     try:
         evaluation = json.loads(store.read(file) or b"")
-    except ValueError:
+    except (ValueError, RecursionError):
         evaluation = None
     if not isinstance(evaluation, dict):
         raise UserError(
@@ -92,7 +93,7 @@ def parse_manifest(body: bytes, *, name: str, version: str, where: str) -> Model
 def _version(store: Store, name: str, version: str, *, champion: bool) -> Version:
     try:
         return Version(name, version, champion, read_manifest(store, name, version))
-    except UserError as error:
+    except (UserError, Reject) as error:
         return Version(name, version, champion, None, str(error))
 
 

@@ -58,7 +58,9 @@ def from_csv(data: bytes) -> list[ScoredImage]:
 
 
 def truth(images: Sequence[ScoredImage], labels: tuple[str, str]) -> NDArray[np.int64]:
-    """``(N,)`` true classes, 0 or 1. Raises ValueError for a label that is none of the two."""
+    """``(N,)`` true classes, 0 or 1. Raises ValueError for no images, or a label that is none of the two."""
+    if not images:
+        raise ValueError("holds no test images")
     other = {image.true_label for image in images} - set(labels)
     if other:
         raise ValueError(f"a test image is labelled {min(other)!r}, which is neither {labels[0]!r} nor {labels[1]!r}")

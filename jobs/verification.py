@@ -22,8 +22,9 @@ Done = TypeVar("Done")
 #: Largest difference of a score where decoder and LiteRT are those of the training: nine digits are written, and what
 #: is left is the order in which another number of threads or another processor adds up.
 SAME_TOLERANCE: Final = 1e-6
-#: Where one of the two is another. Another libjpeg moves single pixels by a few steps of 255.
-OTHER_TOLERANCE: Final = 0.02
+#: Where one of the two is another. Measured: every value of 300 photographs moved by -1, 0 or 1, at random, as another
+#: libjpeg might, moves their scores by 0.0008 in the median and by 0.053 at the most (160 pixels, cats and dogs).
+OTHER_TOLERANCE: Final = 0.1
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def verify(
         float | None,
         typer.Option(
             help="Difference of a score that is no finding.",
-            show_default="1e-6, and 0.02 where decoder or LiteRT are not those of the training",
+            show_default="1e-6, and 0.1 where decoder or LiteRT are not those of the training",
             min=0,
             max=1,
         ),

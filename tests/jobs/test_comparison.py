@@ -89,6 +89,12 @@ def test_mcnemars_test_is_that_of_counting(better: int, worse: int) -> None:
     assert mcnemar(better, worse) == pytest.approx(sum(uneven) / len(uneven))
 
 
+def test_a_margin_that_is_no_number_allows_nothing() -> None:
+    """Not even a tie."""
+    assert compare(np.ones(1, np.int64), np.ones(1), np.ones(1), thresholds=(0.5, 0.5)).is_worse(float("nan"))
+
+
+@settings(max_examples=50)
 @given(n=st.integers(1, 5000), data=st.data())
 def test_what_is_worse_by_exactly_the_margin_is_not_refused(n: int, data: st.DataObject) -> None:
     """And one image more is; whatever floating point makes of the margin."""

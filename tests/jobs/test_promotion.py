@@ -154,8 +154,18 @@ def test_a_champion_that_tells_no_truth_is_scored_again(
     folder.write("digits/v1/test_predictions.csv", b"row,source_ref\n")
     add_version(folder, bundle, "v2")
     Champions(folder, "digits").crown("v1", seen=None, how="first")
-    assert "--data" in refused("v2")
+    assert "v1/test_predictions.csv: 15 bytes, not" in refused("v2")
     assert _promote(folder, "v2", data=digit_images).how == "promoted"
+
+
+def test_a_version_without_test_images_cannot_be_compared(
+    folder: FolderStore, bundle: Path, refused: Callable[..., str]
+) -> None:
+    """And says so, instead of dividing by their number."""
+    add_version(folder, bundle, "v1")
+    add_version(folder, bundle, "v2", images=[])
+    _promote(folder, "v1")
+    assert "holds no test images" in refused("v2")
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -40,7 +40,8 @@ def test_a_bundle_as_training_left_it_has_no_findings(models: Path) -> None:
     """Its pictures are where it was trained from, and score what they did, to nine digits."""
     verification = _verify(FolderStore(models))
     assert _told(verification) == []
-    assert (verification.files, verification.images, verification.scored) == (6, 72, 72)
+    assert verification.files == len(list((models / "digits/v1").iterdir()))
+    assert (verification.images, verification.scored) == (72, 72)
     assert verification.max_difference is not None
     assert verification.max_difference <= 1e-6 == verification.tolerance
 
@@ -117,7 +118,7 @@ def test_another_decoder_is_allowed_another_rounding(folder: FolderStore, bundle
     add_version(folder, bundle, "v2", decoder_fingerprint="0" * 64)
     add_version(folder, bundle, "v3", decoder_fingerprint="0" * 64, images=wrong)
     verification = _verify(folder, version="v2", data=digit_images)
-    assert (_told(verification), verification.tolerance) == ([], 0.02)
+    assert (_told(verification), verification.tolerance) == ([], 0.1)
     assert _verify(folder, version="v3", data=digit_images).findings
 
 
@@ -145,6 +146,22 @@ def test_a_hostile_name_of_a_picture_leads_nowhere(
     image = images_of(bundle)[0].model_copy(update={"source_ref": ref})
     add_version(folder, bundle, "v2", images=[image])
     assert _verify(folder, version="v2", data=digit_images).scored == 1  # found by its content instead
+
+
+def test_a_picture_outside_of_the_folder_is_not_looked_at(
+    folder: FolderStore, bundle: Path, digit_images: Path, tmp_path: Path
+) -> None:
+    """Whatever a bundle calls its pictures: only a folder that a person names is searched."""
+    image = images_of(bundle)[0]
+    (tmp_path / "secret.png").write_bytes((digit_images / image.source_ref).read_bytes())
+    (tmp_path / "data").mkdir()
+    outside = image.model_copy(update={"source_ref": "../secret.png"})
+    config = {"data": str(tmp_path / "data")}
+    add_version(folder, bundle, "v2", images=[outside], training_config=config)
+    assert _verify(folder, version="v2").scored == 0
+    inside = image.model_copy(update={"source_ref": "data/../secret.png"})
+    add_version(folder, bundle, "v3", images=[inside], training_config={"data": str(tmp_path)})
+    assert _verify(folder, version="v3").scored == 1
 
 
 @pytest.mark.parametrize(
