@@ -142,15 +142,21 @@ def test_the_escape_of_cve_2025_4517_writes_nothing_outside(tmp_path: Path) -> N
     [
         _zip(("cats/bomb", b"\0" * 100 * 1024**2)),
         gzip.compress(_tar(_member("cats/bomb", b"\0" * 100 * 1024**2))),
-        gzip.compress(_tar(_member("a" * 100, b"\0" * 100 * 1024**2, kind=tarfile.GNUTYPE_LONGNAME))),
     ],
-    ids=["zip", "tar.gz", "header"],
+    ids=["zip", "tar.gz"],
 )
 def test_a_bomb_is_stopped_while_it_unpacks(tmp_path: Path, archive: bytes) -> None:
-    """100 MB of zeros in 100 KB: over the ratio; and as a name it would go to memory whole."""
-    with pytest.raises(UserError, match=r"bomb|header of"):
+    """100 MB of zeros in 100 KB are over the ratio."""
+    with pytest.raises(UserError, match="bomb"):
         _unpack(archive, tmp_path)
     assert not (tmp_path / "cache" / "unpacked").exists()
+
+
+def test_a_name_of_megabytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """tarfile would take it to memory whole, however long it says it is."""
+    name = _member("././@LongLink", b"a" * 2 * 1024**2, kind=tarfile.GNUTYPE_LONGNAME)
+    with pytest.raises(UserError, match="a header of 2,097,152 bytes"):
+        _unpack(_tar(name, _member("cats/1", b"x")), tmp_path)
 
 
 def test_many_members_over_the_same_bytes_are_stopped(tmp_path: Path) -> None:

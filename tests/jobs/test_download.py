@@ -1,5 +1,8 @@
 """A file from the web: whole, the right one, and no byte twice that need not be."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPMessage
@@ -12,6 +15,7 @@ import pytest
 from jobs.download import fetch
 from jobs.errors import UserError
 from jobs.web import WebFile, _SafeRedirects, shown
+from tests.conftest import REPOSITORY
 from tests.jobs.pictures import QUIET
 from tests.jobs.serving import Site, serve
 
@@ -62,6 +66,23 @@ def test_a_job_that_gave_up_goes_on_in_its_next_run(site: Site, tmp_path: Path) 
     site.cuts = []
     assert _fetch(site, tmp_path) == BODY
     assert site.ranges[-1] == "bytes=2000-"
+
+
+def test_a_job_that_is_killed_goes_on_in_its_next_run(site: Site, tmp_path: Path) -> None:
+    """With SIGKILL, which nobody can prepare for: what was written is where the next one begins."""
+    site.cuts, site.stalls = [300_000], True
+    code = (
+        "import sys; from pathlib import Path; from jobs.download import fetch; from jobs.web import WebFile; "
+        "from jobs.progress import Reporter; fetch(WebFile(sys.argv[1]), Path(sys.argv[2]), Reporter(quiet=True))"
+    )
+    job = subprocess.Popen([sys.executable, "-c", code, site.url, str(tmp_path)], cwd=REPOSITORY)
+    while not (tmp_path / "part").exists() or (tmp_path / "part").stat().st_size < 200_000:
+        assert job.poll() is None
+        time.sleep(0.01)
+    job.kill()
+    job.wait()
+    assert _fetch(site, tmp_path) == BODY
+    assert int(site.ranges[0].removeprefix("bytes=").rstrip("-")) >= 200_000
 
 
 def test_a_file_that_changed_in_between_is_loaded_from_its_start(site: Site, tmp_path: Path) -> None:
