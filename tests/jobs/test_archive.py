@@ -65,6 +65,12 @@ def _unpack(archive: bytes, room: Path, limits: Limits | None = None) -> Listing
         assert not any(path.is_symlink() for path in room.rglob("*"))
 
 
+def _room(folder: Path, number: int) -> Path:
+    room = folder / str(number)
+    room.mkdir()
+    return room
+
+
 def _contents(listing: Listing) -> dict[str, bytes]:
     return {file.ref: file.path.read_bytes() for file in listing.files if file.reason is None}
 
@@ -83,6 +89,14 @@ def test_backslashes_of_a_windows_zip_are_folders(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with pytest.raises(UserError, match="leads outside"):
         _unpack(_zip(("..\\..\\evil", b"x")), tmp_path / "other")
+
+
+def test_names_of_a_zip_are_read_as_they_were_written(tmp_path: Path) -> None:
+    """UTF-8 with its flag, UTF-8 without it as macOS packs, and code page 437 as old Windows does."""
+    for number, (raw, name) in enumerate(((b"caf\xc3\xa9", "café"), (b"caf\x82", "café"))):
+        plain = _zip(("x" * len(raw), b"x"))
+        assert _contents(_unpack(plain.replace(b"x" * len(raw), raw), _room(tmp_path, number))) == {name: b"x"}
+    assert _contents(_unpack(_zip(("café", b"x")), _room(tmp_path, 2))) == {"café": b"x"}
 
 
 @pytest.mark.parametrize(
@@ -173,9 +187,8 @@ def test_the_limits_on_count_and_bytes_hold(tmp_path: Path) -> None:
     """A person is told what to do instead."""
     many = _zip(*((f"cats/{number}", b"x" * 100) for number in range(11)))
     for number, limits in enumerate((Limits(members=10), Limits(total_bytes=1000))):
-        (tmp_path / str(number)).mkdir()
         with pytest.raises(UserError, match="yourself"):
-            _unpack(many, tmp_path / str(number), limits)
+            _unpack(many, _room(tmp_path, number), limits)
 
 
 def _encrypted() -> bytes:
@@ -185,10 +198,18 @@ def _encrypted() -> bytes:
     return bytes(plain)
 
 
+def _before_its_start() -> bytes:
+    """A zip whose end says that its list lies further back than it does, so that its files lie before its first byte."""
+    body = bytearray(_zip(("cats/1", b"x")))
+    body[-6:-2] = struct.pack("<I", body.index(b"PK\1\2") + 1000)
+    return bytes(body)
+
+
 @pytest.mark.parametrize(
     ("archive", "said"),
     [
-        (_encrypted(), "encrypted"),
+        (_before_its_start(), "is damaged"),
+        (_encrypted(), "is encrypted"),
         (b"<html>Please log in", "neither a zip nor a tar"),
         (b"", "neither a zip nor a tar"),
         (b"PK\3\4", "damaged"),
@@ -217,10 +238,8 @@ def test_an_archive_that_breaks_off_is_damaged_wherever_it_does(tmp_path: Path, 
         len(body.rstrip(b"\0")) if kind == "tar" else len(body) - 1
     )  # a tar's end mark is zeros, longer than it must be
     for number, cut in enumerate([*range(1, ends, 97), ends]):
-        room = tmp_path / str(number)
-        room.mkdir()
         with pytest.raises(UserError, match=r"damaged|neither"):
-            _unpack(body[:cut], room)
+            _unpack(body[:cut], _room(tmp_path, number))
 
 
 @given(kind=st.sampled_from(sorted(ARCHIVES)), where=st.integers(0, 10_000), byte=st.binary(min_size=1, max_size=4))
