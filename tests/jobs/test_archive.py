@@ -199,7 +199,7 @@ def _encrypted() -> bytes:
 
 
 def _before_its_start() -> bytes:
-    """A zip whose end says that its list lies further back than it does, so that its files lie before its first byte."""
+    """A zip whose end is wrong about where its list lies, so that its files lie before its first byte."""
     body = bytearray(_zip(("cats/1", b"x")))
     body[-6:-2] = struct.pack("<I", body.index(b"PK\1\2") + 1000)
     return bytes(body)
