@@ -53,12 +53,8 @@ class TrainConfig(BaseModel):
     test_split: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     #: Of the splits, of the head's first weights, and of the order of batches.
     seed: Annotated[int, Field(ge=0)] = 123
-    #: Passes of the head over the features. Those are cached, so a pass takes a fraction of a second.
-    epochs: Annotated[int, Field(ge=1)] = 20
-    #: Images a gradient step.
+    #: Images a gradient step of fine-tuning.
     batch_size: Annotated[int, Field(ge=1)] = 32
-    #: Of Adam, at the first step; it falls to 0 along a cosine, so the last epochs settle instead of wandering.
-    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-3
     #: Weight of the squared weights in the loss: 1,280 weights learn from few images, and would learn these by heart.
     l2: Annotated[float, Field(ge=0.0)] = 0.01
     #: Views of each training image that are learned from: 1 the image, 2 its mirror image too, more: crops as well.
@@ -68,7 +64,7 @@ class TrainConfig(BaseModel):
     fine_tune: Annotated[int, Field(ge=0, le=100)] = 0
     #: Passes over the training images, at the most.
     fine_tune_epochs: Annotated[int, Field(ge=1)] = 10
-    #: Of RMSprop. A hundredth of what the head learns at: the backbone has something to lose.
+    #: Of RMSprop. Low: the backbone has something to lose.
     fine_tune_rate: Annotated[float, Field(gt=0.0)] = 1e-5
     #: What the backbone computes in: ``auto`` is mixed_float16 on a GPU. The exported model is float32 always.
     precision: Literal["auto", "float32", "mixed_float16"] = "auto"

@@ -11,6 +11,7 @@ from jobs.features import Learned
 from jobs.gallery import Answers, Gallery
 from jobs.labelled import Quarantined
 from jobs.learning_curve import Curve
+from jobs.neuron import Neuron
 from jobs.reader import Reader
 from worker.contract import ModelManifest
 
@@ -20,7 +21,7 @@ def measure_curve(learned: Learned, config: TrainConfig) -> Curve | None:
     train, held = learned.of("train"), learned.of("validation")
     return learning_curve.measure(
         *(train.views[0], train.classes, held.views[0], held.classes),
-        fit=learning_curve.exact_fit(config.l2),
+        fit=lambda features, classes: Neuron.fit(features, classes, l2=config.l2).scores,
         seed=config.seed,
     )
 

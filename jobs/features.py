@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from jobs import export, network
 from jobs.labelled import LabelledImage
-from jobs.network import Classes
+from jobs.neuron import Classes
 from jobs.progress import Advance
 from jobs.reader import Reader
 from jobs.shelf import Shelf

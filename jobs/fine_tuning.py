@@ -16,6 +16,7 @@ from jobs.config import TrainConfig
 from jobs.features import Learned
 from jobs.interruption import Interruption
 from jobs.metrics import Scores
+from jobs.neuron import Neuron
 from jobs.shelf import Shelf
 
 #: Epochs without a better validation loss before it stops.
@@ -69,7 +70,7 @@ def _inputs(layer: keras.Layer) -> Iterator[str]:
 class FineTuning:
     """One run of it. ``above`` goes from the activations at the cut to P(class 1), and shares the layers it changes."""
 
-    def __init__(self, backbone: keras.Model, head: keras.Model, cut: str, config: TrainConfig) -> None:
+    def __init__(self, backbone: keras.Model, head: keras.layers.Dense, cut: str, config: TrainConfig) -> None:
         self._config = config
         self._cut = cut
         # BatchNormalization keeps ImageNet's statistics. That its layers are not trainable is what makes sure of it:
@@ -123,6 +124,11 @@ class FineTuning:
         """``(N,)`` P(class 1) of the pictures themselves, without their other views."""
         scores: Scores = self.above.predict(held.views[0], batch_size=64, verbose=0)[:, 0].astype(np.float64)
         return scores
+
+    def neuron(self) -> Neuron:
+        """The head as it is now."""
+        weights, bias = self.above.layers[-1].get_weights()
+        return Neuron(weights[:, 0].astype(np.float64), float(bias[0]))
 
     def _loss(self, held: Learned) -> float:
         return calibration.calibrated_loss(held.classes, self.scores(held))

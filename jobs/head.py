@@ -3,14 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-import numpy as np
-
-from jobs import calibration, metrics, network
+from jobs import calibration, metrics
 from jobs.config import TrainConfig
 from jobs.features import Learned
 from jobs.metrics import Scores, Truth
-from jobs.shelf import Shelf
+from jobs.neuron import Neuron
 
 
 @dataclass(frozen=True)
@@ -32,28 +29,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class Head:
-    """One sigmoid neuron, fitted twice."""
+    """One sigmoid neuron, fitted twice: a first fit tells how it does on images it has not seen."""
 
-    trial: keras.Model  #: to the training split alone
-    final: keras.Model  #: to all there is; this one is exported
+    trial: Neuron  #: fitted to the training split alone
+    final: Neuron  #: to the validation split too: nothing is kept back
     decision: Decision
 
     @classmethod
-    def fit(cls, learned: Learned, config: TrainConfig, shelf: Shelf) -> "Head":
-        """A first fit tells how it does on images it has not seen; the second keeps nothing back."""
+    def fit(cls, learned: Learned, config: TrainConfig) -> "Head":
+        """From the features of the training and validation images; every view is an example to learn from."""
         train, held = learned.of("train"), learned.of("validation")
-        trial = _fitted("trial", train, config, shelf)
-        raw = trial.predict(held.views[0], verbose=0)[:, 0].astype(np.float64)
-        return cls(trial, _fitted("final", learned, config, shelf), Decision.of(held.classes, raw, config))
-
-
-def _fitted(name: str, learned: Learned, config: TrainConfig, shelf: Shelf) -> keras.Model:
-    head = network.build_head(learned.views.shape[-1], config)
-    kept = shelf.get(f"head-{name}")
-    if kept is None:
-        network.fit_head(head, *learned.flat(), config)
-        weights, bias = head.get_weights()
-        shelf.put(f"head-{name}", {"weights": weights, "bias": bias})
-    else:
-        head.set_weights([kept["weights"], kept["bias"]])
-    return head
+        trial = Neuron.fit(*train.flat(), l2=config.l2)
+        decision = Decision.of(held.classes, trial.scores(held.views[0]), config)
+        return cls(trial, Neuron.fit(*learned.flat(), l2=config.l2), decision)

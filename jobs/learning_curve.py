@@ -1,8 +1,6 @@
 """Accuracy against the number of training images: would more pictures help?
 
-The features are there, so all that is fitted is the head, many times over. ``exact_fit`` minimises the head's own loss
-with scikit-learn's solver: a tenth of the time of Keras (README, "The report"), and with few images nearer to the
-minimum than a fixed number of passes comes, so that the curve shows the pictures alone.
+The features are there, so all that is fitted is the head, many times over.
 """
 
 from collections.abc import Callable
@@ -11,12 +9,11 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from jobs.intervals import wilson
 from jobs.metrics import RESAMPLES, Scores, Truth
+from jobs.neuron import Features
 
-Features = NDArray[np.float32]
 #: ``(N, D)`` features and ``(N,)`` classes to a function from features to ``(M,)`` scores, P(class 1).
 Fit = Callable[[Features, Truth], Callable[[Features], Scores]]
 
@@ -68,20 +65,6 @@ def measure(
     points = [_point(images, len(right[images]), mean) for images, mean in means.items()]
     before, after = list(means.values())[-2:]
     return Curve(points, len(held_classes), float((after - before).mean()), _gain_interval(after - before, seed))
-
-
-def exact_fit(l2: float) -> Fit:
-    """The neuron that ``network.fit_head`` descends towards: mean cross-entropy + ``l2`` * squared weights, minimised.
-
-    scikit-learn weighs the other way round: C * sum of cross-entropies + squared weights / 2, hence C = 1 / (2 l2 N).
-    """
-
-    def fit(features: Features, classes: Truth) -> Callable[[Features], Scores]:
-        c = 1 / (2 * l2 * len(features)) if l2 else np.inf
-        head = LogisticRegression(C=c, max_iter=1000, tol=1e-3).fit(features, classes)
-        return lambda others: np.asarray(head.predict_proba(others)[:, 1])
-
-    return fit
 
 
 def _draw(classes: Truth, share: float, random: np.random.Generator) -> NDArray[np.int64]:

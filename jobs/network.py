@@ -1,7 +1,6 @@
 """The network: MobileNetV2, global average pooling, one sigmoid neuron. Keras alone, so that any backend trains it."""
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.config import TrainConfig
-
-Features = NDArray[np.float32]
-Classes = NDArray[np.int64]
+from jobs.neuron import Neuron
 
 
 @contextmanager
@@ -45,12 +42,12 @@ def build_lower(backbone: keras.Model, cut: str, *, image_size: int) -> keras.Mo
     return keras.Model(pixels, activations, name="below")
 
 
-def build_upper(backbone: keras.Model, cut: str, head: keras.Model) -> keras.Model:
+def build_upper(backbone: keras.Model, cut: str, head: keras.layers.Dense) -> keras.Model:
     """Activations of the layer ``cut`` to P(class 1), sharing the layers of ``backbone`` and ``head``."""
     activations = keras.Input(backbone.get_layer(cut).output.shape[1:], name="activations")
     maps = keras.Model(backbone.get_layer(cut).output, backbone.output, name="upper")(activations)
     pooled = keras.layers.GlobalAveragePooling2D(dtype="float32")(maps)
-    return keras.Model(activations, head.layers[-1](pooled), name="above")
+    return keras.Model(activations, head(pooled), name="above")
 
 
 def _scaled(backbone: keras.Model, image_size: int) -> tuple[Any, Any]:
@@ -60,36 +57,23 @@ def _scaled(backbone: keras.Model, image_size: int) -> tuple[Any, Any]:
     return pixels, backbone(scaled, training=False)
 
 
-def build_head(width: int, config: TrainConfig) -> keras.Model:
-    """One sigmoid neuron, the only part that learns: ``(N, width)`` features to ``(N, 1)`` P(class 1)."""
-    keras.utils.set_random_seed(config.seed)  # here, so that a job that goes on after an end comes to the same head
-    neuron = keras.layers.Dense(
+def as_layer(neuron: Neuron, config: TrainConfig) -> keras.layers.Dense:
+    """The head: ``(N, D)`` features to ``(N, 1)`` P(class 1)."""
+    layer = keras.layers.Dense(
         1,
         activation="sigmoid",
         kernel_regularizer=keras.regularizers.L2(config.l2),
         name="probability",
         dtype="float32",
     )
-    return keras.Sequential([keras.Input((width,)), neuron], name="head")
+    layer.build((None, len(neuron.weights)))
+    layer.set_weights([neuron.weights[:, None].astype(np.float32), np.array([neuron.bias], np.float32)])
+    return layer
 
 
-def fit_head(head: keras.Model, features: Features, classes: Classes, config: TrainConfig) -> None:
-    """Fits it to ``(N, 1280)`` features and ``(N,)`` classes."""
-    steps = math.ceil(len(features) / config.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps)
-    # A step of so small a model takes less time than starting it: an epoch is one call.
-    head.compile(optimizer=keras.optimizers.Adam(rate), loss="binary_crossentropy", steps_per_execution=steps)
-    head.fit(features, classes, epochs=config.epochs, batch_size=config.batch_size, verbose=0)
-
-
-def divide_logit(neuron: keras.layers.Dense, temperature: float) -> None:
-    """Folds a temperature into the weights: the neuron's sum is divided by it, and the model needs to know no more."""
-    neuron.set_weights([tensor / temperature for tensor in neuron.get_weights()])
-
-
-def join(extractor: keras.Model, head: keras.Model) -> keras.Model:
+def join(extractor: keras.Model, head: keras.layers.Dense) -> keras.Model:
     """The whole model, pixels to P(class 1), with the layers of both: ``model.keras``."""
-    return keras.Model(extractor.input, head.layers[-1](extractor.output), name="twofold")
+    return keras.Model(extractor.input, head(extractor.output), name="twofold")
 
 
 def predict_in_batches(model: keras.Model) -> Callable[[NDArray[Any]], NDArray[np.float32]]:

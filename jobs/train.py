@@ -174,13 +174,13 @@ class _Job:
 
     def _train_head(self, learned: Learned) -> Head:
         with self._reporter.step("Training the head"):
-            return Head.fit(learned, self._config, self._checkpoint.job)
+            return Head.fit(learned, self._config)
 
     def _fine_tune(self, frozen: keras.Model, head: Head) -> tuple[Head, Outcome]:
         """The head with the layers below it tuned, if that did better on the validation split; else as it was."""
         cut = fine_tuning.find_cut(frozen, self._config.fine_tune)
         activations = self._learn(network.build_lower(frozen, cut, image_size=self._config.image_size))
-        tuning = FineTuning(frozen, head.trial, cut, self._config)
+        tuning = FineTuning(frozen, network.as_layer(head.trial, self._config), cut, self._config)
         title = f"Fine-tuning the {tuning.layers} layers above {cut}"
         with self._reporter.step(title, total=self._config.fine_tune_epochs) as advance:
             held = activations.of("validation")
@@ -195,7 +195,7 @@ class _Job:
         if not outcome.kept:
             return head, outcome
         decision = Decision.of(held.classes, tuning.scores(held), self._config)
-        return replace(head, final=head.trial, decision=decision), outcome
+        return replace(head, final=tuning.neuron(), decision=decision), outcome
 
     def _finish(self, trained: keras.Model, head: Head) -> keras.Model:
         """The whole model, in 32-bit floats whatever it was trained in, with the temperature in its weights."""
@@ -203,9 +203,8 @@ class _Job:
         if devices.precision(self._config) != "float32":
             plain, _ = backbone.load(self._config.weights, image_size=self._config.image_size)
             plain.set_weights(trained.get_weights())
-        model = network.join(network.build_extractor(plain, image_size=self._config.image_size), head.final)
-        network.divide_logit(model.get_layer("probability"), head.decision.temperature)
-        return model
+        layer = network.as_layer(head.final.cooled(head.decision.temperature), self._config)
+        return network.join(network.build_extractor(plain, image_size=self._config.image_size), layer)
 
     def _test(self, scorer: Scorer, model: keras.Model, decision: Decision) -> tuple[evaluation.Tested, float]:
         rule = Rule(labels=self._dataset.labels, threshold=decision.threshold, model_version=self._checkpoint.version)

@@ -1,7 +1,6 @@
 """What starts a job again."""
 
 import shlex
-from pathlib import Path
 
 import typer.main
 
@@ -12,13 +11,13 @@ from jobs.config import TrainConfig
 def test_the_command_of_a_job_starts_the_same_job() -> None:
     """Read by the command line itself; only the version is another, since bundles are not written over."""
     config = TrainConfig(
-        data=Path("my pets;rm"),
+        data="my pets;rm",
         output="s3://shelter/models",
         name="pets",
         version="v1",
         image_size=224,
         weights="package",
-        epochs=7,
+        fine_tune=30,
         seed=5,
         threshold="recall>=0.99",
     )
@@ -32,5 +31,5 @@ def test_the_command_of_a_job_starts_the_same_job() -> None:
 
 def test_what_is_the_default_is_left_out_of_the_command() -> None:
     """A person can see what was chosen."""
-    config = TrainConfig(data=Path("pets"), output="models")
+    config = TrainConfig(data="pets", output="models")
     assert config.command() == "twofold train run --data pets --output models"

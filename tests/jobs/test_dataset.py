@@ -159,9 +159,9 @@ def test_what_cannot_be_decoded_is_left_out(tmp_path: Path, spoil: Callable[[Pat
     data = folder(tmp_path, cats=5, dogs=5)
     spoil(data / "cats" / "002.png")
     found = open_data(data)
-    read = Reader(32).read(found.train + found.validation + found.test)
-    assert len(read.images) == len(read.pixels) == 9
-    assert [(item.image.ref, item.reason.code) for item in read.left_out] == [("cats/002.png", code)]
+    chunk = Reader(32).read(found.train + found.validation + found.test)
+    assert len(chunk.images) == len(chunk.pixels) == 9
+    assert [(item.image.ref, item.reason.code) for item in chunk.left_out] == [("cats/002.png", code)]
 
 
 def test_the_dataset_digest_is_of_names_and_contents(tmp_path: Path) -> None:
@@ -182,9 +182,9 @@ def test_the_odd_images_are_read_or_listed_each(shared: Path, tmp_path: Path) ->
     for number, path in enumerate(odd):
         shutil.copy(path, data / ("cats", "dogs")[number % 2] / path.name)
     found = open_data(data)
-    decoded = Reader(32).read(found.train + found.validation + found.test)
-    read = {image.ref for image in decoded.images}
-    listed = {item.image.ref for item in found.quarantined + decoded.left_out}
+    chunk = Reader(32).read(found.train + found.validation + found.test)
+    read = {image.ref for image in chunk.images}
+    listed = {item.image.ref for item in found.quarantined + chunk.left_out}
     every = {path.relative_to(data).as_posix() for path in data.rglob("*") if path.is_file()}
     assert read | listed == every
     assert not read & listed
