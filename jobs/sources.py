@@ -41,6 +41,8 @@ def open_source(data: str, cache: Path, reporter: Reporter) -> Listing:
         storage = open_storage(open_session())
         if _ARCHIVE.search(address):
             return _from_remote(bucket.LargeObject(address, storage), address, wanted, cache, reporter)
+        if wanted:
+            raise UserError(f"#sha256= is for an archive, and {address} is a prefix: leave it out.")
         return bucket.read_prefix(f"{address.rstrip('/')}/", cache / "objects", storage, reporter)
     path = Path(data)
     if path.is_dir():

@@ -12,9 +12,9 @@ from urllib.request import Request
 
 import pytest
 
-from jobs.download import fetch
+from jobs.download import Version, fetch
 from jobs.errors import UserError
-from jobs.web import WebFile, _SafeRedirects, shown
+from jobs.web import WebFile, _SafeRedirects, _validator, shown
 from tests.conftest import REPOSITORY
 from tests.jobs.pictures import QUIET
 from tests.jobs.serving import Site, serve
@@ -72,7 +72,7 @@ def test_a_job_that_is_killed_goes_on_in_its_next_run(site: Site, tmp_path: Path
     """With SIGKILL, which nobody can prepare for: what was written is where the next one begins."""
     site.cuts, site.stalls = [300_000], True
     code = (
-        "import sys; from pathlib import Path; from jobs.download import fetch; from jobs.web import WebFile; "
+        "import sys; from pathlib import Path; from jobs.download import Version, fetch; from jobs.web import WebFile; "
         "from jobs.progress import Reporter; fetch(WebFile(sys.argv[1]), Path(sys.argv[2]), Reporter(quiet=True))"
     )
     job = subprocess.Popen([sys.executable, "-c", code, site.url, str(tmp_path)], cwd=REPOSITORY)
@@ -100,6 +100,14 @@ def test_without_an_entity_tag_nothing_is_patched_together(site: Site, tmp_path:
     site.cuts = [1000]
     assert _fetch(site, tmp_path) == BODY
     assert site.ranges == []
+
+
+def test_a_weak_entity_tag_is_no_ground_to_patch_on() -> None:
+    """It promises the same meaning, not the same bytes; the date is what is left then (RFC 9110, 13.1.5)."""
+    date = "Tue, 24 Nov 2026 08:00:00 GMT"
+    assert _validator(Version(etag='W/"1"', last_modified=date)) == date
+    assert _validator(Version(etag='W/"1"')) is None
+    assert _validator(Version(etag='"1"', last_modified=date)) == '"1"'
 
 
 def test_a_part_that_is_all_of_it_is_the_file(site: Site, tmp_path: Path) -> None:

@@ -206,6 +206,7 @@ def test_a_bucket_that_is_missing_or_no_bucket_is_told(
         ("s3://No_Bucket/pets/", "not of the form"),
         (f"s3://{ministack_bench.bucket}/none.zip", "no such object"),
         (f"s3://{ministack_bench.bucket}/none/", "found 0: none"),
+        (f"s3://{ministack_bench.bucket}/none/#sha256={'0' * 64}", "is for an archive"),
     ):
         with pytest.raises((UserError, Reject), match=said):
             open_data(data, cache=tmp_path / "cache")
