@@ -64,7 +64,7 @@ def _read(item: Listed, folder: Path, storage: Storage) -> tuple[Path, Reason | 
     if item.etag and path.exists() and path.stat().st_size == item.size_bytes:
         return path, None
     try:
-        body = storage.read(item.uri, max_bytes=MAX_BYTES)
+        body = storage.read(item.uri, max_bytes=MAX_BYTES, etag=item.etag)
     except Reject as error:
         return path, Reason(error.code, error.message)
     except Retry as error:

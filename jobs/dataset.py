@@ -96,7 +96,7 @@ def _sha256(image: LabelledImage) -> str:
 
 
 def _digest(images: list[LabelledImage]) -> str:
-    lines = sorted(f"{image.ref}\n{image.sha256}\n" for image in images)
+    lines = sorted(f"{image.sha256} {image.ref}\0" for image in images)
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -96,11 +96,9 @@ def _continue(remote: Remote, part: Path, reporter: Reporter) -> None:
         return
     with (
         remote.open(start, version) as answer,
-        part.open("r+b" if answer.start else "wb") as file,
+        part.open("ab" if answer.start else "wb") as file,
         reporter.step(f"Downloading {remote.where}", total=answer.version.size_bytes, in_bytes=True) as advance,
     ):
-        file.seek(answer.start)
-        file.truncate()
         # Only now, so that no other version's bytes ever stand before this one's.
         _version_file(part).write_text(answer.version.model_dump_json())
         advance(answer.start)

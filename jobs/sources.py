@@ -41,13 +41,15 @@ def open_source(data: str, cache: Path, reporter: Reporter) -> Listing:
         storage = open_storage(open_session())
         if _ARCHIVE.search(address):
             return _from_remote(bucket.LargeObject(address, storage), address, wanted, cache, reporter)
+        if wanted:
+            raise UserError(f"#sha256= is for an archive, and {address} is a prefix: leave it out.")
         return bucket.read_prefix(f"{address.rstrip('/')}/", cache / "objects", storage, reporter)
     path = Path(data)
     if path.is_dir():
         with reporter.step(f"Listing {path}"):
             return _from_folder(path)
     if path.is_file():
-        return archive.unpack(path, _unpacked(cache, _sha256(path, reporter)), str(path), reporter)
+        return archive.unpack(path, _unpacked(cache, _sha256(path, str(path), reporter)), str(path), reporter)
     raise UserError(
         f"{shown(data) if '://' in data else data} is no folder and no archive. Give a folder with one folder of "
         "images for each of two classes, a .zip or .tar.gz of it, an https:// address of that, or an s3:// prefix."
@@ -69,7 +71,7 @@ def _from_remote(remote: download.Remote, address: str, wanted: str | None, cach
         return known  # by its content: there is nothing to ask
     folder = cache / "downloads" / hashlib.sha256(address.encode()).hexdigest()
     path = download.fetch(remote, folder, reporter)
-    digest = _sha256(path, reporter)
+    digest = _sha256(path, remote.where, reporter)
     if wanted and digest != wanted:
         path.unlink()
         raise UserError(f"{remote.where} is not the file it should be: its SHA-256 is {digest}, not {wanted}.")
@@ -84,11 +86,11 @@ def _unpacked(cache: Path, digest: str) -> Path:
     return cache / "unpacked" / digest
 
 
-def _sha256(path: Path, reporter: Reporter) -> str:
+def _sha256(path: Path, where: str, reporter: Reporter) -> str:
     digest = hashlib.sha256()
     with (
         path.open("rb") as file,
-        reporter.step(f"Hashing {path.name}", total=path.stat().st_size, in_bytes=True) as advance,
+        reporter.step(f"Hashing {where}", total=path.stat().st_size, in_bytes=True) as advance,
     ):
         while data := file.read(_CHUNK_BYTES):
             digest.update(data)

@@ -27,6 +27,8 @@ _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>([\w.]+)</Code>")
 
 _ARCHIVED: Final = "InvalidObjectState"
+#: Precondition Failed. Conditional writes look at it before ``_decide`` does.
+_CHANGED: Final = 412
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -56,16 +58,17 @@ class Storage:
         self._buckets: dict[str, S3Store] = {}
         self._lock = threading.Lock()
 
-    def read(self, uri: str, *, max_bytes: int) -> bytes:
+    def read(self, uri: str, *, max_bytes: int, etag: str | None = None) -> bytes:
         """The whole object, its length checked against the answer's header.
 
-        Raises Reject ``too_many_bytes`` before the body is read, and what ``split`` and the storage's answer say.
+        Raises Reject ``too_many_bytes`` before the body is read, and what ``split`` and the storage's answer say; Retry
+        where the object has another entity tag than ``etag`` by now.
         """
         bucket, key = split(uri)
         if _KEY_OBSTORE_CHANGES.search(key):
-            return self._read_by_boto3(uri, max_bytes)
+            return self._read_by_boto3(uri, max_bytes, etag)
         try:
-            answer = obstore.get(self._bucket(bucket), key)
+            answer = obstore.get(self._bucket(bucket), key, options={"if_match": etag} if etag else None)
             size = answer.meta["size"]
             _check_size(uri, size, max_bytes)
             body = bytes(answer.bytes())
@@ -83,13 +86,10 @@ class Storage:
         Raises Retry where it has another one by now.
         """
         bucket, key = split(uri)
-        condition: Any = {"IfMatch": etag} if etag else {}
         try:
-            answer = self._s3.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{end - 1}", **condition)
-            return answer["Body"].read()
+            span = f"bytes={start}-{end - 1}"
+            return self._s3.get_object(Bucket=bucket, Key=key, Range=span, **_if_match(etag))["Body"].read()
         except (ClientError, BotoCoreError) as error:
-            if _status(error) == 412:  # noqa: PLR2004 - Precondition Failed
-                raise Retry(ErrorCode.UNAVAILABLE, f"{uri}: changed while it was read") from error
             raise _from_botocore(error, uri) from error
 
     def write_once(self, uri: str, body: bytes, *, content_type: str, metadata: dict[str, str]) -> bool:
@@ -109,7 +109,7 @@ class Storage:
                 ChecksumAlgorithm="SHA256",
             )
         except ClientError as error:
-            if _status(error) == 412:  # noqa: PLR2004 - Precondition Failed
+            if _status(error) == _CHANGED:
                 return False
             raise _from_botocore(error, uri) from error
         except BotoCoreError as error:
@@ -188,10 +188,10 @@ class Storage:
                 self._buckets[name] = self._open_bucket(name)
             return self._buckets[name]
 
-    def _read_by_boto3(self, uri: str, max_bytes: int) -> bytes:
+    def _read_by_boto3(self, uri: str, max_bytes: int, etag: str | None) -> bytes:
         bucket, key = split(uri)
         try:
-            answer = self._s3.get_object(Bucket=bucket, Key=key)
+            answer = self._s3.get_object(Bucket=bucket, Key=key, **_if_match(etag))
             _check_size(uri, answer["ContentLength"], max_bytes)
             return answer["Body"].read()  # botocore compares the length itself
         except (ClientError, BotoCoreError) as error:
@@ -215,6 +215,10 @@ def _check_size(uri: str, size_bytes: int, max_bytes: int) -> None:
         raise Reject(ErrorCode.TOO_MANY_BYTES, f"{uri}: {size_bytes:,} bytes, over {max_bytes:,}")
 
 
+def _if_match(etag: str | None) -> dict[str, Any]:
+    return {"IfMatch": etag} if etag else {}
+
+
 def _status(error: Exception) -> int | None:
     if isinstance(error, ClientError):
         return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -230,7 +234,11 @@ def _from_obstore(error: Exception, uri: str) -> TwofoldError:
     # Without the key: one that is called "status code: 503" must not decide anything.
     detail = str(error).replace(split(uri)[1], "")
     status, code = _STATUS.search(detail), _CODE.search(detail)
-    kinds = ((FileNotFoundError, 404), (obstore_errors.PermissionDeniedError, 403))
+    kinds = (
+        (FileNotFoundError, 404),
+        (obstore_errors.PermissionDeniedError, 403),
+        (obstore_errors.PreconditionError, _CHANGED),
+    )
     by_kind = next((number for kind, number in kinds if isinstance(error, kind)), None)
     return _decide(
         uri,
@@ -244,6 +252,8 @@ def _decide(uri: str, *, status: int | None, code: str, detail: str) -> TwofoldE
     """The one table from a storage's answer to a decision. No status means that no answer came."""
     if status is None or status >= 500 or status in (408, 409, 429) or code in PASSING_CODES:  # noqa: PLR2004
         return Retry(ErrorCode.UNAVAILABLE, f"{uri}: {detail[:300]}")
+    if status == _CHANGED:
+        return Retry(ErrorCode.UNAVAILABLE, f"{uri}: changed while it was read")
     if status == 404:  # noqa: PLR2004
         what = "no such bucket" if code == "NoSuchBucket" else "no such object"
         return Reject(ErrorCode.NOT_FOUND, f"{uri}: {what}")

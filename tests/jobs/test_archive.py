@@ -65,6 +65,12 @@ def _unpack(archive: bytes, room: Path, limits: Limits | None = None) -> Listing
         assert not any(path.is_symlink() for path in room.rglob("*"))
 
 
+def _room(folder: Path, number: int) -> Path:
+    room = folder / str(number)
+    room.mkdir()
+    return room
+
+
 def _contents(listing: Listing) -> dict[str, bytes]:
     return {file.ref: file.path.read_bytes() for file in listing.files if file.reason is None}
 
@@ -83,6 +89,14 @@ def test_backslashes_of_a_windows_zip_are_folders(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with pytest.raises(UserError, match="leads outside"):
         _unpack(_zip(("..\\..\\evil", b"x")), tmp_path / "other")
+
+
+def test_names_of_a_zip_are_read_as_they_were_written(tmp_path: Path) -> None:
+    """UTF-8 with its flag, UTF-8 without it as macOS packs, and code page 437 as old Windows does."""
+    for number, (raw, name) in enumerate(((b"caf\xc3\xa9", "café"), (b"caf\x82", "café"))):
+        plain = _zip(("x" * len(raw), b"x"))
+        assert _contents(_unpack(plain.replace(b"x" * len(raw), raw), _room(tmp_path, number))) == {name: b"x"}
+    assert _contents(_unpack(_zip(("café", b"x")), _room(tmp_path, 2))) == {"café": b"x"}
 
 
 @pytest.mark.parametrize(
@@ -142,15 +156,21 @@ def test_the_escape_of_cve_2025_4517_writes_nothing_outside(tmp_path: Path) -> N
     [
         _zip(("cats/bomb", b"\0" * 100 * 1024**2)),
         gzip.compress(_tar(_member("cats/bomb", b"\0" * 100 * 1024**2))),
-        gzip.compress(_tar(_member("a" * 100, b"\0" * 100 * 1024**2, kind=tarfile.GNUTYPE_LONGNAME))),
     ],
-    ids=["zip", "tar.gz", "header"],
+    ids=["zip", "tar.gz"],
 )
 def test_a_bomb_is_stopped_while_it_unpacks(tmp_path: Path, archive: bytes) -> None:
-    """100 MB of zeros in 100 KB: over the ratio; and as a name it would go to memory whole."""
-    with pytest.raises(UserError, match=r"bomb|header of"):
+    """100 MB of zeros in 100 KB are over the ratio."""
+    with pytest.raises(UserError, match="bomb"):
         _unpack(archive, tmp_path)
     assert not (tmp_path / "cache" / "unpacked").exists()
+
+
+def test_a_name_of_megabytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """Python would take it to memory whole, however long it says it is."""
+    name = _member("././@LongLink", b"a" * 2 * 1024**2, kind=tarfile.GNUTYPE_LONGNAME)
+    with pytest.raises(UserError, match="a header of 2,097,152 bytes"):
+        _unpack(_tar(name, _member("cats/1", b"x")), tmp_path)
 
 
 def test_many_members_over_the_same_bytes_are_stopped(tmp_path: Path) -> None:
@@ -167,9 +187,8 @@ def test_the_limits_on_count_and_bytes_hold(tmp_path: Path) -> None:
     """A person is told what to do instead."""
     many = _zip(*((f"cats/{number}", b"x" * 100) for number in range(11)))
     for number, limits in enumerate((Limits(members=10), Limits(total_bytes=1000))):
-        (tmp_path / str(number)).mkdir()
         with pytest.raises(UserError, match="yourself"):
-            _unpack(many, tmp_path / str(number), limits)
+            _unpack(many, _room(tmp_path, number), limits)
 
 
 def _encrypted() -> bytes:
@@ -179,10 +198,18 @@ def _encrypted() -> bytes:
     return bytes(plain)
 
 
+def _before_its_start() -> bytes:
+    """A zip whose end is wrong about where its list lies, so that its files lie before its first byte."""
+    body = bytearray(_zip(("cats/1", b"x")))
+    body[-6:-2] = struct.pack("<I", body.index(b"PK\1\2") + 1000)
+    return bytes(body)
+
+
 @pytest.mark.parametrize(
     ("archive", "said"),
     [
-        (_encrypted(), "encrypted"),
+        (_before_its_start(), "is damaged"),
+        (_encrypted(), "is encrypted"),
         (b"<html>Please log in", "neither a zip nor a tar"),
         (b"", "neither a zip nor a tar"),
         (b"PK\3\4", "damaged"),
@@ -211,10 +238,8 @@ def test_an_archive_that_breaks_off_is_damaged_wherever_it_does(tmp_path: Path, 
         len(body.rstrip(b"\0")) if kind == "tar" else len(body) - 1
     )  # a tar's end mark is zeros, longer than it must be
     for number, cut in enumerate([*range(1, ends, 97), ends]):
-        room = tmp_path / str(number)
-        room.mkdir()
         with pytest.raises(UserError, match=r"damaged|neither"):
-            _unpack(body[:cut], room)
+            _unpack(body[:cut], _room(tmp_path, number))
 
 
 @given(kind=st.sampled_from(sorted(ARCHIVES)), where=st.integers(0, 10_000), byte=st.binary(min_size=1, max_size=4))
@@ -236,6 +261,7 @@ NAMES = st.lists(
 )
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @given(names=NAMES, kind=st.sampled_from(["zip", "tar", "tar.gz"]))
 @settings(max_examples=150)
 def test_no_set_of_names_escapes(tmp_path_factory: pytest.TempPathFactory, names: list[str], kind: str) -> None:

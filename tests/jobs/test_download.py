@@ -1,5 +1,8 @@
 """A file from the web: whole, the right one, and no byte twice that need not be."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPMessage
@@ -9,9 +12,10 @@ from urllib.request import Request
 
 import pytest
 
-from jobs.download import fetch
+from jobs.download import Version, fetch
 from jobs.errors import UserError
-from jobs.web import WebFile, _SafeRedirects, shown
+from jobs.web import WebFile, _SafeRedirects, _validator, shown
+from tests.conftest import REPOSITORY
 from tests.jobs.pictures import QUIET
 from tests.jobs.serving import Site, serve
 
@@ -64,6 +68,23 @@ def test_a_job_that_gave_up_goes_on_in_its_next_run(site: Site, tmp_path: Path) 
     assert site.ranges[-1] == "bytes=2000-"
 
 
+def test_a_job_that_is_killed_goes_on_in_its_next_run(site: Site, tmp_path: Path) -> None:
+    """With SIGKILL, which nobody can prepare for: what was written is where the next one begins."""
+    site.cuts, site.stalls = [300_000], True
+    code = (
+        "import sys; from pathlib import Path; from jobs.download import Version, fetch; from jobs.web import WebFile; "
+        "from jobs.progress import Reporter; fetch(WebFile(sys.argv[1]), Path(sys.argv[2]), Reporter(quiet=True))"
+    )
+    job = subprocess.Popen([sys.executable, "-c", code, site.url, str(tmp_path)], cwd=REPOSITORY)
+    while not (tmp_path / "part").exists() or (tmp_path / "part").stat().st_size < 200_000:
+        assert job.poll() is None
+        time.sleep(0.01)
+    job.kill()
+    job.wait()
+    assert _fetch(site, tmp_path) == BODY
+    assert int(site.ranges[0].removeprefix("bytes=").rstrip("-")) >= 200_000
+
+
 def test_a_file_that_changed_in_between_is_loaded_from_its_start(site: Site, tmp_path: Path) -> None:
     """Never the first half of one version with the second half of another."""
     site.cuts = [1000, 0, 0, 0, 0, 0]
@@ -79,6 +100,14 @@ def test_without_an_entity_tag_nothing_is_patched_together(site: Site, tmp_path:
     site.cuts = [1000]
     assert _fetch(site, tmp_path) == BODY
     assert site.ranges == []
+
+
+def test_a_weak_entity_tag_is_no_ground_to_patch_on() -> None:
+    """It promises the same meaning, not the same bytes; the date is what is left then (RFC 9110, 13.1.5)."""
+    date = "Tue, 24 Nov 2026 08:00:00 GMT"
+    assert _validator(Version(etag='W/"1"', last_modified=date)) == date
+    assert _validator(Version(etag='W/"1"')) is None
+    assert _validator(Version(etag='"1"', last_modified=date)) == '"1"'
 
 
 def test_a_part_that_is_all_of_it_is_the_file(site: Site, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ class _FailingStorage:
     def list(self, prefix_uri: str) -> Iterator[Listed]:
         yield from (Listed(f"{prefix_uri}cats/{number}", 1, f"tag{number}") for number in range(10))
 
-    def read(self, uri: str, *, max_bytes: int) -> bytes:
+    def read(self, uri: str, *, max_bytes: int, etag: str | None) -> bytes:
         if uri.endswith(f"/{self.fails_at}"):
             raise Retry(ErrorCode.UNAVAILABLE, f"{uri}: slow down")
         self.read_uris.append(uri)
@@ -168,6 +168,20 @@ def test_reading_a_bucket_goes_on_where_storage_failed(tmp_path: Path, monkeypat
     storage.fails_at = -1
     assert len(read_prefix("s3://shelter/pets/", tmp_path, cast(Storage, storage), QUIET).files) == 10
     assert len(storage.read_uris) == len(set(storage.read_uris)) == 10
+
+
+def test_an_object_that_changes_after_it_was_listed_is_not_kept_under_its_old_tag(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run would take it for what it was."""
+    bench.put("pets/cats/1.png", b"old")
+    storage = bench.storage(monkeypatch)
+    listed = list(storage.list(f"s3://{bench.bucket}/pets/"))
+    bench.put("pets/cats/1.png", b"new")
+    monkeypatch.setattr(storage, "list", lambda _: iter(listed))
+    with pytest.raises(UserError, match="changed while it was read"):
+        read_prefix(f"s3://{bench.bucket}/pets/", tmp_path, storage, QUIET)
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
 def test_the_command_keeps_what_it_unpacks_where_the_system_keeps_such(
@@ -192,6 +206,7 @@ def test_a_bucket_that_is_missing_or_no_bucket_is_told(
         ("s3://No_Bucket/pets/", "not of the form"),
         (f"s3://{ministack_bench.bucket}/none.zip", "no such object"),
         (f"s3://{ministack_bench.bucket}/none/", "found 0: none"),
+        (f"s3://{ministack_bench.bucket}/none/#sha256={'0' * 64}", "is for an archive"),
     ):
         with pytest.raises((UserError, Reject), match=said):
             open_data(data, cache=tmp_path / "cache")

@@ -167,7 +167,7 @@ class _Throttled(Storage):
         super().__init__(s3=real._s3, open_bucket=real._open_bucket)
         self._throttled = uri
 
-    def read(self, uri: str, *, max_bytes: int) -> bytes:
+    def read(self, uri: str, *, max_bytes: int, etag: str | None = None) -> bytes:
         if uri == self._throttled:
             raise Retry(ErrorCode.UNAVAILABLE, "503 SlowDown")
         return super().read(uri, max_bytes=max_bytes)

@@ -57,6 +57,17 @@ def test_a_range_is_of_the_version_that_was_asked_for(bench: Bench, storage: Sto
         storage.read_range(f"{uri}.gone", start=0, end=1, etag=etag)
 
 
+@pytest.mark.parametrize("key", ["a.jpg", "by//boto3.jpg"])
+def test_an_object_is_read_only_as_the_version_that_was_asked_for(bench: Bench, storage: Storage, key: str) -> None:
+    """By its entity tag, whichever library reads it."""
+    uri = bench.put(key, b"old")
+    etag = next(storage.list(uri)).etag
+    assert storage.read(uri, max_bytes=10, etag=etag) == b"old"
+    bench.put(key, b"new")
+    with pytest.raises(Retry, match="changed while it was read"):
+        storage.read(uri, max_bytes=10, etag=etag)
+
+
 @pytest.mark.parametrize("key", ["missing.jpg", "missing//by-boto3.jpg"])
 def test_a_missing_object_can_never_be_read(bench: Bench, storage: Storage, key: str) -> None:
     """Not found is a decision, not a thing to try again."""
@@ -129,6 +140,7 @@ def test_no_answer_is_to_be_tried_again(monkeypatch: pytest.MonkeyPatch, minista
         (403, "AccessDenied", "reject access_denied"),
         (403, "InvalidObjectState", "reject archived"),
         (301, "PermanentRedirect", "reject access_denied"),
+        (412, "PreconditionFailed", "retry unavailable"),
         (400, "InvalidArgument", "reject access_denied"),
     ],
 )
