@@ -95,4 +95,6 @@ def plain(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return count(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value)) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

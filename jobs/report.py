@@ -22,6 +22,13 @@ from jobs.metrics import Scores, Truth
 QUARANTINE_ROWS: Final = 50
 #: Percentage points: less is not worth collecting pictures for.
 _HARDLY: Final = 0.005
+#: Of evaluation.json, what the page tells in a place of its own.
+_TOLD: Final = frozenset(
+    {
+        *("binary_classification_metrics", "per_class", "n", "threshold", "threshold_rule", "temperature"),
+        *("quarantined", "model"),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +163,7 @@ class _View:
     @property
     def details(self) -> list[tuple[str, list[tuple[str, object]]]]:
         """All else that the evaluation says, (name, [(path below it, value)]): whoever recorded it, it is shown."""
-        told = {"binary_classification_metrics", "n", "threshold", "threshold_rule", "temperature"}
-        return [(name, _flat(value)) for name, value in self._facts.evaluation.items() if name not in told]
+        return [(name, _flat(value)) for name, value in self._facts.evaluation.items() if name not in _TOLD]
 
 
 def _share(part: float, whole: float) -> float:

@@ -96,6 +96,7 @@ def test_an_axis_keeps_order_and_stays_within_itself(axis: charts.Axis, a: float
     assert 0 <= axis.share(low) <= axis.share(high) <= 1
     assert axis.share(axis.low) == 0
     assert axis.share(axis.high) == 1
+    assert axis.share(axis.high + 1) == 1  # what lies beyond is drawn at the end, not outside the chart
     assert all(axis.low - 1e-9 <= value <= axis.high + 1e-9 for value, _ in axis.ticks)
     assert len({text for _, text in axis.ticks if not text.startswith("0")}) >= len(axis.ticks) // 2
 

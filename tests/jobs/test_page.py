@@ -54,5 +54,8 @@ def test_numbers_read_well() -> None:
     )
     assert (points(0.0123), points(-0.0123), points(-0.0001)) == ("1.2", "\u22121.2", "0.0")
     assert (figure(0.976), figure(0.0), figure(0.00002)) == ("0.9760", "0.0000", "2.00e-05")
-    assert [plain(v) for v in (1599, 1.32126, True, None, "x")] == ["1,599", "1.321", "yes", "none", "x"]
+    assert [plain(v) for v in (1599, 1.32126, True, None, "x", [1, 2], [])] == [
+        *("1,599", "1.321", "yes", "none", "x"),
+        *("1, 2", "none"),
+    ]
     assert (short("dogs"), short("a" * 200)) == ("dogs", "a" * 11 + "…")

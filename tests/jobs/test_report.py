@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import precision_recall_fscore_support
 
 from jobs.gallery import EACH, Answers, Choice, Gallery, choose, hang
 from jobs.learning_curve import Curve, Point
@@ -178,11 +179,21 @@ def test_the_headline_says_how_many_and_how_sure(ordinary: Facts, page: Page) ->
 
 def test_what_is_recorded_is_shown(page: Page) -> None:
     """Whatever else the evaluation holds, the digest, the command, the configuration and the versions."""
-    for text in ("train 80, test 200", "seconds 12.5", "ab" * 32, "twofold train run --data pets --output models"):
+    for text in ("train 80 · test 200", "seconds 12.5", "ab" * 32, "twofold train run --data pets --output models"):
         assert text in page.text
     assert re.search(r"temperature 1\.25", page.text)
     assert "keras 3.15.1" in page.text
     assert "epochs 20" in page.text
+
+
+def test_class_by_class_is_as_scikit_learn_has_it(ordinary: Facts, page: Page) -> None:
+    """Precision, recall and F1 of both classes, and how many images each has."""
+    given = ordinary.scores >= 0.5
+    columns = precision_recall_fscore_support(ordinary.truth, given, labels=[0, 1])
+    for label, (precision, recall, f1, images) in zip(("cats", "dogs"), zip(*columns, strict=True), strict=True):
+        assert f"{label} {images} {recall:.1%} {precision:.1%} {f1:.1%}" in page.text.replace("\u202f", "").replace(
+            " %", "%"
+        )
 
 
 @pytest.mark.parametrize("name", EDGES)
