@@ -24,7 +24,7 @@ EDGES = {
     "botocore": {"worker/storage.py", "worker/queue.py", "worker/clients.py", "jobs/local.py"},
     "obstore": {"worker/storage.py", "worker/clients.py"},
     "ai_edge_litert": {"worker/scorer.py"},
-    "PIL": {"worker/images.py", "jobs/digits.py", "jobs/gallery.py"},
+    "PIL": {"worker/images.py", "jobs/digits.py", "jobs/gallery.py", "jobs/views.py"},
 }
 #: Wire once: the entry points, and what must know of another library's variable.
 ENVIRONMENT = {
@@ -35,6 +35,8 @@ ENVIRONMENT = {
     "jobs/local.py",
     "jobs/demo.py",
     "jobs/backbone.py",
+    "jobs/export.py",
+    "jobs/train.py",
 }
 TOP = {"pyproject.toml", "jobs", "worker", "infra", "tests", "README.md", "LICENSE"}
 #: Variables of the tests and benchmarks, which are no settings of the worker.
