@@ -209,7 +209,7 @@ def _before_its_start() -> bytes:
     ("archive", "said"),
     [
         (_before_its_start(), "is damaged"),
-        (_encrypted(), "is encrypted"),
+        (_encrypted(), r"is encrypted\. Give it without a password"),
         (b"<html>Please log in", "neither a zip nor a tar"),
         (b"", "neither a zip nor a tar"),
         (b"PK\3\4", "damaged"),
