@@ -21,7 +21,7 @@ from jobs.progress import Reporter
 from worker import predictions
 from worker.contract import ClassifyRequest, ManifestRef, PartReport, PredictionRow
 from worker.layout import part_uri
-from worker.reports import REPORT
+from worker.reports import from_metadata
 from worker.storage import split
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> Outcome:
             metadata = _head(s3, part)
             rows = predictions.from_csv(_get(s3, part))
             _download(s3, keep)
-    answer = PartReport.model_validate_json(metadata[REPORT])
+    answer = from_metadata(metadata, part)
     files = {
         "csv": keep / split(part)[1],
         "model": keep / "models" / MODEL / answer.model_version,

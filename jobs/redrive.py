@@ -92,6 +92,7 @@ class Redrive:
             shards=draft.shards,
             columns=parent.columns,
             model_uri=parent.model_uri,
+            asked_model_uri=parent.asked_model_uri,
             output_uri=parent.output_uri,
             threshold=parent.threshold,
             parent=parent.job_id,

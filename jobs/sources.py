@@ -85,7 +85,10 @@ class Sources:
             uri, path = item
             if self.storage.metadata(uri) is not None:
                 return False
-            return self.storage.write_once(uri, _read(path), content_type="application/octet-stream", metadata={})
+            body = _read(path)
+            if hashlib.sha256(body).hexdigest() != uri.split("/")[-2]:
+                raise UserError(f"{path} was changed while the list was read: type the command again.")
+            return self.storage.write_once(uri, body, content_type="application/octet-stream", metadata={})
 
         sent = 0
         with ThreadPoolExecutor(_UPLOADERS) as pool:

@@ -77,6 +77,7 @@ def plan(names: Sequence[str], draft: Draft, wishes: Wishes, storage: Storage) -
         shards=draft.shards,
         columns=draft.columns,
         model_uri=model_uri,
+        asked_model_uri=wishes.model_uri,
         output_uri=wishes.output_uri,
         threshold=wishes.threshold,
     )
