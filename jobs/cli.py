@@ -6,7 +6,7 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from jobs.commands import demo, model, train
+from jobs.commands import batch, demo, local, model, train
 from jobs.errors import UserError
 from worker.contract import explain
 from worker.errors import TwofoldError
@@ -19,7 +19,9 @@ app = typer.Typer(
 )
 app.add_typer(train.app, name="train")
 app.add_typer(model.app, name="model")
+app.add_typer(batch.app, name="batch")
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
+app.command("local", epilog=local.EXAMPLE)(local.local)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,8 +18,10 @@ from jobs.errors import UserError
 from jobs.labelled import Dataset, LabelledImage
 from jobs.local import EmbeddedCloud, Queues, create_queues
 from jobs.progress import Reporter
-from worker import batch, predictions
+from worker import predictions
 from worker.contract import ClassifyRequest, ManifestRef, PartReport, PredictionRow
+from worker.layout import part_uri
+from worker.reports import from_metadata
 from worker.storage import split
 
 if TYPE_CHECKING:
@@ -73,11 +75,11 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> Outcome:
             _work(cloud, queues)
         worker_s = time.monotonic() - started
         with reporter.step("Reading the CSV back"):
-            part = batch.part_uri(_OUTPUT, JOB)
+            part = part_uri(_OUTPUT, JOB)
             metadata = _head(s3, part)
             rows = predictions.from_csv(_get(s3, part))
             _download(s3, keep)
-    answer = PartReport.model_validate_json(metadata[batch.REPORT])
+    answer = from_metadata(metadata, part)
     files = {
         "csv": keep / split(part)[1],
         "model": keep / "models" / MODEL / answer.model_version,

@@ -1,10 +1,11 @@
 """The embedded cloud: S3 and SQS over HTTP on this machine, for the demo and the tests. No account, no Docker.
 
-It is ministack (PyPI, MIT) as a child process on a free loopback port. It holds a pipe from its parent and ends when
-that closes, however the parent ends.
+It is ministack (PyPI, MIT) as a child process on a loopback port. It holds a pipe from its parent and ends when that
+closes, however the parent ends. It can keep what it holds in a folder, and find it there again.
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 import boto3
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 _START_S: Final = 30
+_STOP_S: Final = 10
 _REGION: Final = "us-east-1"
 _DAY_S: Final = 24 * 3600
 
@@ -40,12 +44,15 @@ class Queues:
 class EmbeddedCloud:
     """A running emulator, as a context manager."""
 
-    def __init__(self) -> None:
-        self._port = _free_port()
+    def __init__(self, *, port: int | None = None, keep: Path | None = None) -> None:
+        """On a port of its own, remembering nothing; unless it is told a ``port`` and where to ``keep`` everything."""
+        self._port = port or _free_port()
+        self._keep = keep
         self._log = tempfile.TemporaryFile(prefix="twofold-cloud-")  # noqa: SIM115 - closed in __exit__
         self.endpoint_url = f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:
+        _check_free(self._port)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "jobs.local"],
             env=os.environ
@@ -54,7 +61,8 @@ class EmbeddedCloud:
                 "GATEWAY_PORT": str(self._port),
                 "IOT_MTLS_ENABLED": "0",
                 "LOG_LEVEL": "ERROR",
-            },
+            }
+            | ({} if self._keep is None else _keeping(self._keep)),
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
@@ -68,7 +76,13 @@ class EmbeddedCloud:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        if self._keep is None:
+            self._process.kill()
+        else:  # what is not in the bucket is written when it ends
+            self._process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_S)
+            self._process.kill()
         self._process.communicate()
         self._log.close()
 
@@ -124,6 +138,40 @@ def create_queues(sqs: "SQSClient", name: str, *, max_receives: int = 5, visibil
     return Queues(requests["QueueUrl"], dead["QueueUrl"])
 
 
+def send_inbox_to(s3: "S3Client", sqs: "SQSClient", *, bucket: str, queue_url: str) -> None:
+    """From now on an object that is written below ``inbox/`` is told to the queue: a manifest there is a job."""
+    arn = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    s3.put_bucket_notification_configuration(
+        Bucket=bucket,
+        NotificationConfiguration={
+            "QueueConfigurations": [
+                {
+                    "QueueArn": arn,
+                    "Events": ["s3:ObjectCreated:*"],
+                    "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": "inbox/"}]}},
+                }
+            ]
+        },
+    )
+
+
+def _keeping(folder: Path) -> dict[str, str]:
+    """Ministack's settings for a state that outlives it."""
+    return {
+        "PERSIST_STATE": "1",
+        "STATE_DIR": str(folder.resolve() / "state"),
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(folder.resolve() / "s3"),
+    }
+
+
+def _check_free(port: int) -> None:
+    """Raises UserError where somebody listens already: what answers there would be taken for ours."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise UserError(f"Port {port} is taken: another twofold local? Choose one with --port.")
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -136,6 +184,8 @@ def _serve() -> None:
 
     def end_with_parent() -> None:
         sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)  # it writes down what it is to keep
+        time.sleep(_STOP_S)
         os._exit(0)
 
     threading.Thread(target=end_with_parent, daemon=True).start()

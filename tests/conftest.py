@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 import hypothesis
@@ -20,12 +20,16 @@ from pytest_localstack.session import RunningSession
 
 from jobs import digits
 from jobs.local import EmbeddedCloud, Queues, create_queues
-from worker.batch import errors_uri, part_uri
 from worker.clients import open_session, open_sqs, open_storage
 from worker.contract import PredictionRow
+from worker.layout import errors_uri, part_uri
+from worker.pipeline import Pipeline
 from worker.predictions import from_csv
 from worker.queue import Queue
 from worker.storage import Storage, split
+
+if TYPE_CHECKING:
+    from tests.desk import Desk
 
 hypothesis.settings.register_profile("twofold", deadline=None)  # a busy laptop breaks no promise
 hypothesis.settings.load_profile("twofold")
@@ -269,6 +273,17 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
     trainer = Trainer(tmp_path_factory.mktemp("trainer"))
     yield trainer
     trainer.close()
+
+
+@pytest.fixture
+def desk(bench: Bench, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Desk"]:
+    """A worker without a queue, on each emulator."""
+    from tests.desk import Desk  # noqa: PLC0415 - which knows Bench
+
+    storage = bench.storage(monkeypatch)
+    allowed = (f"s3://{bench.bucket}/",)
+    with Pipeline(storage=storage, allowed_prefixes=allowed, threads=2, fetchers=4) as pipeline:
+        yield Desk(bench, storage, pipeline, bench.put_bundle(models))
 
 
 @pytest.fixture(scope="session")

@@ -20,19 +20,31 @@ TRAINING = {"tensorflow", "keras", "sklearn", "h5py"}
 
 #: The libraries that are kept at the edge, and the files that are the edge.
 EDGES = {
-    "boto3": {"worker/storage.py", "worker/queue.py", "worker/clients.py", "jobs/local.py"},
-    "botocore": {"worker/storage.py", "worker/queue.py", "worker/clients.py", "jobs/local.py"},
-    "obstore": {"worker/storage.py", "worker/clients.py"},
+    "boto3": {"worker/clients.py", "jobs/local.py"},
+    "botocore": {
+        "worker/storage.py",
+        "worker/decisions.py",
+        "worker/queue.py",
+        "worker/outbox.py",
+        "worker/notice.py",
+        "worker/clients.py",
+        "jobs/dead_letters.py",
+        "jobs/playground.py",
+    },
+    "obstore": {"worker/storage.py", "worker/decisions.py", "worker/clients.py"},
     "ai_edge_litert": {"worker/scorer.py"},
-    "PIL": {"worker/images.py", "jobs/digits.py", "jobs/gallery.py", "jobs/views.py"},
+    "PIL": {"worker/images.py", "jobs/digits.py", "jobs/gallery.py", "jobs/batch_gallery.py", "jobs/views.py"},
 }
 #: Wire once: the entry points, and what must know of another library's variable.
 ENVIRONMENT = {
     "worker/settings.py",
     "worker/clients.py",
+    "jobs/settings.py",
     "jobs/commands/train.py",
     "jobs/commands/demo.py",
+    "jobs/commands/local.py",
     "jobs/local.py",
+    "jobs/playground.py",
     "jobs/demo.py",
     "jobs/backbone.py",
     "jobs/export.py",

@@ -1,13 +1,16 @@
 """The README's walk-through, its blocks run as they stand."""
 
+import json
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -16,6 +19,7 @@ from jobs.cli import app
 from jobs.local import EmbeddedCloud
 from jobs.store import FolderStore
 from tests.conftest import REPOSITORY
+from tests.jobs.test_playground import free_port, prepare
 from tests.jobs.versions import add_version
 
 README = (REPOSITORY / "README.md").read_text()
@@ -74,6 +78,32 @@ def test_the_walk_through_of_models_goes_as_the_readme_says(
     assert "0 findings. 72 of 72 test pictures scored again" in said["verify"].replace("\n", " ")
     assert "second is the champion of demo, instead of first." in said["promote"]
     assert "first is the champion of demo, instead of second." in said["rollback"]
+
+
+def test_a_folder_becomes_a_table_as_the_readme_says(digit_images: Path, models: Path, tmp_path: Path) -> None:
+    """Twofold local as it stands; then submit, status, results, redrive of a file that was put right, and report."""
+    start, walk = (
+        block.replace("uv run twofold", f"{sys.executable} -m jobs.cli")
+        for block in _blocks("Pictures in, a table out", "sh")
+    )
+    port = free_port()
+    prepare(tmp_path / "out/local", models, digit_images, port)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    command = ["bash", "-c", f"exec {start.partition('#')[0]} --port {port} --json"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        exports = json.loads(running.stdout.readline())["environment"]
+        done = subprocess.run(
+            ["bash", "-ec", walk], cwd=tmp_path, env=environment | exports, capture_output=True, text=True, check=False
+        )
+        running.send_signal(signal.SIGINT)
+    assert done.returncode == 0, done.stderr
+    count = len(list((tmp_path / "photos").iterdir()))
+    assert f"{count} rows = {count - 1} scored + 1 with an error code: june.csv" in done.stdout
+    assert f"{count} rows = {count} scored + 0 with an error code: june.csv" in done.stdout
+    rows = pd.read_csv(tmp_path / "june.csv")
+    assert rows["file"].tolist() == sorted(path.name for path in (tmp_path / "photos").iterdir())
+    assert (tmp_path / "june.html").read_text().startswith("<!doctype html>")
 
 
 @pytest.mark.parametrize("path", re.findall(r"^(?:worker|jobs)/\S+\.py", README, re.MULTILINE))

@@ -21,12 +21,10 @@ from typing import Final, NoReturn
 
 from pydantic import ValidationError
 
-from worker.batch import Batch
-from worker.clients import open_session, open_sqs, open_storage
+from worker.assembly import check_settings, open_dispatch
+from worker.clients import open_session, open_sqs
 from worker.consumer import Consumer, Stop
 from worker.errors import TwofoldError
-from worker.model import Models
-from worker.pipeline import Pipeline, is_allowed
 from worker.queue import Queue
 from worker.settings import WorkerSettings, name_settings
 
@@ -57,41 +55,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(settings: WorkerSettings, *, drain: bool) -> int:
-    prefixes = settings.prefixes()
-    if not prefixes:
-        raise ValueError(
-            "nothing says which buckets requests may use: set TWOFOLD_OUTPUT_URI, or TWOFOLD_ALLOWED_PREFIXES"
-        )
-    if settings.output_uri and not is_allowed(settings.output_uri, prefixes):
-        raise ValueError("TWOFOLD_OUTPUT_URI is outside TWOFOLD_ALLOWED_PREFIXES: every request would be refused")
+    check_settings(settings)
     stop = Stop(grace_s=settings.stop_s)
     _stop_on_signals(stop, limit_s=settings.stop_s + _STOP_MARGIN_S)
     session = open_session()
-    storage = open_storage(session)
     queue = Queue.open(
         sqs=open_sqs(session),
         url=settings.queue_url,
         dead_letter_url=settings.dead_letter_url,
         visibility_s=settings.visibility_s,
     )
-    models = Models(storage=storage)
-    if settings.model_uri:
-        models.get(settings.model_uri)  # ready means that it has scored a picture
-    gc.freeze()
-    gc.enable()
-    with Pipeline(
-        storage=storage, allowed_prefixes=prefixes, threads=settings.threads, fetchers=settings.fetchers
-    ) as pipeline:
-        batch = Batch(
-            storage=storage,
-            models=models,
-            pipeline=pipeline,
-            allowed_prefixes=prefixes,
-            default_model=settings.model_uri,
-            default_output=settings.output_uri,
-        )
+    with open_dispatch(settings, session) as dispatch:
+        gc.freeze()
+        gc.enable()
         log.info("ready: %s", settings.queue_url)
-        Consumer(queue=queue, batch=batch, stop=stop).run(drain=drain)
+        Consumer(queue=queue, dispatch=dispatch, stop=stop).run(drain=drain)
     log.info("stopped")
     return 0
 

@@ -9,33 +9,36 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final
 
 from worker import manifest, predictions
-from worker.contract import ClassifyRequest, ModelManifest, PartReport, PredictionRow, S3Uri
+from worker.contract import (
+    ClassifyRequest,
+    ManifestRef,
+    ModelManifest,
+    PartReport,
+    PredictionRow,
+    S3Uri,
+    ShardLine,
+)
+from worker.draft import read_shard
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
+from worker.layout import JobFolder
 from worker.model import Model, Models
 from worker.pipeline import Pipeline, check_allowed
 from worker.predictions import Rule
+from worker.reports import DIGEST, as_metadata, from_metadata
 from worker.storage import Storage
+from worker.table import ImageRef
 
 log = logging.getLogger(__name__)
 
-#: User metadata of the part, at most 2 KB of it: https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
-DIGEST: Final = "request-digest"
-REPORT: Final = "part-report"
+#: Longer manifests are planned: so many images fit a Lambda's fifteen minutes, and a plan costs some requests.
+MAX_DIRECT: Final = 2_000
 
 _MAX_PART_BYTES: Final = 1024 * 1024 * 1024
-
-
-def part_uri(output_uri: str, job_id: str) -> str:
-    """Where the CSV of a job lies."""
-    return f"{output_uri.rstrip('/')}/{job_id}/predictions/part-00000.csv"
-
-
-def errors_uri(output_uri: str, job_id: str) -> str:
-    """Where its failed rows lie, if there are any."""
-    return f"{output_uri.rstrip('/')}/{job_id}/errors/part-00000.csv"
+_MAX_SHARD_BYTES: Final = 256 * 1024 * 1024
 
 
 class Batch:
@@ -60,64 +63,94 @@ class Batch:
 
     def answer(
         self, request: ClassifyRequest, *, last_try: bool = False, cancelled: Callable[[], bool] = lambda: False
-    ) -> PartReport:
-        """Writes the part, unless it is there, and reports on it.
+    ) -> PartReport | None:
+        """Writes the part, unless it is there, and reports on it. None, and nothing done: there are too many images
+        for one part, and the request is to be planned.
 
         An image that storage cannot deliver now fails the request with Retry; on the ``last_try`` it becomes a row.
         ``cancelled`` is asked between images. Raises Reject for a request that can never be answered, Retry otherwise.
         """
         started = time.monotonic()
-        output = self._output(request)
-        part = part_uri(output, request.job_id)
+        folder, number = self.folder(request), request.shard or 0
+        part = folder.part(number)
         report = self._committed(part, request)
         if report is None:
-            model = self._model(request)
+            asked = self._asked(request)
+            if len(asked) > MAX_DIRECT:
+                return None
+            model = self._models.get(self.model_uri(request))
             rule = Rule.of(model.manifest, threshold=request.threshold)
-            rows = list(self._rows(request, model, rule, last_try=last_try, cancelled=cancelled))
+            rows = list(self._rows(asked, model, rule, last_try=last_try, cancelled=cancelled))
             body = predictions.to_csv(rows)
             report = _report(request, rows, body, model.manifest, seconds=time.monotonic() - started)
             report = self._commit(part, body, report, request)
         else:
             log.info("job %s is answered already", request.job_id)
         if report.failed:
-            self._write_errors(part, errors_uri(output, request.job_id))
+            self._write_errors(part, folder.errors(number))
         return report
 
-    def _output(self, request: ClassifyRequest) -> str:
+    def folder(self, request: ClassifyRequest) -> JobFolder:
+        """Where the answer goes. Raises Reject when nothing says so, or it must not go there."""
         output = request.output_uri or self._default_output
         if output is None:
             raise Reject(ErrorCode.BAD_REQUEST, "no output_uri, and the worker has no TWOFOLD_OUTPUT_URI")
         check_allowed(output, self._allowed)
-        return output
+        return JobFolder(output, request.job_id)
 
-    def _model(self, request: ClassifyRequest) -> Model:
+    def model_uri(self, request: ClassifyRequest) -> str:
+        """What is to score the images. Raises Reject when nothing says so, or it must not be read."""
         if request.model_uri is not None:
             check_allowed(request.model_uri, self._allowed)
-            return self._models.get(request.model_uri)
+            return request.model_uri
         if self._default_model is None:
             raise Reject(ErrorCode.BAD_REQUEST, "no model_uri, and the worker has no TWOFOLD_MODEL_URI")
-        return self._models.get(self._default_model)
+        return self._default_model
 
-    def _source_refs(self, request: ClassifyRequest) -> tuple[str, ...] | list[str]:
+    def references(self, ref: ManifestRef, folder: JobFolder) -> Iterator[ImageRef]:
+        """All that a manifest asks for, as a stream. It names objects of its own, which must be allowed as well.
+
+        What jobs wrote beside ``folder`` is no picture that a prefix would mean.
+        """
+        own = f"{folder.output_uri.rstrip('/')}/"
+
+        def opener(uri: str, version_id: str | None) -> Iterator[bytes]:
+            check_allowed(uri, self._allowed)
+            return self._storage.stream(uri, version_id=version_id)
+
+        def lister(uri: str) -> Iterator[str]:
+            check_allowed(uri, self._allowed)
+            return (item.uri for item in self._storage.list(uri) if not item.uri.startswith(own))
+
+        return manifest.references(ref, opener=opener, lister=lister)
+
+    def _asked(self, request: ClassifyRequest) -> list[ShardLine]:
+        """The images with their rows; one more than ``MAX_DIRECT`` where there are too many."""
         if request.manifest is None:
-            return request.images or ()
-        uri = request.manifest.uri
-        check_allowed(uri, self._allowed)
-        data = self._storage.read(uri, max_bytes=manifest.MAX_BYTES)
-        return manifest.source_refs(data, uri=uri, declared=request.manifest.format)
+            refs: Iterator[ImageRef] = map(ImageRef, request.images or ())
+        elif request.shard is None:
+            refs = islice(self.references(request.manifest, self.folder(request)), MAX_DIRECT + 1)
+        else:
+            uri = request.manifest.uri
+            check_allowed(uri, self._allowed)
+            return read_shard(self._storage.read(uri, max_bytes=_MAX_SHARD_BYTES), uri)
+        return [
+            ShardLine(row=row, source_ref=ref.source_ref, version_id=ref.version_id) for row, ref in enumerate(refs)
+        ]
 
     def _rows(
-        self, request: ClassifyRequest, model: Model, rule: Rule, *, last_try: bool, cancelled: Callable[[], bool]
+        self, asked: list[ShardLine], model: Model, rule: Rule, *, last_try: bool, cancelled: Callable[[], bool]
     ) -> Iterator[PredictionRow]:
-        refs = self._source_refs(request)
-        scores = self._pipeline.scores(refs, model, cancelled=cancelled)
-        for row, (ref, score) in enumerate(zip(refs, scores, strict=True)):
+        scores = self._pipeline.scores(
+            ((line.source_ref, line.version_id) for line in asked), model, cancelled=cancelled
+        )
+        for line, score in zip(asked, scores, strict=True):
             if isinstance(score, Retry) and not last_try:
                 raise score
             if isinstance(score, TwofoldError):
-                yield rule.failed(row, ref, score)
+                yield rule.failed(line.row, line.source_ref, score)
             else:
-                yield rule.scored(row, ref, score)
+                yield rule.scored(line.row, line.source_ref, score)
 
     def _committed(self, part: str, request: ClassifyRequest) -> PartReport | None:
         metadata = self._storage.metadata(part)
@@ -125,11 +158,11 @@ class Batch:
             return None
         if metadata.get(DIGEST) != request.digest():
             raise Reject(ErrorCode.CONFLICT, f"{part} answers another request: choose another job_id")
-        return PartReport.model_validate_json(metadata[REPORT])
+        return from_metadata(metadata, part)
 
     def _commit(self, part: str, body: bytes, report: PartReport, request: ClassifyRequest) -> PartReport:
         """The one conditional write. Whoever lost the race reports what the winner wrote."""
-        metadata = {DIGEST: report.request_digest, REPORT: report.model_dump_json()}
+        metadata = as_metadata(report)
         if self._storage.write_once(part, body, content_type=predictions.CONTENT_TYPE, metadata=metadata):
             return report
         winner = self._committed(part, request)
@@ -154,6 +187,7 @@ def _report(
         scored=len(rows) - errors.total(),
         failed=errors.total(),
         errors=dict(errors),
+        positives=sum(row.score is not None and row.score >= row.threshold for row in rows),
         sha256=hashlib.sha256(body).hexdigest(),
         size_bytes=len(body),
         model_name=model.name,

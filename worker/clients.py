@@ -17,6 +17,8 @@ from obstore.store import S3Store
 from worker.storage import Storage
 
 if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
 
 CONNECT_TIMEOUT_S: Final = 5
@@ -66,6 +68,16 @@ def open_storage(session: boto3.Session) -> Storage:
 def open_sqs(session: boto3.Session) -> "SQSClient":
     """An SQS client; its read time-out is longer than the longest poll."""
     return session.client("sqs", config=_config(path_style=False))
+
+
+def open_sns(session: boto3.Session) -> "SNSClient":
+    """An SNS client."""
+    return session.client("sns", config=_config(path_style=False))
+
+
+def open_events(session: boto3.Session) -> "EventBridgeClient":
+    """An EventBridge client."""
+    return session.client("events", config=_config(path_style=False))
 
 
 def open_session() -> boto3.Session:

@@ -6,8 +6,7 @@ import random
 import time
 from typing import Final
 
-from worker.batch import Batch
-from worker.contract import ClassifyRequest, PartReport
+from worker.dispatch import Dispatch, Done, Outcome
 from worker.errors import ErrorCode, Reject, Retry
 from worker.lease import Lease
 from worker.queue import LeaseLost, Message, Queue
@@ -63,9 +62,9 @@ def backoff_s(receive_count: int, *, random_: float) -> int:
 class Consumer:
     """Takes requests off a queue until it is told to stop."""
 
-    def __init__(self, *, queue: Queue, batch: Batch, stop: Stop) -> None:
+    def __init__(self, *, queue: Queue, dispatch: Dispatch, stop: Stop) -> None:
         self._queue = queue
-        self._batch = batch
+        self._dispatch = dispatch
         self._stop = stop
 
     def run(self, *, drain: bool = False) -> None:
@@ -92,36 +91,16 @@ class Consumer:
             self._settle(message, Retry(ErrorCode.UNAVAILABLE, "the worker was told to stop", delay_s=0))
             return
         with Lease(self._queue, message):
-            outcome = self._answer(message)
+            last_try = message.receive_count >= self._queue.max_receives
+            outcome = self._dispatch.handle(message.body, last_try=last_try, cancelled=self._stop.overdue)
         self._settle(message, outcome)
 
-    def _answer(self, message: Message) -> PartReport | Reject | Retry:
-        last_try = message.receive_count >= self._queue.max_receives
-        try:
-            try:
-                request = ClassifyRequest.parse(message.body)
-            except ValueError as error:
-                return Reject(ErrorCode.BAD_REQUEST, str(error))
-            return self._batch.answer(request, last_try=last_try, cancelled=self._stop.overdue)
-        except Reject as error:
-            return error
-        except Retry as error:
-            outcome = error
-        except Exception as error:  # a defect of ours must not end the loop, and the message must not be lost
-            log.exception("message %s", message.message_id)
-            outcome = Retry(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
-        if last_try:  # SQS would move it to the dead-letter queue by itself, without the reason
-            return Reject(outcome.code, f"after {message.receive_count} receives: {outcome.message}")
-        return outcome
-
-    def _settle(self, message: Message, outcome: PartReport | Reject | Retry) -> None:
+    def _settle(self, message: Message, outcome: Outcome) -> None:
         """The one place that lets go of a message, after everything else is done."""
         try:
-            if isinstance(outcome, PartReport):
+            if isinstance(outcome, Done):
                 self._queue.acknowledge(message)
-                log.info(
-                    "job %s: %d rows, %d failed, %.3f s", outcome.job_id, outcome.rows, outcome.failed, outcome.seconds
-                )
+                log.info("%s", outcome.what)
             elif isinstance(outcome, Reject):
                 self._queue.reject(message, outcome)
                 log.error("message %s to the dead-letter queue: %s", message.message_id, outcome)

@@ -3,6 +3,9 @@
     a producer sends         ClassifyRequest          JSON on the queue
     the worker answers with  PredictionRow            one CSV line for every image asked for
                              PartReport               what one request came to; metadata of its CSV
+    a long manifest becomes  ShardLine                one image, a line of shards/00000.jsonl
+                             Job                      job.json, what was asked for
+    the last part brings     Summary                  summary.json, what it all came to
     training writes          ModelManifest            model.json, the last file of a bundle
                              ChampionPointer          champion.json, which version is in use
 
@@ -31,6 +34,11 @@ from pydantic import (
 #: Of a request, as sent. SQS itself takes 1 MiB; more than this is better told as a manifest.
 MAX_REQUEST_BYTES: Final = 256 * 1024
 
+#: Images of a shard, and so rows of a part: some seconds of work, well within a Lambda's fifteen minutes.
+SHARD_IMAGES: Final = 500
+#: Part numbers have five digits, so that names sort as numbers do: 50 million images in shards of 500.
+MAX_SHARDS: Final = 100_000
+
 #: Mistakes told of one message, the first ones.
 _SHOWN: Final = 5
 #: How much of a field's name is repeated in a message; a hostile one can be as long as the request.
@@ -51,7 +59,11 @@ S3Uri = Annotated[
 #: Where an image lies, as the producer wrote it. Checked image by image, so that one bad line costs one row.
 SourceRef = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 
-ManifestFormat = Literal["csv", "jsonl"]
+#: ``csv``: a header with ``source_ref``, or with ``Bucket`` and ``Key``. ``s3-csv``: no header, bucket, URL-encoded key
+#: and perhaps a version, as S3 Batch Operations and S3 Inventory have it. ``jsonl``: one ``{"source-ref": "s3://…"}`` a
+#: line. ``manifest-file``: SageMaker's JSON array, a prefix first. ``inventory``: the manifest.json of S3 Inventory.
+#: ``listing``: every object below the prefix ``uri``. Each but the last may be gzipped.
+ManifestFormat = Literal["csv", "s3-csv", "jsonl", "manifest-file", "inventory", "listing"]
 
 
 def _known(version: int) -> int:
@@ -80,9 +92,10 @@ class ManifestRef(Document):
     """A list of images in storage."""
 
     uri: S3Uri
-    #: ``csv``: a header with ``source_ref``. ``jsonl``: one ``{"source-ref": "s3://…"}`` a line.
-    #: Either may be gzipped. None: told from the name and the first line.
+    #: None: told from the content, and ``listing`` where the URI ends in a slash.
     format: ManifestFormat | None = None
+    #: The object as it was meant, where its bucket keeps versions; None: as it is now.
+    version_id: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
 
     _no_climbing = field_validator("uri")(_refuse_climbing)
 
@@ -91,7 +104,8 @@ class ClassifyRequest(Document):
     """Asks for one row for every image of ``images`` or ``manifest``, in order, the same image twice included.
 
     The answer is ``<output_uri>/<job_id>/predictions/part-00000.csv``. Sending the same request again changes
-    nothing; another request under the same ``job_id`` is refused.
+    nothing; another request under the same ``job_id`` is refused. A long manifest becomes shards, each asked for by a
+    request with its number, and answered by the part of that number.
     """
 
     schema_version: SchemaVersion
@@ -105,6 +119,8 @@ class ClassifyRequest(Document):
     output_uri: S3Uri | None = None
     #: score >= threshold is class 1. None: the model's own.
     threshold: Probability | None = None
+    #: The number of the part, from 0, where ``manifest`` is a shard of a planned job. None: the request is the job.
+    shard: Annotated[int, Field(ge=0, lt=MAX_SHARDS)] | None = None
 
     _no_climbing = field_validator("model_uri", "output_uri")(_refuse_climbing)
 
@@ -112,15 +128,14 @@ class ClassifyRequest(Document):
     def _one_source(self) -> Self:
         if (self.images is None) == (self.manifest is None):
             raise ValueError("give exactly one of 'images' and 'manifest'")
+        if self.shard is not None and self.manifest is None:
+            raise ValueError("a shard is a manifest: give 'manifest' with 'shard'")
         return self
 
     @classmethod
     def parse(cls, body: str) -> Self:
         """Reads a message. ValueError says, in one line, what is wrong with it and where."""
-        size = len(body.encode("utf-8", "surrogatepass"))
-        if size > MAX_REQUEST_BYTES:
-            raise ValueError(f"{size:,} bytes, over {MAX_REQUEST_BYTES:,}: put the images into a manifest")
-        _refuse_sloppy_json(body)
+        strict_json(body)
         try:
             return cls.model_validate_json(body)
         except ValidationError as error:
@@ -167,6 +182,7 @@ class PartReport(Document):
     scored: NonNegativeInt
     failed: NonNegativeInt
     errors: dict[str, PositiveInt]  #: failed rows by error_code
+    positives: NonNegativeInt = 0  #: scored rows of class 1
     sha256: Sha256  #: of the CSV
     size_bytes: NonNegativeInt
     model_name: Name
@@ -178,6 +194,92 @@ class PartReport(Document):
     def _adds_up(self) -> Self:
         if self.rows != self.scored + self.failed or self.failed != sum(self.errors.values()):
             raise ValueError("rows = scored + failed, and failed = the sum of errors, must hold")
+        return self
+
+
+class ShardLine(Document):
+    """One line of a shard: an image, and its row in the job's results."""
+
+    model_config = ConfigDict(validate_by_name=True, serialize_by_alias=True)
+
+    row: NonNegativeInt
+    source_ref: Annotated[str, Field(alias="source-ref", max_length=2048)]
+    version_id: str | None = None
+    columns: dict[str, str] = {}  #: what else the manifest says of it
+
+
+class Job(Document):
+    """``job.json``: what was asked for. Written once, when all shards are there and before any message is sent."""
+
+    schema_version: SchemaVersion = 1
+    job_id: JobId
+    created_at: AwareDatetime  #: UTC
+    sources: tuple[str, ...]  #: as given: URIs, files, folders
+    digest: Sha256  #: of all shards, one after the other; of the request, where there are none
+    images: PositiveInt
+    #: Parts to come, of ``shard_images`` rows each but the last. None: one, and no shards; the request was short.
+    shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] | None = None
+    shard_images: PositiveInt = SHARD_IMAGES
+    columns: tuple[str, ...] = ()  #: what the manifest says beside the images
+    model_uri: S3Uri | None = None  #: one bundle for all parts, wherever the champion moves meanwhile
+    asked_model_uri: S3Uri | None = None  #: what was asked for: that bundle, or the ``champion.json`` that named it
+    output_uri: S3Uri
+    threshold: Probability | None = None
+    parent: JobId | None = None  #: the job whose failed images this one asks for again; rows are numbered as there
+
+    @property
+    def parts(self) -> int:
+        """How many parts there will be."""
+        return self.shards or 1
+
+    def rows_of(self, part: int) -> int:
+        """How many rows a part has."""
+        return min(self.shard_images, self.images - part * self.shard_images) if self.shards else self.images
+
+    def request(self, shard: int, *, shard_uri: str) -> ClassifyRequest:
+        """The message that asks for a shard."""
+        return ClassifyRequest(
+            schema_version=1,
+            job_id=self.job_id,
+            manifest=ManifestRef(uri=shard_uri),
+            model_uri=self.model_uri,
+            output_uri=self.output_uri,
+            threshold=self.threshold,
+            shard=shard,
+        )
+
+
+class PartSummary(Document):
+    """A part, as its metadata tells."""
+
+    rows: NonNegativeInt
+    failed: NonNegativeInt
+    sha256: Sha256
+    size_bytes: NonNegativeInt
+
+
+class Summary(Document):
+    """``summary.json``: what a job came to. Written once, when its last part is in; ``_SUCCESS`` follows."""
+
+    schema_version: SchemaVersion = 1
+    job_id: JobId
+    parent: JobId | None
+    created_at: AwareDatetime  #: of the job, UTC
+    completed_at: AwareDatetime
+    rows: NonNegativeInt
+    scored: NonNegativeInt
+    failed: NonNegativeInt
+    errors: dict[str, PositiveInt]  #: failed rows by error_code
+    positives: NonNegativeInt  #: scored rows of class 1
+    models: tuple[str, ...]  #: "name version", of all parts
+    worker_s: NonNegativeFloat  #: what the parts took, added up
+    cost_usd: NonNegativeFloat  #: an estimate, see worker/cost.py
+    parts: tuple[PartSummary, ...]
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.rows != self.scored + self.failed or self.rows != sum(part.rows for part in self.parts):
+            raise ValueError("rows = scored + failed = the rows of all parts must hold")
         return self
 
 
@@ -232,8 +334,14 @@ def explain(error: ValidationError) -> str:
     return "; ".join(parts[:_SHOWN]) + ("; …" if len(parts) > _SHOWN else "")
 
 
-def _refuse_sloppy_json(body: str) -> None:
-    """Refuses what pydantic's parser lets pass: duplicate keys (it takes the last), NaN and Infinity."""
+def strict_json(body: str) -> Any:  # noqa: ANN401 - JSON may be anything
+    """The document in a message. ValueError says what is wrong with it, in one line.
+
+    Refuses what is too long, and what pydantic's parser lets pass: duplicate keys (it takes the last), NaN, Infinity.
+    """
+    size = len(body.encode("utf-8", "surrogatepass"))
+    if size > MAX_REQUEST_BYTES:
+        raise ValueError(f"{size:,} bytes, over {MAX_REQUEST_BYTES:,}: put the images into a manifest")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -247,7 +355,7 @@ def _refuse_sloppy_json(body: str) -> None:
         raise ValueError(f"{text} is not JSON")
 
     try:
-        json.loads(body, object_pairs_hook=unique, parse_constant=no_constant)
+        return json.loads(body, object_pairs_hook=unique, parse_constant=no_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except json.JSONDecodeError as error:

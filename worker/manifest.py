@@ -1,123 +1,217 @@
-"""A manifest's bytes to image references, in order.
+"""Every kind of manifest to a stream of image references, in order, the same one twice included.
 
-    CSV         a header line with ``source_ref`` among its columns; other columns are ignored
-    JSON Lines  ``{"source-ref": "s3://bucket/key"}``, as SageMaker writes it; other keys are ignored
+    CSV, header        ``source_ref``, or ``Bucket`` and ``Key`` and perhaps ``VersionId``; keys stand as they are
+    CSV, no header     bucket, URL-encoded key, perhaps a version: S3 Batch Operations, S3 Inventory
+    JSON Lines         ``{"source-ref": "s3://bucket/key"}``, as SageMaker writes it
+    JSON array         SageMaker's ManifestFile: ``[{"prefix": "s3://bucket/"}, "a.jpg", …]``
+    manifest.json      of S3 Inventory, which names CSV files
+    s3://…/prefix/     every object below it
 
-Each may be gzipped. A JSON line that holds no reference stands for itself: it fails later as an image that cannot be
-found, one row, and the rest of the manifest is answered.
+Each file may be gzipped, and of any length. What else a line holds is kept as columns, to be joined to the results. A
+line that holds no reference stands for itself: it fails later as an image that cannot be found, one row, and the rest
+of the manifest is answered.
 """
 
 import csv
-import gzip
-import io
 import json
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Final, TextIO
+from typing import Any, Final, NamedTuple, TextIO
 
-from worker.contract import ManifestFormat
+from worker import table
+from worker.contract import ManifestFormat, ManifestRef
 from worker.errors import ErrorCode, Reject
-from worker.predictions import COLUMNS, unguarded
+from worker.table import ImageRef
+from worker.unpacking import MAX_LINE, lines, open_text
 
-#: Unpacked: a gzip bomb ends here.
-MAX_BYTES: Final = 64 * 1024 * 1024
-#: One request becomes one CSV, held in memory until it is written whole.
-MAX_IMAGES: Final = 100_000
-#: A reference is at most 2,048 characters; the rest of its line is somebody's metadata.
-_MAX_LINE: Final = 1024 * 1024
-#: How much of a line that is no reference is repeated in the row.
-_MAX_REF: Final = 2048
+#: The bytes of an object, by URI and version.
+Opener = Callable[[str, str | None], Iterable[bytes]]
+#: The URIs below a prefix.
+Lister = Callable[[str], Iterable[str]]
+
+#: An Inventory's manifest.json names its files, a hundred bytes each.
+_MAX_INVENTORY: Final = 16 * 1024 * 1024
+_PIECE: Final = 64 * 1024
+
+EXPECTED: Final = (
+    "expected a CSV with a header of source_ref or Bucket,Key, a CSV of bucket and URL-encoded key without one, "
+    "JSON lines with source-ref, SageMaker's JSON array with a prefix, or the manifest.json of S3 Inventory"
+)
 
 
-def source_refs(data: bytes, *, uri: str, declared: ManifestFormat | None) -> list[str]:
-    """The references of the manifest at ``uri`` (for messages), the same one twice included.
+class _Start(NamedTuple):
+    """A manifest whose first line was read, and nothing behind it."""
 
-    Raises Reject ``bad_manifest`` when it is empty, too large, cannot be unpacked, or is of no known form.
+    first: str
+    text: TextIO
+    uri: str
+
+    def lines(self) -> Iterator[str]:
+        return chain([self.first], lines(self.text, self.uri))
+
+
+def references(manifest: ManifestRef, *, opener: Opener, lister: Lister) -> Iterator[ImageRef]:
+    """The references of a manifest in storage, read as they are asked for.
+
+    Raises Reject ``bad_manifest`` when it is empty, cannot be unpacked, or is of no known form, and what the opener
+    raises. What was read before that counts for nothing.
     """
-    # A byte that is no UTF-8 costs its own row, not the manifest. Decoded line by line: escapes are four times as long.
-    text = io.TextIOWrapper(io.BytesIO(_unpack(data, uri)), "utf-8-sig", "backslashreplace", newline="")
-    lines = _lines(text, uri)
-    first = next((line for line in lines if line.strip()), None)
-    if first is None:
-        raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: no lines")
-    reader = {"csv": _from_csv, "jsonl": _from_jsonl}[declared or _tell(first, uri)]
-    refs = []
+    uri = manifest.uri
+    if manifest.format == "listing" or (manifest.format is None and uri.endswith("/")):
+        return _not_empty((ImageRef(item) for item in lister(uri) if not item.endswith("/")), uri)
+    return of_file(opener(uri, manifest.version_id), uri, declared=manifest.format, opener=opener)
+
+
+def of_file(
+    pieces: Iterable[bytes], name: str, *, declared: ManifestFormat | None, opener: Opener
+) -> Iterator[ImageRef]:
+    """The same for a manifest that lies anywhere; ``name`` is for messages."""
+    return _not_empty(_of_text(open_text(pieces, name), name, declared, opener), name)
+
+
+def _not_empty(refs: Iterable[ImageRef], uri: str) -> Iterator[ImageRef]:
+    found = 0
     try:
-        for ref in reader(chain([first], lines)):
-            refs.append(ref[:_MAX_REF])
-            if len(refs) > MAX_IMAGES:
-                raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: over {MAX_IMAGES:,} images, split it")
+        for ref in refs:
+            found += 1
+            yield ref
     except csv.Error as error:
-        raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: {error}, after {len(refs):,} images") from None
-    if not refs:
-        raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: a header and no images")
-    return refs
+        raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: {error}, after {found:,} images") from None
+    if not found:
+        raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: no images")
 
 
-def _unpack(data: bytes, uri: str) -> bytes:
-    if data[:2] == b"\x1f\x8b":
-        try:
-            with gzip.open(io.BytesIO(data)) as stream:
-                data = stream.read(MAX_BYTES + 1)
-        except (OSError, EOFError, zlib.error) as error:
-            raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: cannot be unpacked, {error}") from None
-    if len(data) > MAX_BYTES:
-        raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: over {MAX_BYTES:,} bytes unpacked, split it")
-    return data
+def _of_text(text: TextIO, uri: str, kind: ManifestFormat | None, opener: Opener) -> Iterator[ImageRef]:
+    opening = _skip_blanks(text)
+    if not opening:
+        raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: no lines")
+    if opening == "[" and kind in (None, "manifest-file"):
+        return _from_array(text, uri)
+    # An array may be one line of any length; all other forms have short ones.
+    first = opening + text.readline(MAX_LINE)
+    if len(first) > MAX_LINE:
+        raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: a line of over {MAX_LINE:,} characters")
+    start = _Start(first, text, uri)
+    kind = kind or _tell(start)
+    if kind == "inventory":
+        return _from_inventory(start, opener)
+    if kind == "jsonl":
+        return _from_jsonl(start.lines())
+    if kind == "csv":
+        return table.with_header(start.lines())
+    if kind == "s3-csv":
+        return table.without_header(start.lines())
+    raise _unknown(start)
 
 
-def _lines(text: TextIO, uri: str) -> Iterator[str]:
-    while line := text.readline(_MAX_LINE):
-        if len(line) == _MAX_LINE:
-            raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: a line of over {_MAX_LINE:,} characters")
-        yield line
+def _skip_blanks(text: TextIO) -> str:
+    """The first character that is no white space; none within the length of a line is as good as none at all."""
+    for _ in range(MAX_LINE):
+        character = text.read(1)
+        if not character.isspace():
+            return character
+    return ""
 
 
-def _tell(first: str, uri: str) -> ManifestFormat:
-    """The form, from the first line: both announce themselves there, and names lie."""
-    if first.lstrip().startswith("{"):
-        return "jsonl"
+def _tell(start: _Start) -> ManifestFormat:
+    """The form, from the first line: all announce themselves there, and names lie."""
+    if start.first.startswith("{"):
+        whole = start.first.strip() == "{"  # AWS writes an Inventory's manifest over many lines
+        return "inventory" if whole or "fileSchema" in _keys(start.first) else "jsonl"
     try:
-        if "source_ref" in next(csv.reader([first]), []):
-            return "csv"
+        row = next(csv.reader([start.first]), [])
     except csv.Error:
-        pass  # no CSV either
-    raise Reject(
-        ErrorCode.BAD_MANIFEST,
-        f"{uri}: expected a CSV header with source_ref, or JSON lines with source-ref; "
-        f"the first line is {first[:100]!r}",
-    )
+        raise _unknown(start) from None
+    if table.is_header(row):
+        return "csv"
+    if table.is_s3_row(row):
+        return "s3-csv"
+    raise _unknown(start)
 
 
-def _from_csv(lines: Iterable[str]) -> Iterator[str]:
-    # strict: a quote that is never closed would make one reference of all lines after it.
-    rows = csv.reader(lines, strict=True)
-    header = next(rows)
-    if "source_ref" not in header:
-        raise csv.Error(f"no column source_ref in {str(header)[:200]}")
-    column = header.index("source_ref")
-    ours = tuple(header) == COLUMNS  # failed rows to be tried again, with our own guard against formulas
-    for row in rows:
-        if row:
-            ref = row[column] if column < len(row) else ""
-            yield unguarded(ref) if ours else ref
+def _unknown(start: _Start) -> Reject:
+    return Reject(ErrorCode.BAD_MANIFEST, f"{start.uri}: {EXPECTED}; the first line is {start.first[:100]!r}")
 
 
-def _from_jsonl(lines: Iterable[str]) -> Iterator[str]:
-    for line in lines:
+def _keys(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _from_jsonl(all_lines: Iterable[str]) -> Iterator[ImageRef]:
+    for line in all_lines:
         if line.strip():
-            ref = _reference(line)
-            yield line.strip() if ref is None else ref
+            document = _keys(line)
+            ref = document.get("source-ref")
+            if not isinstance(ref, str) or not _encodes(ref):
+                yield ImageRef.of(line.strip())
+            else:
+                others = ((name, value) for name, value in document.items() if name != "source-ref")
+                # An augmented manifest holds labels, and objects about them: what fits into a cell is kept.
+                cells = {name: table.text_of(value) for name, value in others if isinstance(value, str | int | float)}
+                yield ImageRef.of(ref, columns={name: cell for name, cell in cells.items() if _encodes(name + cell)})
 
 
-def _reference(line: str) -> str | None:
+def _encodes(text: str) -> bool:
+    """Whether a CSV could hold it: a lone surrogate is JSON, and no text."""
     try:
-        ref = json.loads(line)["source-ref"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    try:
-        ref.encode()
-    except (AttributeError, UnicodeEncodeError):  # a number, say, or a lone surrogate that no CSV could hold
-        return None
-    return str(ref)
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _from_array(text: TextIO, uri: str) -> Iterator[ImageRef]:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_S3DataSource.html ; one item at a time."""
+    items = _items(text, uri)
+    head = next(items, None)
+    if not (isinstance(head, dict) and isinstance(head.get("prefix"), str) and _encodes(head["prefix"])):
+        raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: {EXPECTED}; the array begins with {json.dumps(head)[:100]}")
+    for item in items:
+        known = isinstance(item, str) and _encodes(item)
+        yield ImageRef.of(head["prefix"] + item if known else json.dumps(item))
+
+
+def _items(text: TextIO, uri: str) -> Iterator[Any]:
+    """The items of a JSON array whose bracket was read already."""
+    decoder = json.JSONDecoder()
+    buffer, place, ended = "", 0, False
+    while True:
+        while place < len(buffer) and buffer[place] in " \t\r\n,":
+            place += 1
+        try:
+            if buffer[place : place + 1] == "]":
+                return
+            item, stop = decoder.raw_decode(buffer, place)
+            if stop == len(buffer) and not ended:
+                raise ValueError("a number may go on")  # noqa: TRY301 - as an item that is cut
+        except (ValueError, RecursionError):
+            more = text.read(_PIECE)
+            ended = not more
+            if ended or len(buffer) - place > MAX_LINE:
+                raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: JSON breaks off at {buffer[place:][:100]!r}") from None
+            buffer, place = buffer[place:] + more, 0
+            continue
+        yield item
+        place = stop
+
+
+def _from_inventory(start: _Start, opener: Opener) -> Iterator[ImageRef]:
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html ."""
+    document = _keys(start.first + start.text.read(_MAX_INVENTORY))
+    schema, files = document.get("fileSchema"), document.get("files")
+    if not isinstance(schema, str) or not isinstance(files, list):
+        raise _unknown(start)
+    if document.get("fileFormat") != "CSV":
+        raise Reject(
+            ErrorCode.BAD_MANIFEST,
+            f"{start.uri}: an Inventory in {document.get('fileFormat')}, set it to CSV in the bucket's configuration",
+        )
+    bucket = str(document.get("destinationBucket")).rpartition(":")[2]  # an ARN
+    columns = [name.strip() for name in schema.split(",")]
+    for file in files:
+        uri = f"s3://{bucket}/{file['key']}" if isinstance(file, dict) and "key" in file else str(file)
+        yield from table.without_header(lines(open_text(opener(uri, None), uri), uri), columns)

@@ -49,7 +49,7 @@ class Models:
 
     def get(self, uri: str) -> Model:
         """The model of a bundle prefix, a ``model.json`` or a ``champion.json``; checked, and ready to score."""
-        bundle, pointer = self._resolve(uri)
+        bundle, pointer = _resolve(uri, self._storage)
         if bundle not in self._loaded:
             self._loaded[bundle] = open_bundle(bundle, storage=self._storage)
             if len(self._loaded) > _KEPT:
@@ -61,12 +61,18 @@ class Models:
             raise Reject(ErrorCode.BAD_MODEL, f"{uri} points at {pointer.name} {pointer.version}, there is {found}")
         return model
 
-    def _resolve(self, uri: str) -> tuple[str, ChampionPointer | None]:
-        folder, _, file = uri.rpartition("/")
-        if file == CHAMPION_FILE:
-            pointer = _parse(ChampionPointer, _read(uri, self._storage, _MAX_JSON_BYTES), uri)
-            return f"{folder}/{pointer.version}", pointer
-        return folder if file == MANIFEST_FILE else uri.rstrip("/"), None
+
+def pinned(uri: str, *, storage: Storage) -> str:
+    """The bundle that ``uri`` stands for now: a job's parts are all scored by one, wherever the champion moves."""
+    return _resolve(uri, storage)[0]
+
+
+def _resolve(uri: str, storage: Storage) -> tuple[str, ChampionPointer | None]:
+    folder, _, file = uri.rpartition("/")
+    if file == CHAMPION_FILE:
+        pointer = _parse(ChampionPointer, _read(uri, storage, _MAX_JSON_BYTES), uri)
+        return f"{folder}/{pointer.version}", pointer
+    return folder if file == MANIFEST_FILE else uri.rstrip("/"), None
 
 
 def open_bundle(bundle: str, *, storage: Storage) -> Model:

@@ -42,16 +42,17 @@ class Pipeline:
         self._scorers.shutdown(wait=False, cancel_futures=True)
 
     def scores(
-        self, refs: Iterable[str], model: Model, *, cancelled: Callable[[], bool]
+        self, refs: Iterable[tuple[str, str | None]], model: Model, *, cancelled: Callable[[], bool]
     ) -> Iterator[float | TwofoldError]:
-        """P(class 1) of each image, or why there is none (Reject: never; Retry: not now), in the order of ``refs``.
+        """P(class 1) of each image, or why there is none (Reject: never; Retry: not now), in the order of ``refs``:
+        URIs, each with the version that is meant, or None.
 
         ``cancelled`` is asked between images and while one is waited for; Retry is raised once it says so.
         """
         window: deque[Future[float | TwofoldError]] = deque()
         try:
-            for ref in refs:
-                fetched = self._fetchers.submit(self._fetch, ref)
+            for ref, version_id in refs:
+                fetched = self._fetchers.submit(self._fetch, ref, version_id)
                 window.append(self._scorers.submit(_score, fetched, model))
                 if len(window) >= self._window:
                     yield _wait(window.popleft(), cancelled)
@@ -61,10 +62,10 @@ class Pipeline:
             for future in window:
                 future.cancel()
 
-    def _fetch(self, ref: str) -> bytes:
+    def _fetch(self, ref: str, version_id: str | None) -> bytes:
         split(ref)
         check_allowed(ref, self._allowed)
-        return self._storage.read(ref, max_bytes=MAX_BYTES)
+        return self._storage.read(ref, max_bytes=MAX_BYTES, version_id=version_id)
 
 
 def _wait(future: Future[float | TwofoldError], cancelled: Callable[[], bool]) -> float | TwofoldError:

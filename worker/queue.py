@@ -56,7 +56,7 @@ class Queue:
     ) -> None:
         self._sqs = sqs
         self._url = url
-        self._dead_letter_url = dead_letter_url
+        self.dead_letter_url = dead_letter_url
         self.max_receives = max_receives
         self.visibility_s = visibility_s
 
@@ -71,7 +71,7 @@ class Queue:
                 answer = sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)
                 dead_letter_url = answer["QueueUrl"]
         except (ClientError, BotoCoreError) as error:
-            raise _decide(error, url) from error
+            raise decide(error, url) from error
         if dead_letter_url is None:
             raise Reject(
                 ErrorCode.NOT_FOUND, f"{url} has no redrive policy: give it one, or set TWOFOLD_DEAD_LETTER_URL"
@@ -96,7 +96,7 @@ class Queue:
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
             )
         except (ClientError, BotoCoreError) as error:
-            raise _decide(error, self._url) from error
+            raise decide(error, self._url) from error
         for item in answer.get("Messages", ()):
             return Message(
                 message_id=item["MessageId"],
@@ -115,7 +115,7 @@ class Queue:
         except (ClientError, BotoCoreError) as error:
             if _code(error) in _LOST:
                 raise LeaseLost(str(error)) from error
-            raise _decide(error, self._url) from error
+            raise decide(error, self._url) from error
 
     def release(self, message: Message, *, delay_s: int) -> None:
         """Gives the message back, to be received again after ``delay_s`` seconds."""
@@ -128,7 +128,7 @@ class Queue:
         except (ClientError, BotoCoreError) as error:
             if _code(error) in _LOST:
                 raise LeaseLost(str(error)) from error
-            raise _decide(error, self._url) from error
+            raise decide(error, self._url) from error
 
     def reject(self, message: Message, reason: Reject) -> None:
         """Sends the message to the dead-letter queue with its reason, then acknowledges it. Raises as these do."""
@@ -139,14 +139,14 @@ class Queue:
         }
         try:
             self._sqs.send_message(
-                QueueUrl=self._dead_letter_url,
+                QueueUrl=self.dead_letter_url,
                 MessageBody=message.body,
                 MessageAttributes={
                     name: {"DataType": "String", "StringValue": _xml_safe(value)} for name, value in values.items()
                 },
             )
         except (ClientError, BotoCoreError) as error:
-            raise _decide(error, self._dead_letter_url) from error
+            raise decide(error, self.dead_letter_url) from error
         self.acknowledge(message)
 
     def is_empty(self) -> bool:
@@ -159,7 +159,7 @@ class Queue:
         try:
             counts = _attributes(self._sqs, self._url)
         except (ClientError, BotoCoreError) as error:
-            raise _decide(error, self._url) from error
+            raise decide(error, self._url) from error
         return all(int(counts.get(name, 0)) == 0 for name in names)
 
 
@@ -172,8 +172,8 @@ def _code(error: Exception) -> str:
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
-def _decide(error: ClientError | BotoCoreError, url: str) -> Reject | Retry:
-    """No answer, 5xx and throttling pass; anything else (no such queue, no permission) does not."""
+def decide(error: ClientError | BotoCoreError, url: str) -> Reject | Retry:
+    """An error of SQS as a decision: no answer, 5xx and throttling pass, anything else (no such queue) does not."""
     message = f"{url}: {error}"
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)

@@ -7,7 +7,7 @@ Region, credentials and endpoint are not here: they come from the AWS SDK's own 
 import os
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, ValidationError, field_validator
+from pydantic import Field, PositiveInt, StringConstraints, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.contract import S3Uri
@@ -44,6 +44,10 @@ class WorkerSettings(BaseSettings):
     stop_s: Annotated[int, Field(ge=1)] = Field(
         default=20, description="time for the current part after a stop signal; then its message goes back"
     )
+    notify_arn: (
+        Annotated[str, StringConstraints(pattern=r"^arn:[\w-]+:(sns:[^:]+:\d+:[^:]+|events:[^:]+:\d+:event-bus/.+)$")]
+        | None
+    ) = Field(default=None, description="SNS topic or EventBridge bus that is told when a job is complete")
     log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("allowed_prefixes", mode="before")

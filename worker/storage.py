@@ -1,21 +1,24 @@
-"""s3:// bytes in and out. Errors of botocore and obstore become Reject or Retry here, and nowhere else.
+"""s3:// bytes in and out. Errors of botocore and obstore become Reject or Retry here (by ``worker.decisions``), and
+nowhere else.
 
-Reading goes through obstore: an eighth of the processor time of boto3 an object. Conditional writes and
+Reading goes through obstore: an eighth of the processor time of boto3 an object. Conditional writes, lists and
 metadata are rare and go through boto3.
 """
 
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import obstore
 from botocore.exceptions import BotoCoreError, ClientError
-from obstore import exceptions as obstore_errors
 
-from worker.errors import PASSING_CODES, ErrorCode, Reject, Retry, TwofoldError
+from worker.decisions import CHANGED, OBSTORE_ERRORS, code_of, from_botocore, from_obstore, status_of
+from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -23,12 +26,20 @@ if TYPE_CHECKING:
 
 #: obstore normalises such keys: it refuses some, and of "/a.jpg" it would silently read "a.jpg", another object.
 _KEY_OBSTORE_CHANGES: Final = re.compile(r"^/|/$|//|(^|/)\.\.?(/|$)|[\x00-\x1f\x7f]")
-_STATUS: Final = re.compile(r"status code: (\d{3})")
-_CODE: Final = re.compile(r"<Code>([\w.]+)</Code>")
+#: Of a long object, at a time.
+_CHUNK_BYTES: Final = 1024 * 1024
+#: A long object whose connection breaks goes on where it was; so many breaks without a byte in between are too many.
+_RESUMES: Final = 5
 
-_ARCHIVED: Final = "InvalidObjectState"
-#: Precondition Failed. Conditional writes look at it before ``_decide`` does.
-_CHANGED: Final = 412
+
+@dataclass(frozen=True)
+class Listed:
+    """An object of a listing."""
+
+    uri: str
+    size_bytes: int
+    modified_at: datetime
+    etag: str | None
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -40,15 +51,6 @@ def split(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-@dataclass(frozen=True)
-class Listed:
-    """An object as a listing tells of it."""
-
-    uri: str
-    size_bytes: int
-    etag: str | None
-
-
 class Storage:
     """Objects of any bucket the credentials reach. Safe to share between threads."""
 
@@ -58,7 +60,7 @@ class Storage:
         self._buckets: dict[str, S3Store] = {}
         self._lock = threading.Lock()
 
-    def read(self, uri: str, *, max_bytes: int, etag: str | None = None) -> bytes:
+    def read(self, uri: str, *, max_bytes: int, version_id: str | None = None, etag: str | None = None) -> bytes:
         """The whole object, its length checked against the answer's header.
 
         Raises Reject ``too_many_bytes`` before the body is read, and what ``split`` and the storage's answer say; Retry
@@ -66,16 +68,17 @@ class Storage:
         """
         bucket, key = split(uri)
         if _KEY_OBSTORE_CHANGES.search(key):
-            return self._read_by_boto3(uri, max_bytes, etag)
+            return self._read_by_boto3(uri, max_bytes, VersionId=version_id, IfMatch=etag)
+        options = {"version": version_id} if version_id else {"if_match": etag} if etag else None
         try:
-            answer = obstore.get(self._bucket(bucket), key, options={"if_match": etag} if etag else None)
+            answer = obstore.get(self._bucket(bucket), key, options=options)  # type: ignore[arg-type]
             size = answer.meta["size"]
             _check_size(uri, size, max_bytes)
             body = bytes(answer.bytes())
         except TwofoldError:
             raise
-        except (obstore_errors.BaseError, OSError) as error:
-            raise _from_obstore(error, uri) from error
+        except OBSTORE_ERRORS as error:
+            raise from_obstore(error, uri, key) from error
         if len(body) != size:
             raise Retry(ErrorCode.UNAVAILABLE, f"{uri}: {len(body):,} of {size:,} bytes arrived")
         return body
@@ -86,85 +89,39 @@ class Storage:
         Raises Retry where it has another one by now.
         """
         bucket, key = split(uri)
-        try:
-            span = f"bytes={start}-{end - 1}"
-            return self._s3.get_object(Bucket=bucket, Key=key, Range=span, **_if_match(etag))["Body"].read()
-        except (ClientError, BotoCoreError) as error:
-            raise _from_botocore(error, uri) from error
+        request = _given(Bucket=bucket, Key=key, Range=f"bytes={start}-{end - 1}", IfMatch=etag)
+        with _deciding(uri):
+            return self._s3.get_object(**request)["Body"].read()
 
     def write_once(self, uri: str, body: bytes, *, content_type: str, metadata: dict[str, str]) -> bool:
         """One conditional PutObject: True when it was written, False when an object is already there.
 
         False can also mean that a first answer got lost and the SDK tried again: the caller compares metadata.
         """
-        bucket, key = split(uri)
-        try:
-            self._s3.put_object(
-                Bucket=bucket,
-                Key=key,
-                Body=body,
-                IfNoneMatch="*",
-                ContentType=content_type,
-                Metadata=metadata,
-                ChecksumAlgorithm="SHA256",
-            )
-        except ClientError as error:
-            if _status(error) == _CHANGED:
-                return False
-            raise _from_botocore(error, uri) from error
-        except BotoCoreError as error:
-            raise _from_botocore(error, uri) from error
-        return True
+        return self._put_if(uri, body, content_type, IfNoneMatch="*", Metadata=metadata)
 
     def write(self, uri: str, body: bytes, *, content_type: str) -> None:
         """One PutObject, over whatever is there."""
-        bucket, key = split(uri)
-        try:
-            self._s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, ChecksumAlgorithm="SHA256")
-        except (ClientError, BotoCoreError) as error:
-            raise _from_botocore(error, uri) from error
+        self._put_if(uri, body, content_type)
 
     def replace(self, uri: str, body: bytes, *, seen: bytes, content_type: str) -> bool:
         """Writes over an object that still holds ``seen``; False where it does not, or changed in between."""
         bucket, key = split(uri)
         try:
-            found = self._s3.get_object(Bucket=bucket, Key=key)
-            if found["Body"].read() != seen:
+            with _deciding(uri):
+                found = self._s3.get_object(Bucket=bucket, Key=key)
+                current = found["Body"].read()
+        except Reject as error:
+            if error.code is ErrorCode.NOT_FOUND:
                 return False
-            self._s3.put_object(
-                Bucket=bucket,
-                Key=key,
-                Body=body,
-                IfMatch=found["ETag"],
-                ContentType=content_type,
-                ChecksumAlgorithm="SHA256",
-            )
-        except ClientError as error:
-            if _status(error) in (404, 409, 412):
-                return False
-            raise _from_botocore(error, uri) from error
-        except BotoCoreError as error:
-            raise _from_botocore(error, uri) from error
-        return True
+            raise
+        return current == seen and self._put_if(uri, body, content_type, IfMatch=found["ETag"])
 
     def remove(self, uri: str) -> None:
         """One DeleteObject; it is no error when there is nothing to remove."""
         bucket, key = split(uri)
-        try:
+        with _deciding(uri):
             self._s3.delete_object(Bucket=bucket, Key=key)
-        except (ClientError, BotoCoreError) as error:
-            raise _from_botocore(error, uri) from error
-
-    def list(self, prefix_uri: str) -> Iterator[Listed]:
-        """The objects whose URI begins with ``s3://bucket/prefix``, a page at a time, in the order of their keys."""
-        bucket, _, prefix = prefix_uri.removeprefix("s3://").partition("/")
-        try:
-            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-            for page in pages:
-                for item in page.get("Contents", ()):
-                    yield Listed(f"s3://{bucket}/{item['Key']}", item["Size"], item.get("ETag"))
-        except (ClientError, BotoCoreError) as error:
-            raise _from_botocore(error, prefix_uri) from error
 
     def metadata(self, uri: str) -> dict[str, str] | None:
         """The user metadata of an object, which is not empty, or None when there is none.
@@ -178,9 +135,65 @@ class Storage:
             answer["Body"].close()
             return answer["Metadata"]
         except (ClientError, BotoCoreError) as error:
-            if isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") == "NoSuchKey":
+            if code_of(error) == "NoSuchKey":
                 return None
-            raise _from_botocore(error, uri) from error
+            raise from_botocore(error, uri) from error
+
+    def find(self, uri: str, *, max_bytes: int) -> bytes | None:
+        """A small object that may not be there: None then. A missing bucket is an error, as for ``metadata``."""
+        try:
+            return self._read_by_boto3(uri, max_bytes)
+        except Reject as error:
+            if isinstance(error.__cause__, ClientError) and code_of(error.__cause__) == "NoSuchKey":
+                return None
+            raise
+
+    def stream(self, uri: str, *, version_id: str | None = None) -> Iterator[bytes]:
+        """The object in pieces, however long it is. A connection that breaks goes on where it was.
+
+        Raises Reject ``conflict`` when the object is written over in the meantime.
+        """
+        bucket, key = split(uri)
+        request: dict[str, Any] = {"Bucket": bucket, "Key": key}
+        if version_id is not None:
+            request["VersionId"] = version_id
+        done, size, breaks = 0, 1, 0
+        while done < size:
+            try:
+                answer = self._s3.get_object(**request)
+                size = done + answer["ContentLength"]
+                for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
+                    yield chunk
+                    done, breaks = done + len(chunk), 0
+            except ClientError as error:
+                if status_of(error) == CHANGED:
+                    raise Reject(ErrorCode.CONFLICT, f"{uri}: was written over while it was read") from error
+                raise from_botocore(error, uri) from error
+            except BotoCoreError as error:
+                breaks += 1
+                if done == 0 or breaks > _RESUMES:
+                    raise from_botocore(error, uri) from error
+            request |= {"Range": f"bytes={done}-", "IfMatch": answer["ETag"]}
+
+    def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[Listed]:
+        """Every object below ``s3://bucket/prefix``, in the order of the keys' bytes; ``start_after`` is a URI."""
+        bucket, _, key_prefix = prefix.removeprefix("s3://").partition("/")
+        after = {} if start_after is None else {"StartAfter": split(start_after)[1]}
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key_prefix, **after)  # type: ignore[arg-type]
+        with _deciding(prefix):
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    uri = f"s3://{bucket}/{item['Key']}"
+                    yield Listed(uri, item["Size"], item["LastModified"], item.get("ETag"))
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """The URIs of all that looks like a folder directly below ``s3://bucket/prefix/``, each with its slash."""
+        bucket, _, key_prefix = prefix.removeprefix("s3://").partition("/")
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key_prefix, Delimiter="/")
+        with _deciding(prefix):
+            for page in pages:
+                for item in page.get("CommonPrefixes", ()):
+                    yield f"s3://{bucket}/{item['Prefix']}"
 
     def _bucket(self, name: str) -> "S3Store":
         with self._lock:
@@ -188,14 +201,37 @@ class Storage:
                 self._buckets[name] = self._open_bucket(name)
             return self._buckets[name]
 
-    def _read_by_boto3(self, uri: str, max_bytes: int, etag: str | None) -> bytes:
+    def _put_if(self, uri: str, body: bytes, content_type: str, **conditions: Any) -> bool:  # noqa: ANN401 - botocore's
+        """One PutObject; False where its condition does not hold."""
         bucket, key = split(uri)
+        request = {"Bucket": bucket, "Key": key, "Body": body, "ContentType": content_type, **conditions}
         try:
-            answer = self._s3.get_object(Bucket=bucket, Key=key, **_if_match(etag))
+            self._s3.put_object(**request, ChecksumAlgorithm="SHA256")
+        except (ClientError, BotoCoreError) as error:
+            if status_of(error) == CHANGED:
+                return False
+            raise from_botocore(error, uri) from error
+        return True
+
+    def _read_by_boto3(self, uri: str, max_bytes: int, **which: str | None) -> bytes:
+        bucket, key = split(uri)
+        with _deciding(uri):
+            answer = self._s3.get_object(**_given(Bucket=bucket, Key=key, **which))
             _check_size(uri, answer["ContentLength"], max_bytes)
             return answer["Body"].read()  # botocore compares the length itself
-        except (ClientError, BotoCoreError) as error:
-            raise _from_botocore(error, uri) from error
+
+
+def _given(**request: str | None) -> dict[str, Any]:
+    return {name: value for name, value in request.items() if value}
+
+
+@contextmanager
+def _deciding(uri: str) -> Iterator[None]:
+    """What boto3 raises within becomes Reject or Retry."""
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        raise from_botocore(error, uri) from error
 
 
 def read_anywhere(uri: str, *, storage: Storage, max_bytes: int) -> bytes:
@@ -213,52 +249,3 @@ def read_anywhere(uri: str, *, storage: Storage, max_bytes: int) -> bytes:
 def _check_size(uri: str, size_bytes: int, max_bytes: int) -> None:
     if size_bytes > max_bytes:
         raise Reject(ErrorCode.TOO_MANY_BYTES, f"{uri}: {size_bytes:,} bytes, over {max_bytes:,}")
-
-
-def _if_match(etag: str | None) -> dict[str, Any]:
-    return {"IfMatch": etag} if etag else {}
-
-
-def _status(error: Exception) -> int | None:
-    if isinstance(error, ClientError):
-        return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return None
-
-
-def _from_botocore(error: ClientError | BotoCoreError, uri: str) -> TwofoldError:
-    code = error.response.get("Error", {}).get("Code", "") if isinstance(error, ClientError) else ""
-    return _decide(uri, status=_status(error), code=code, detail=str(error))
-
-
-def _from_obstore(error: Exception, uri: str) -> TwofoldError:
-    # Without the key: one that is called "status code: 503" must not decide anything.
-    detail = str(error).replace(split(uri)[1], "")
-    status, code = _STATUS.search(detail), _CODE.search(detail)
-    kinds = (
-        (FileNotFoundError, 404),
-        (obstore_errors.PermissionDeniedError, 403),
-        (obstore_errors.PreconditionError, _CHANGED),
-    )
-    by_kind = next((number for kind, number in kinds if isinstance(error, kind)), None)
-    return _decide(
-        uri,
-        status=by_kind or (int(status[1]) if status else None),
-        code=code[1] if code else "",
-        detail=detail.partition("\n")[0],
-    )
-
-
-def _decide(uri: str, *, status: int | None, code: str, detail: str) -> TwofoldError:
-    """The one table from a storage's answer to a decision. No status means that no answer came."""
-    if status is None or status >= 500 or status in (408, 409, 429) or code in PASSING_CODES:  # noqa: PLR2004
-        return Retry(ErrorCode.UNAVAILABLE, f"{uri}: {detail[:300]}")
-    if status == _CHANGED:
-        return Retry(ErrorCode.UNAVAILABLE, f"{uri}: changed while it was read")
-    if status == 404:  # noqa: PLR2004
-        what = "no such bucket" if code == "NoSuchBucket" else "no such object"
-        return Reject(ErrorCode.NOT_FOUND, f"{uri}: {what}")
-    if status in (301, 307):
-        return Reject(ErrorCode.ACCESS_DENIED, f"{uri}: the bucket is in another region than AWS_REGION")
-    if code == _ARCHIVED:
-        return Reject(ErrorCode.ARCHIVED, f"{uri}: in an archive class, restore it first")
-    return Reject(ErrorCode.ACCESS_DENIED, f"{uri}: storage answers {status} {code}".rstrip())

@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from jobs.errors import UserError
 from jobs.progress import Reporter
-from tests.bench import figures, worker
+from tests.bench import figures, submit, worker
 
 app = typer.Typer(
     name="python -m tests.bench",
@@ -18,12 +18,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-@app.callback()
-def benchmarks() -> None:
-    """Measure Twofold against what one would write without it."""
-    # Without a callback typer would take the one command for the whole program, and refuse its name.
 
 
 @app.command("worker", epilog="Example: python -m tests.bench worker --data cats_and_dogs_filtered --json worker.json")
@@ -46,6 +40,17 @@ def measure_worker(
     if json_file is not None and not json_file.parent.is_dir():
         raise typer.BadParameter(f"{json_file.parent} is no folder", param_hint="--json")
     figures.show(worker.run(data=data, images=images, runs=runs, reporter=Reporter()), json_file)
+
+
+@app.command("submit", epilog="Example: python -m tests.bench submit --json submit.json")
+def measure_submit(
+    rows: Annotated[
+        list[int] | None, typer.Option(min=1, help="Rows of a list; more than once.", show_default="as promised")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", dir_okay=False, help="File for the figures.")] = None,
+) -> None:
+    """Long lists planned and submitted: 10,000 rows beside 100,000 and a million."""
+    submit.show(submit.run(rows or [10_000, 100_000, 1_000_000], Reporter()), json_file)
 
 
 def main() -> int:

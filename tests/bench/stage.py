@@ -19,8 +19,8 @@ from jobs.demo import BUCKET, MODEL, train, upload, uri_of
 from jobs.errors import UserError
 from jobs.local import EmbeddedCloud, create_queues
 from jobs.progress import Reporter
-from worker import batch
 from worker.contract import ChampionPointer, ClassifyRequest, ManifestRef
+from worker.layout import part_uri
 from worker.storage import split
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Stage:
 
     def is_answered(self, job_id: str) -> bool:
         """Whether the CSV is in the bucket."""
-        bucket, key = split(batch.part_uri(OUTPUT, job_id))
+        bucket, key = split(part_uri(OUTPUT, job_id))
         try:
             self.s3.head_object(Bucket=bucket, Key=key)
         except ClientError as error:
@@ -72,7 +72,7 @@ class Stage:
 
     def answer(self, job_id: str, *, images: int) -> Answer:
         """The scores of a request. Raises UserError unless there is one for each image, in order."""
-        part = batch.part_uri(OUTPUT, job_id)
+        part = part_uri(OUTPUT, job_id)
         lines = list(csv.DictReader(io.StringIO(self._read(part).decode(), newline="")))
         if [line["source_ref"] for line in lines] != self._asked(images):
             raise UserError(f"{part} does not hold the {images:,} images that were asked for.")

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
@@ -149,7 +150,7 @@ class _FailingStorage:
         self.read_uris: list[str] = []
 
     def list(self, prefix_uri: str) -> Iterator[Listed]:
-        yield from (Listed(f"{prefix_uri}cats/{number}", 1, f"tag{number}") for number in range(10))
+        yield from (Listed(f"{prefix_uri}cats/{number}", 1, datetime.now(UTC), f"tag{number}") for number in range(10))
 
     def read(self, uri: str, *, max_bytes: int, etag: str | None) -> bytes:
         if uri.endswith(f"/{self.fails_at}"):

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Bench
-from worker.batch import Batch, errors_uri, part_uri
-from worker.contract import ClassifyRequest, ManifestRef
+from worker.batch import Batch
+from worker.contract import ClassifyRequest, ManifestRef, PartReport
 from worker.errors import ErrorCode, Reject, Retry
 from worker.images import MAX_BYTES
+from worker.layout import errors_uri, part_uri
 from worker.model import Models
 from worker.pipeline import Pipeline
 from worker.predictions import from_csv
@@ -50,6 +51,12 @@ def _request(*images: str, job_id: str = "job") -> ClassifyRequest:
     return ClassifyRequest(schema_version=1, job_id=job_id, images=images)
 
 
+def _answer(batch: Batch, request: ClassifyRequest) -> PartReport:
+    report = batch.answer(request)
+    assert report is not None
+    return report
+
+
 def _put_digits(bench: Bench, digit_images: Path, count: int) -> list[str]:
     files = sorted(digit_images.rglob("*.png"))
     chosen = files[:: len(files) // count][:count]
@@ -60,7 +67,7 @@ def test_every_image_asked_for_has_one_row_in_order(bench: Bench, make_batch: Ma
     """The same image twice is two rows."""
     uris = _put_digits(bench, digit_images, 10)
     asked = [*uris, uris[3], uris[3]]
-    report = make_batch().answer(_request(*asked))
+    report = _answer(make_batch(), _request(*asked))
     rows = bench.rows("job")
     assert [row.source_ref for row in rows] == asked
     assert [row.row for row in rows] == list(range(12))
@@ -84,7 +91,7 @@ def test_an_image_that_cannot_be_read_is_a_row_that_says_why(bench: Bench, make_
         "http://169.254.169.254/latest/meta-data/": ErrorCode.BAD_SOURCE_REF,
         "=1+1": ErrorCode.BAD_SOURCE_REF,
     }
-    report = make_batch().answer(_request(*asked))
+    report = _answer(make_batch(), _request(*asked))
     rows = bench.rows("job")
     assert [row.error_code for row in rows] == [code and code.value for code in asked.values()]
     assert all((row.score is None) == (row.error_code is not None) for row in rows)
@@ -101,7 +108,7 @@ def test_the_failed_rows_are_a_manifest_to_try_again(bench: Bench, make_batch: M
     assert [row.source_ref for row in bench.failed_rows("job")] == [broken]
     bench.put("in/broken.png", bench.get(good[0]))
     again = ClassifyRequest(schema_version=1, job_id="again", manifest=ManifestRef(uri=errors))
-    assert make_batch().answer(again).scored == 1
+    assert _answer(make_batch(), again).scored == 1
     assert [row.source_ref for row in bench.rows("again")] == [broken]
 
 
@@ -167,10 +174,10 @@ class _Throttled(Storage):
         super().__init__(s3=real._s3, open_bucket=real._open_bucket)
         self._throttled = uri
 
-    def read(self, uri: str, *, max_bytes: int, etag: str | None = None) -> bytes:
+    def read(self, uri: str, *, max_bytes: int, version_id: str | None = None, etag: str | None = None) -> bytes:
         if uri == self._throttled:
             raise Retry(ErrorCode.UNAVAILABLE, "503 SlowDown")
-        return super().read(uri, max_bytes=max_bytes)
+        return super().read(uri, max_bytes=max_bytes, version_id=version_id, etag=etag)
 
 
 def test_an_image_that_storage_withholds_sends_the_request_back(
@@ -228,7 +235,7 @@ def test_the_threshold_of_the_request_decides(bench: Bench, make_batch: MakeBatc
 
 def test_the_part_carries_its_report(bench: Bench, make_batch: MakeBatch, digit_images: Path) -> None:
     """Counts and digests come with the one write that commits the part."""
-    report = make_batch().answer(_request(*_put_digits(bench, digit_images, 2)))
+    report = _answer(make_batch(), _request(*_put_digits(bench, digit_images, 2)))
     part = bench.get(part_uri(bench.output_uri, "job"))
     assert report.size_bytes == len(part)
     assert report.scored == len(from_csv(part)) == 2

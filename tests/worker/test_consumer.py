@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Bench
-from worker.batch import Batch, part_uri
 from worker.consumer import Consumer, Stop, backoff_s
-from worker.errors import ErrorCode, Retry
+from worker.dispatch import Dispatch
+from worker.errors import ErrorCode, Reject, Retry
+from worker.layout import part_uri
 
 #: Long enough to be killed in the middle: some seconds of work.
 LONG = 1500
@@ -78,7 +79,8 @@ def test_a_message_delivered_twice_leaves_one_part(bench: Bench, settings: dict[
     log = bench.drain(**settings)
     assert "answered already" in log
     assert len(bench.rows("twice")) == 1
-    assert bench.keys("predictions/twice/") == ["predictions/twice/predictions/part-00000.csv"]
+    names = ["_SUCCESS", "job.json", "predictions/part-00000.csv", "summary.json"]
+    assert bench.keys("predictions/twice/") == [f"predictions/twice/{name}" for name in names]
     assert bench.dead_letters() == []
 
 
@@ -142,7 +144,7 @@ def test_workers_killed_at_random_instants_answer_every_request_once(
     bench.drain(**own_settings)
     for job_id in jobs:
         assert [row.source_ref for row in bench.rows(job_id)] == [picture] * 100
-    assert len(bench.keys("predictions/")) == len(jobs)
+    assert sum(key.endswith(".csv") for key in bench.keys("predictions/")) == len(jobs)
     assert bench.dead_letters() == []
 
 
@@ -237,34 +239,30 @@ def test_a_worker_that_cannot_start_says_why(
 
 
 class _Broken:
-    """A batch with a defect of ours, or a storage that is down."""
+    """A dispatch with a storage that is down, or anything else that may pass."""
 
-    def __init__(self, error: Exception) -> None:
-        self._error = error
+    def __init__(self, code: ErrorCode) -> None:
+        self._code = code
 
-    def answer(self, *_: Any, **__: Any) -> Any:
-        raise self._error
+    def handle(self, _: str, *, last_try: bool, **__: Any) -> Any:
+        return (Reject if last_try else Retry)(self._code, "503")
 
 
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [(ZeroDivisionError("ours"), "internal"), (Retry(ErrorCode.UNAVAILABLE, "503"), "unavailable")],
-)
 def test_what_fails_on_every_receive_ends_in_the_dead_letter_queue_with_its_reason(
-    ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str
+    ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the last receive the message goes back; on the last, SQS alone would move it without a word."""
     bench = ministack_bench
     queue = bench.queue(monkeypatch)
     bench.send({"schema_version": 1, "job_id": "x", "images": ["s3://a-bucket/b"]})
-    consumer = Consumer(queue=queue, batch=cast("Batch", _Broken(error)), stop=Stop(grace_s=1))
+    consumer = Consumer(queue=queue, dispatch=cast("Dispatch", _Broken(ErrorCode.UNAVAILABLE)), stop=Stop(grace_s=1))
     message = queue.receive(wait_s=5)
     assert message is not None
     consumer._handle(message)
     assert bench.dead_letters() == []
     consumer._handle(dataclasses.replace(message, receive_count=queue.max_receives))
     (letter,) = bench.dead_letters()
-    assert letter["MessageAttributes"]["error_code"]["StringValue"] == code
+    assert letter["MessageAttributes"]["error_code"]["StringValue"] == "unavailable"
 
 
 def test_a_storage_that_never_answers_does_not_keep_a_worker_from_stopping(

@@ -1,0 +1,111 @@
+"""The dead-letter queue, looked at and left as it is: which requests were refused, and why."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from worker import inbox
+from worker.contract import ClassifyRequest
+from worker.queue import decide
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+#: While one looks. Then they are visible again at once; and soon by themselves if the looking is cut off.
+_HIDDEN_S: Final = 30
+_MOST: Final = 1000
+_BATCH: Final = 10
+#: SQS asks only some of its machines for a short poll: so many empty answers mean that there is nothing.
+_EMPTY: Final = 2
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A refused message. ``requests`` is empty where the body is none that anybody could read."""
+
+    receipt_handle: str
+    body: str
+    requests: tuple[ClassifyRequest, ...]
+    error_code: str
+    error_message: str
+
+    def concerns(self, job_id: str) -> bool:
+        """Whether it asks for images of that job."""
+        return any(request.job_id == job_id for request in self.requests)
+
+
+class DeadLetters:
+    """Looks into a dead-letter queue."""
+
+    def __init__(self, *, sqs: "SQSClient", url: str) -> None:
+        self._sqs = sqs
+        self._url = url
+
+    def of(self, job_id: str) -> list[DeadLetter]:
+        """The refused requests of a job, at most about 1,000 letters looked at; all are left in the queue."""
+        letters = self._look()
+        self._show([letter.receipt_handle for letter in letters])
+        return [letter for letter in letters if letter.concerns(job_id)]
+
+    def take(self, job_id: str) -> list[DeadLetter]:
+        """The same, and they stay hidden: call ``remove`` when they are asked for again."""
+        letters = self._look()
+        self._show([letter.receipt_handle for letter in letters if not letter.concerns(job_id)])
+        return [letter for letter in letters if letter.concerns(job_id)]
+
+    def remove(self, letters: list[DeadLetter]) -> None:
+        """Deletes them: what they asked for was asked for again."""
+        for letter in letters:
+            self._call("delete_message", ReceiptHandle=letter.receipt_handle)
+
+    def _look(self) -> list[DeadLetter]:
+        letters: list[DeadLetter] = []
+        empty, ends = 0, time.monotonic() + _HIDDEN_S / 2
+        while empty < _EMPTY and len(letters) < _MOST and time.monotonic() < ends:
+            answer = self._call(
+                "receive_message",
+                MaxNumberOfMessages=_BATCH,
+                VisibilityTimeout=_HIDDEN_S,
+                MessageAttributeNames=["error_code", "error_message"],
+            )
+            found = [_letter(message) for message in answer.get("Messages", ())]
+            empty = 0 if found else empty + 1
+            letters += found
+        return letters
+
+    def _show(self, handles: list[str]) -> None:
+        for batch in _batches(handles):
+            entries = [
+                {"Id": str(place), "ReceiptHandle": handle, "VisibilityTimeout": 0}
+                for place, handle in enumerate(batch)
+            ]
+            self._call("change_message_visibility_batch", Entries=entries)  # what fails is visible in half a minute
+
+    def _call(self, name: str, **arguments: Any) -> Any:  # noqa: ANN401 - three answers of boto3
+        try:
+            return getattr(self._sqs, name)(QueueUrl=self._url, **arguments)
+        except (ClientError, BotoCoreError) as error:
+            raise decide(error, self._url) from error
+
+
+def _letter(message: Any) -> DeadLetter:  # noqa: ANN401 - of boto3
+    try:
+        requests = inbox.read(message["Body"])
+    except ValueError:
+        requests = ()
+    told = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
+    return DeadLetter(
+        receipt_handle=message["ReceiptHandle"],
+        body=message["Body"],
+        requests=requests,
+        # SQS moves what was received too often by itself, and says nothing.
+        error_code=told.get("error_code", "unavailable"),
+        error_message=told.get("error_message", "received too often, and never answered: the worker's log may tell"),
+    )
+
+
+def _batches(handles: list[str]) -> Iterator[list[str]]:
+    return (handles[place : place + _BATCH] for place in range(0, len(handles), _BATCH))

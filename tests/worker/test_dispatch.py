@@ -1,0 +1,115 @@
+"""A message's body to an outcome, without a queue."""
+
+import json
+from typing import Any, cast
+
+import pytest
+
+from worker.batch import Batch
+from worker.completion import Completion
+from worker.contract import ClassifyRequest, PartReport
+from worker.dispatch import Dispatch, Done
+from worker.errors import ErrorCode, Reject, Retry
+from worker.intake import Intake
+from worker.layout import JobFolder
+
+REQUEST = json.dumps({"schema_version": 1, "job_id": "x", "images": ["s3://shelter/a.jpg"]})
+
+
+class _Scripted:
+    """A batch that answers each job as told."""
+
+    def __init__(self, **answers: Exception) -> None:
+        self._answers = answers
+        self.asked: list[str] = []
+
+    def folder(self, request: ClassifyRequest) -> JobFolder:
+        return JobFolder("s3://shelter/out", request.job_id)
+
+    def answer(self, request: ClassifyRequest, **_: Any) -> PartReport:
+        name = request.job_id.partition("-")[0]
+        self.asked.append(name)
+        if name in self._answers:
+            raise self._answers[name]
+        digest = request.digest()
+        figures: dict[str, Any] = {"rows": 1, "scored": 1, "failed": 0, "errors": {}, "size_bytes": 1, "seconds": 0.1}
+        model: dict[str, Any] = {"model_name": "m", "model_version": "v", "threshold": 0.5}
+        return PartReport(job_id=request.job_id, request_digest=digest, sha256=digest, **figures, **model)
+
+
+class _Nothing:
+    """Nothing is too long, nothing was called off, and nothing is complete."""
+
+    def is_cancelled(self, _: Any) -> bool:
+        return False
+
+    def admit(self, *_: Any) -> None:
+        pass
+
+    def check(self, *_: Any) -> bool:
+        return False
+
+
+def _around(batch: _Scripted) -> Dispatch:
+    nothing = _Nothing()
+    return Dispatch(batch=cast("Batch", batch), intake=cast("Intake", nothing), completion=cast("Completion", nothing))
+
+
+def _dispatch(**answers: Exception) -> Dispatch:
+    return _around(_Scripted(**answers))
+
+
+def _handle(dispatch: Dispatch, body: str = REQUEST, *, last_try: bool = False) -> Any:
+    return dispatch.handle(body, last_try=last_try, cancelled=lambda: False)
+
+
+def _event(*names: str) -> str:
+    records = [
+        {
+            "eventVersion": "2.1",
+            "eventName": "ObjectCreated:Put",
+            "s3": {"bucket": {"name": "shelter"}, "object": {"key": f"{name}.csv", "eTag": "1"}},
+        }
+        for name in names
+    ]
+    return json.dumps({"Records": records})
+
+
+def test_a_request_that_is_answered_is_done() -> None:
+    """With the report of its part."""
+    outcome = _handle(_dispatch())
+    assert isinstance(outcome, Done)
+    assert [report.job_id for report in outcome.reports] == ["x"]
+
+
+def test_a_body_that_asks_for_nothing_is_done() -> None:
+    """The test event of S3 is acknowledged, not tried again and not rejected."""
+    assert _handle(_dispatch(), '{"Event": "s3:TestEvent"}') == Done("a notice that asks for nothing")
+
+
+def test_a_body_that_is_no_request_is_rejected() -> None:
+    """At once, with its reason."""
+    outcome = _handle(_dispatch(), "<html>")
+    assert isinstance(outcome, Reject)
+    assert outcome.code is ErrorCode.BAD_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ZeroDivisionError("ours"), ErrorCode.INTERNAL), (Retry(ErrorCode.UNAVAILABLE, "503"), ErrorCode.UNAVAILABLE)],
+)
+def test_what_may_pass_is_tried_again_until_the_last_receive(error: Exception, code: ErrorCode) -> None:
+    """A defect of ours too. On the last receive SQS alone would move the message without a word."""
+    first, last = (_handle(_dispatch(x=error), last_try=last_try) for last_try in (False, True))
+    assert (type(first), first.code) == (Retry, code)
+    assert (type(last), last.code) == (Reject, code)
+
+
+def test_one_bad_object_of_an_event_keeps_no_other_from_being_answered() -> None:
+    """All are tried; then the message is tried again if that can help, and else rejected."""
+    reject, retry = Reject(ErrorCode.BAD_MANIFEST, "no lines"), Retry(ErrorCode.UNAVAILABLE, "503")
+    batch = _Scripted(bad=reject, slow=retry)
+    assert _handle(_around(batch), _event("bad", "slow", "good")) is retry
+    assert batch.asked == ["bad", "slow", "good"]
+    assert _handle(_dispatch(bad=reject), _event("bad", "good")) is reject
+    assert len(_handle(_dispatch(), _event("one", "two")).reports) == 2

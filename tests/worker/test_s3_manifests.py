@@ -1,0 +1,176 @@
+"""The manifests that S3 and SageMaker write: any list of keys comes back as it was, in order."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from worker.contract import ManifestRef
+from worker.errors import ErrorCode, Reject
+from worker.manifest import references
+from worker.table import ImageRef
+
+#: Any key, most of them of the kind that lists break on.
+characters = st.text(
+    st.sampled_from(" +%\"',;=#&?\n\r\t/é😀\u2028[]{}")
+    | st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
+    max_size=20,
+)
+key_lists = st.lists(characters.map("in/{}.jpg".format), min_size=1, max_size=8)
+NASTY = ["in/a b+c%20\"d',;é😀\r\n.jpg", "in/a b.jpg", "in/[x]{y}.jpg", "in/a b.jpg"]
+versions = st.sampled_from(["", "null", "3sL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY"])
+
+
+def _table(rows: list[list[str]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, quoting=csv.QUOTE_ALL).writerows(rows)
+    return text.getvalue().encode()
+
+
+def _read(objects: dict[str, bytes], uri: str = "s3://lists/m", *, listed: list[str] | None = None) -> list[ImageRef]:
+    def opener(asked: str, version_id: str | None) -> Iterator[bytes]:
+        assert version_id is None
+        if asked not in objects:
+            raise Reject(ErrorCode.NOT_FOUND, f"{asked}: no such object")
+        data = objects[asked]
+        return (data[place : place + 11] for place in range(0, len(data), 11))
+
+    return list(references(ManifestRef(uri=uri), opener=opener, lister=lambda _: listed or ()))
+
+
+def _uris(keys: list[str]) -> list[str]:
+    return [f"s3://shelter/{key}" for key in keys]
+
+
+@given(keys=key_lists, packed=st.booleans(), data=st.data())
+@example(keys=NASTY, packed=True, data=None)
+def test_a_csv_with_bucket_and_key_gives_back_its_keys(keys: list[str], *, packed: bool, data: Any) -> None:
+    """As they stand: a table with a header was written by somebody who had the keys themselves."""
+    wanted = [data.draw(versions) if data else "" for _ in keys]
+    table = _table(
+        [["Bucket", "Key", "VersionId", "note"], *(["shelter", k, v, "x"] for k, v in zip(keys, wanted, strict=True))]
+    )
+    found = _read({"s3://lists/m": gzip.compress(table) if packed else table})
+    assert [ref.source_ref for ref in found] == _uris(keys)
+    assert [ref.version_id or "" for ref in found] == wanted
+    assert found[0].columns == {"note": "x"}
+
+
+@pytest.mark.parametrize("encode", [quote, quote_plus])
+@given(keys=key_lists, version=st.sampled_from([None, "", "3sL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY"]))
+@example(keys=NASTY, version=None)
+def test_a_csv_of_s3_batch_operations_gives_back_its_keys(
+    encode: Callable[..., str], keys: list[str], version: str | None
+) -> None:
+    """No header, URL-encoded keys, with or without a version."""
+    rows = [["shelter", encode(key, safe="/"), *([] if version is None else [version])] for key in keys]
+    found = _read({"s3://lists/m": _table(rows)})
+    assert [ref.source_ref for ref in found] == _uris(keys)
+    assert {ref.version_id for ref in found} == {version or None}
+
+
+@given(
+    keys=key_lists, prefix=st.sampled_from(["s3://shelter/", "s3://shelter/in", ""]), indent=st.sampled_from([None, 2])
+)
+@example(keys=NASTY, prefix="s3://shelter/", indent=2)
+def test_a_manifest_file_of_sagemaker_gives_back_its_keys(keys: list[str], prefix: str, indent: int | None) -> None:
+    """A JSON array, its prefix first: on one line or many, whatever pieces it comes in."""
+    array = json.dumps([{"prefix": prefix}, *keys], indent=indent).encode()
+    assert [ref.source_ref for ref in _read({"s3://lists/m": array})] == [prefix + key for key in keys]
+
+
+@given(keys=key_lists, versioned=st.booleans(), files=st.integers(1, 3), indent=st.sampled_from([None, 2]))
+@example(keys=NASTY, versioned=True, files=2, indent=2)
+def test_an_inventory_gives_back_its_keys(keys: list[str], files: int, indent: int | None, *, versioned: bool) -> None:
+    """Through its manifest.json, which names gzipped CSV files; a delete marker is no image."""
+    columns = ["Bucket", "Key", *(["VersionId", "IsLatest", "IsDeleteMarker"] if versioned else []), "Size"]
+    rows = [["shelter", quote_plus(key, safe="/"), *(["v", "true", "false"] if versioned else []), "7"] for key in keys]
+    if versioned:
+        rows.insert(1, ["shelter", "gone.jpg", "v", "true", "true", ""])
+    size = -(-len(rows) // files)
+    names = [f"inventory/{number}.csv.gz" for number in range(files)]
+    objects = {
+        f"s3://lists/{name}": gzip.compress(_table(rows[place * size : (place + 1) * size]))
+        for place, name in enumerate(names)
+    }
+    manifest = {
+        "sourceBucket": "shelter",
+        "destinationBucket": "arn:aws:s3:::lists",
+        "version": "2016-11-30",
+        "fileFormat": "CSV",
+        "fileSchema": ", ".join(columns),
+        "files": [{"key": name, "size": 1, "MD5checksum": "0"} for name in names],
+    }
+    objects["s3://lists/m"] = json.dumps(manifest, indent=indent).encode()
+    found = _read(objects)
+    assert [ref.source_ref for ref in found] == _uris(keys)
+    assert found[0].columns == {"Size": "7"}
+    assert found[0].version_id == ("v" if versioned else None)
+
+
+@given(keys=key_lists)
+@example(keys=NASTY)
+def test_an_inventory_file_by_itself_gives_back_its_keys(keys: list[str]) -> None:
+    """The size in its third column is taken for no version."""
+    for extra in ([], ["7"], ["7", "2026-11-24T00:00:00.000Z", "STANDARD"], ["v", "true", "false", "7"]):
+        rows = [["shelter", quote_plus(key, safe="/"), *extra] for key in keys]
+        found = _read({"s3://lists/m": _table(rows)})
+        assert [ref.source_ref for ref in found] == _uris(keys)
+        assert {ref.version_id for ref in found} == {"v" if "v" in extra else None}
+
+
+@given(keys=key_lists)
+def test_a_prefix_gives_back_what_lies_below_it(keys: list[str]) -> None:
+    """All but what only looks like a folder."""
+    found = _read({}, "s3://shelter/in/", listed=[*_uris(keys), "s3://shelter/in/folder/"])
+    assert [ref.source_ref for ref in found] == _uris(keys)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"[]", "array begins with null"),
+        (b'["a.jpg"]', 'array begins with "a.jpg"'),
+        (b'[{"prefix": 7}, "a.jpg"]', "array begins with"),
+        (b'[{"prefix": "s3://b/"}]', "no images"),
+        (b'[{"prefix": "s3://b/"}, "a.jp', "breaks off"),
+        (b'[{"prefix": "s3://b/"}, "a.jpg"', "breaks off"),
+        (b'{"fileSchema": "Bucket, Key", "fileFormat": "ORC", "files": []}', "set it to CSV"),
+        (b'{"fileSchema": "Bucket, Key", "fileFormat": "CSV", "files": []}', "no images"),
+        (b'{\n"fileFormat": "CSV"\n}', "expected a CSV"),
+        (b'{\n"a": ', "expected a CSV"),
+        (b"bucket,key\n", "no images"),
+        (b"shelter\n", "first line is 'shelter"),
+    ],
+)
+def test_a_manifest_of_s3_that_makes_no_sense_is_refused_in_words(body: bytes, said: str) -> None:
+    """Naming the object, and saying what was expected or where it breaks off."""
+    with pytest.raises(Reject) as caught:
+        _read({"s3://lists/m": body})
+    assert caught.value.code is ErrorCode.BAD_MANIFEST
+    assert said in caught.value.message
+    assert caught.value.message.startswith("s3://lists/m")
+
+
+def test_an_inventory_whose_file_is_missing_is_refused() -> None:
+    """A part of a list is not the list."""
+    manifest = {"fileSchema": "Bucket, Key", "fileFormat": "CSV", "destinationBucket": "arn:aws:s3:::lists"}
+    with pytest.raises(Reject) as caught:
+        _read({"s3://lists/m": json.dumps(manifest | {"files": [{"key": "gone.csv.gz"}]}).encode()})
+    assert caught.value.code is ErrorCode.NOT_FOUND
+
+
+def test_what_a_line_says_besides_is_kept_within_bounds() -> None:
+    """To be joined to the results: numbers and words of JSON Lines too, and no cell without end."""
+    line = {"source-ref": "s3://b/k", "age": 3, "tame": True, "note": "x" * 5000, "meta": {"a": 1}, "none": None}
+    (found,) = _read({"s3://lists/m": json.dumps(line).encode()})
+    assert found.columns == {"age": "3", "tame": "true", "note": "x" * 1024 + "…"}
+    wide = _table([["source_ref", *(f"c{n}" for n in range(500))], ["s3://b/k", *("x" for _ in range(500))]])
+    assert len(_read({"s3://lists/m": wide})[0].columns) == 100

@@ -1,0 +1,155 @@
+"""When the last part of a job is in: ``summary.json``, a notice, and ``_SUCCESS``.
+
+Nobody keeps count. Whoever has written a part looks whether any is missing; storage is consistent, so the last one
+sees all of them. Two can be last at once, and one can be killed in between: everything here may happen twice.
+"""
+
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Final
+
+from worker import cost
+from worker.contract import ClassifyRequest, Job, PartReport, PartSummary, Summary
+from worker.errors import ErrorCode, Reject, Retry
+from worker.layout import JobFolder, part_number
+from worker.planner import check_same, find_job
+from worker.reports import from_metadata
+from worker.storage import Storage
+
+log = logging.getLogger(__name__)
+
+#: Parts of one page of a list: https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
+_PAGE: Final = 1000
+_READERS: Final = 8
+_KEPT: Final = 16  #: jobs remembered; each is a small document
+
+#: Told of each job that is complete, at least once.
+Notify = Callable[[Summary], None]
+
+
+def no_notice(_: Summary) -> None:
+    """Tells nobody."""
+
+
+class Completion:
+    """Closes jobs."""
+
+    def __init__(self, *, storage: Storage, notify: Notify = no_notice) -> None:
+        self._storage = storage
+        self._notify = notify
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+
+    def admit(self, folder: JobFolder, request: ClassifyRequest) -> None:
+        """Raises Reject unless a job asks for this shard: its part would stand among the parts of that job."""
+        if request.shard is None:
+            return
+        job = self._job(folder)
+        if request.shard >= job.parts or request != job.request(request.shard, shard_uri=folder.shard(request.shard)):
+            raise Reject(ErrorCode.CONFLICT, f"{folder.job} does not ask for shard {request.shard} like this")
+
+    def check(self, folder: JobFolder, request: ClassifyRequest, report: PartReport) -> bool:
+        """Closes the job if ``request`` was the last one to be answered; whether it did."""
+        job = self._job(folder) if request.shard is not None else self._short_job(folder, request, report)
+        if not self._all_in(folder, job):
+            return False
+        if self._storage.metadata(folder.success) is not None:
+            return True
+        summary = summarise(job, collect(folder, job, self._storage))
+        body = summary.model_dump_json(indent=2).encode()
+        self._storage.write_once(folder.summary, body, content_type="application/json", metadata={})
+        # Before the marker: whoever is killed in between leaves a job that another one closes, and tells of, again.
+        self._notify(summary)
+        self._storage.write_once(folder.success, b"summary.json is written\n", content_type="text/plain", metadata={})
+        log.info("job %s is complete: %d rows, %d failed", job.job_id, summary.rows, summary.failed)
+        return True
+
+    def _job(self, folder: JobFolder) -> Job:
+        if folder.uri not in self._jobs:
+            job = find_job(folder, self._storage)
+            if job is None:
+                raise Reject(ErrorCode.NOT_FOUND, f"{folder.job} is not there: a shard was asked for by hand?")
+            self._jobs[folder.uri] = job
+            if len(self._jobs) > _KEPT:
+                self._jobs.popitem(last=False)
+        return self._jobs[folder.uri]
+
+    def _short_job(self, folder: JobFolder, request: ClassifyRequest, report: PartReport) -> Job:
+        """The job of a request that was no shard: written down now, so that all jobs look the same afterwards."""
+        job = Job(
+            job_id=request.job_id,
+            created_at=datetime.now(UTC),
+            sources=(request.manifest.uri,) if request.manifest else (),
+            digest=report.request_digest,
+            images=report.rows,
+            model_uri=request.model_uri,
+            asked_model_uri=request.model_uri,
+            output_uri=folder.output_uri,
+            threshold=request.threshold,
+        )
+        body = job.model_dump_json(indent=2).encode()
+        if self._storage.write_once(folder.job, body, content_type="application/json", metadata={}):
+            return job
+        written = find_job(folder, self._storage)
+        if written is None:
+            raise Retry(ErrorCode.UNAVAILABLE, f"{folder.job} was there and is gone")
+        check_same(written, job)
+        return written
+
+    def _all_in(self, folder: JobFolder, job: Job) -> bool:
+        """Whether every part is there: page by page from the last one, where gaps are until the end."""
+        for end in range(job.parts, 0, -_PAGE):
+            start = max(0, end - _PAGE)
+            after = folder.part(start - 1) if start else None
+            wanted = end - start
+            found = 0
+            for item in self._storage.list(folder.parts, start_after=after):
+                number = part_number(item.uri)
+                if number is None or number >= end:
+                    break
+                found += 1
+            if found < wanted:
+                return False
+        return True
+
+
+def collect(folder: JobFolder, job: Job, storage: Storage) -> list[PartReport]:
+    """The reports of all parts, in order. Raises Reject when one is missing."""
+
+    def read(number: int) -> PartReport:
+        metadata = storage.metadata(folder.part(number))
+        if metadata is None:
+            raise Reject(ErrorCode.NOT_FOUND, f"{folder.part(number)} is not there")
+        return from_metadata(metadata, folder.part(number))
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(read, range(job.parts)))
+
+
+def summarise(job: Job, reports: list[PartReport]) -> Summary:
+    """What the parts of a job add up to."""
+    errors: Counter[str] = Counter()
+    for report in reports:
+        errors.update(report.errors)
+    rows, failed = sum(report.rows for report in reports), sum(report.failed for report in reports)
+    worker_s = sum(report.seconds for report in reports)
+    return Summary(
+        job_id=job.job_id,
+        parent=job.parent,
+        created_at=job.created_at,
+        completed_at=datetime.now(UTC),
+        rows=rows,
+        scored=rows - failed,
+        failed=failed,
+        errors=dict(errors),
+        positives=sum(report.positives for report in reports),
+        models=tuple(dict.fromkeys(f"{report.model_name} {report.model_version}" for report in reports)),
+        worker_s=round(worker_s, 3),
+        cost_usd=round(cost.usd(images=rows, parts=len(reports), worker_s=worker_s), 6),
+        parts=tuple(
+            PartSummary(rows=one.rows, failed=one.failed, sha256=one.sha256, size_bytes=one.size_bytes)
+            for one in reports
+        ),
+    )

@@ -1,0 +1,87 @@
+"""What to do with a message, decided without seeing a queue: both ``worker.consumer`` and a Lambda call it.
+
+outcome = dispatch.handle(body, last_try=receive_count >= max_receives, cancelled=stop.overdue)
+
+Done     the message can be deleted
+Reject   it can never succeed: to the dead-letter queue, with the reason
+Retry    it may succeed later: back to the queue, after ``delay_s`` or a backoff
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from worker import inbox
+from worker.batch import Batch
+from worker.completion import Completion
+from worker.contract import ClassifyRequest, PartReport
+from worker.errors import ErrorCode, Reject, Retry
+from worker.intake import Intake
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Done:
+    """All that the message asked for is written. ``reports`` tell of the parts it asked for."""
+
+    what: str  #: for the log, in words
+    reports: tuple[PartReport, ...] = ()
+
+
+Outcome = Done | Reject | Retry
+
+
+class Dispatch:
+    """Answers messages."""
+
+    def __init__(self, *, batch: Batch, intake: Intake, completion: Completion) -> None:
+        self._batch = batch
+        self._intake = intake
+        self._completion = completion
+
+    def handle(self, body: str, *, last_try: bool, cancelled: Callable[[], bool]) -> Outcome:
+        """Does what the message asks for, and never raises.
+
+        ``last_try``: no other receive follows, so what would be tried again becomes a row or a rejection.
+        ``cancelled`` is asked between images; once it says so, the outcome is a Retry without delay.
+        """
+        try:
+            requests = inbox.read(body)
+        except ValueError as error:
+            return Reject(ErrorCode.BAD_REQUEST, str(error))
+        if not requests:
+            return Done("a notice that asks for nothing")
+        outcomes = [self._answer(request, last_try=last_try, cancelled=cancelled) for request in requests]
+        # An event may name several objects: what can be tried again comes first, and what was answered stays so.
+        for kind in (Retry, Reject):
+            for outcome in outcomes:
+                if isinstance(outcome, kind):
+                    return outcome
+        done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
+        return Done("; ".join(one.what for one in done), tuple(report for one in done for report in one.reports))
+
+    def _answer(self, request: ClassifyRequest, *, last_try: bool, cancelled: Callable[[], bool]) -> Outcome:
+        try:
+            folder = self._batch.folder(request)
+            if self._intake.is_cancelled(folder):
+                return Done(f"job {request.job_id} was cancelled")
+            self._completion.admit(folder, request)
+            report = self._batch.answer(request, last_try=last_try, cancelled=cancelled)
+            if report is None:
+                job = self._intake.plan(request, cancelled=cancelled)
+                return Done(f"job {job.job_id}: {job.images} images planned as {job.parts} parts")
+            self._completion.check(folder, request, report)
+            part = "" if request.shard is None else f" part {request.shard}"
+            what = f"job {report.job_id}{part}: {report.rows} rows, {report.failed} failed, {report.seconds:.3f} s"
+            return Done(what, (report,))
+        except Reject as error:
+            return error
+        except Retry as error:
+            outcome = error
+        except Exception as error:  # a defect of ours must not end the loop, and the message must not be lost
+            log.exception("job %s", request.job_id)
+            outcome = Retry(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
+        if last_try:  # SQS would move it to the dead-letter queue by itself, without the reason
+            return Reject(outcome.code, f"on the last receive: {outcome.message}")
+        return outcome

@@ -1,0 +1,70 @@
+"""Tells that a job is complete: to an SNS topic or an EventBridge bus, by its ARN."""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from worker.clients import open_events, open_sns
+from worker.contract import Summary
+from worker.errors import Reject
+from worker.queue import decide
+
+if TYPE_CHECKING:
+    import boto3
+
+log = logging.getLogger(__name__)
+
+#: As a rule of EventBridge, or a filter of SNS, would name it.
+SOURCE: Final = "twofold"
+DETAIL_TYPE: Final = "Job Complete"
+
+
+def open_notifier(session: "boto3.Session", arn: str) -> Callable[[Summary], None]:
+    """What tells of a summary; the message is ``summary.json`` without its list of parts.
+
+    It raises Retry where the service does not answer. A topic that is gone or forbidden is logged, and the job is
+    complete all the same.
+    """
+    service = arn.split(":")[2]
+    publish = _sns(session, arn) if service == "sns" else _eventbridge(session, arn)
+
+    def notify(summary: Summary) -> None:
+        try:
+            publish(summary.job_id, summary.model_dump_json(exclude={"parts"}))
+        except (ClientError, BotoCoreError) as error:
+            decision = decide(error, arn)
+            if not isinstance(decision, Reject):
+                raise decision from error
+            log.error("nobody was told of job %s: %s", summary.job_id, decision)  # noqa: TRY400 - a setting, no defect
+
+    return notify
+
+
+def _sns(session: "boto3.Session", arn: str) -> Callable[[str, str], None]:
+    client = open_sns(session)
+
+    def publish(job_id: str, body: str) -> None:
+        attributes = {"source": SOURCE, "detail-type": DETAIL_TYPE, "job_id": job_id}
+        client.publish(
+            TopicArn=arn,
+            Message=body,
+            MessageAttributes={
+                name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
+            },
+        )
+
+    return publish
+
+
+def _eventbridge(session: "boto3.Session", arn: str) -> Callable[[str, str], None]:
+    client = open_events(session)
+
+    def publish(_: str, body: str) -> None:
+        entry = {"EventBusName": arn, "Source": SOURCE, "DetailType": DETAIL_TYPE, "Detail": body}
+        answer = client.put_events(Entries=[entry])  # type: ignore[list-item]
+        for failed in answer["Entries"][: answer["FailedEntryCount"]]:
+            log.error("%s did not take the notice: %s", arn, failed.get("ErrorMessage"))
+
+    return publish

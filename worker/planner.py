@@ -1,0 +1,149 @@
+"""A draft to a job: shards, then ``job.json``, then a message for each shard. The command line and the worker use it.
+
+Whoever is killed on the way and starts again comes to the same end: a shard is written once and never over, the first
+one before all others, and it carries the digest of the whole list. So of two planners with one job_id and different
+lists, only one ever gets further than the first shard.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import islice
+from typing import Final
+
+from pydantic import ValidationError
+
+from worker.contract import ClassifyRequest, Job, explain
+from worker.draft import Draft
+from worker.errors import ErrorCode, Reject, Retry
+from worker.layout import JobFolder, part_number
+from worker.storage import Storage
+
+#: User metadata of the first shard.
+PLAN: Final = "plan-digest"
+
+_CONTENT_TYPE: Final = "application/x-ndjson"
+_MAX_JSON_BYTES: Final = 1024 * 1024
+_WRITERS: Final = 8
+
+#: Sends requests; every one is on the queue when it returns.
+Sender = Callable[[Iterable[ClassifyRequest]], None]
+
+
+class Planner:
+    """Writes jobs down, and asks for them."""
+
+    def __init__(self, *, storage: Storage, send: Sender) -> None:
+        self._storage = storage
+        self._send = send
+
+    def write(
+        self,
+        draft: Draft,
+        job: Job,
+        *,
+        cancelled: Callable[[], bool] = lambda: False,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> Job:
+        """Writes shards and ``job.json``, as far as they are not there; returns the job as it was written first.
+
+        So one that was begun goes on with its own model, wherever the champion has moved since. Raises Reject
+        ``conflict`` when there is another job of that name, Retry when ``cancelled`` says so.
+        """
+        folder = JobFolder(job.output_uri, job.job_id)
+        written = find_job(folder, self._storage)
+        if written is not None:
+            check_same(written, job)
+            return written
+        shards = enumerate(draft)
+        first = next(shards)
+        if not self._write_shard(folder, first, job):
+            found = (self._storage.metadata(folder.shard(0)) or {}).get(PLAN)
+            if found != job.digest:
+                raise _conflict(job)
+        advance(1)
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            # A window, so that only a few shards are in memory.
+            window: set[Future[bool]] = set()
+            for shard in shards:
+                if cancelled():
+                    raise Retry(ErrorCode.UNAVAILABLE, "told to stop while planning", delay_s=0)
+                window.add(pool.submit(self._write_shard, folder, shard, job))
+                if len(window) >= 2 * _WRITERS:
+                    window = _settle(window, advance)
+            while window:
+                window = _settle(window, advance)
+        body = job.model_dump_json(indent=2).encode()
+        if not self._storage.write_once(folder.job, body, content_type="application/json", metadata={}):
+            return self.write(draft, job)  # somebody was first
+        return job
+
+    def submit(self, job: Job, *, advance: Callable[[int], None] = lambda _: None) -> int:
+        """Sends a message for every shard that has no part yet, unless that was done; returns how many.
+
+        Killed on the way and called again, it may send a message twice: the second one finds the part there.
+        """
+        folder = JobFolder(job.output_uri, job.job_id)
+        if self._storage.metadata(folder.submitted) is not None:
+            return 0
+        answered = set(part_numbers(folder, self._storage))
+        advance(len(answered))
+        numbers = (number for number in range(job.parts) if number not in answered)
+        requests = (job.request(number, shard_uri=folder.shard(number)) for number in numbers)
+        self._send(_counted(requests, advance))
+        self._storage.write(folder.submitted, b"a message was sent for every shard\n", content_type="text/plain")
+        return job.parts - len(answered)
+
+    def _write_shard(self, folder: JobFolder, shard: tuple[int, bytes], job: Job) -> bool:
+        number, body = shard
+        metadata = {PLAN: job.digest}
+        return self._storage.write_once(folder.shard(number), body, content_type=_CONTENT_TYPE, metadata=metadata)
+
+
+def find_job(folder: JobFolder, storage: Storage) -> Job | None:
+    """The job of that name, if there is one."""
+    body = storage.find(folder.job, max_bytes=_MAX_JSON_BYTES)
+    if body is None:
+        return None
+    try:
+        return Job.model_validate_json(body)
+    except ValidationError as error:
+        raise Reject(ErrorCode.CONFLICT, f"{folder.job} was not written by twofold: {explain(error)}") from None
+
+
+def part_numbers(folder: JobFolder, storage: Storage) -> Iterator[int]:
+    """The parts that are there, ascending."""
+    for item in storage.list(folder.parts):
+        number = part_number(item.uri)
+        if number is not None:
+            yield number
+
+
+def check_same(written: Job, job: Job) -> None:
+    """Raises Reject ``conflict`` unless both ask the same of the same images."""
+
+    def asked(one: Job) -> tuple[object, ...]:
+        return one.digest, one.images, one.shards, one.asked_model_uri, one.threshold, one.parent
+
+    if asked(written) != asked(job):
+        raise _conflict(job)
+
+
+def _conflict(job: Job) -> Reject:
+    return Reject(
+        ErrorCode.CONFLICT,
+        f"there is a job {job.job_id} with other images, another model or another threshold: choose another job_id",
+    )
+
+
+def _settle(window: set[Future[bool]], advance: Callable[[int], None]) -> set[Future[bool]]:
+    done, rest = wait(window, return_when="FIRST_COMPLETED")
+    for future in done:
+        future.result()
+    advance(len(done))
+    return rest
+
+
+def _counted(requests: Iterator[ClassifyRequest], advance: Callable[[int], None]) -> Iterator[ClassifyRequest]:
+    while batch := list(islice(requests, 10)):
+        yield from batch
+        advance(len(batch))
