@@ -6,10 +6,11 @@ from typing import Any, Final
 import jinja2
 import numpy as np
 
+from jobs import tested
+from jobs.batch_gallery import Gallery
 from jobs.drift import Scores, drift, shares
-from jobs.gallery import Gallery
 from jobs.results import Results
-from worker import cost, predictions
+from worker import cost
 from worker.completion import collect
 from worker.contract import Job
 from worker.errors import TwofoldError
@@ -85,10 +86,10 @@ def tested_scores(job: Job, model_uri: str | None, storage: Storage) -> Scores:
     if uri is None or not uri.startswith("s3://"):
         return np.array([])
     try:
-        data = storage.read(f"{uri.rstrip('/')}/test_predictions.csv", max_bytes=_MAX_CSV_BYTES)
+        data = storage.read(f"{uri.rstrip('/')}/{tested.FILE}", max_bytes=_MAX_CSV_BYTES)
     except TwofoldError:  # a bundle that was removed; the page says that it has none
         return np.array([])
-    return np.array([row.score for row in predictions.from_csv(data) if row.score is not None])
+    return tested.scores(tested.from_csv(data))
 
 
 def _bars(seen: Scores, tested: Scores) -> list[Bar]:

@@ -43,6 +43,14 @@ def at_temperature(scores: Scores, temperature: float) -> Scores:
     return cooled
 
 
+def calibrated_loss(truth: Truth, scores: Scores) -> float:
+    """Log loss in nats of ``(N,)`` scores at the temperature that suits them best: how well they tell the classes
+    apart, however sure they are.
+    """
+    safe = np.clip(at_temperature(scores, fit_temperature(truth, scores)), _EPSILON, 1 - _EPSILON)
+    return float(-np.where(truth == 1, np.log(safe), np.log1p(-safe)).mean())
+
+
 def choose_threshold(rule: str, truth: Truth, scores: Scores) -> float:
     """The threshold that ``rule`` makes of ``(N,)`` true classes and scores; score >= threshold is class 1.
 

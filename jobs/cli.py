@@ -6,7 +6,7 @@ import sys
 import typer
 from pydantic import ValidationError
 
-from jobs.commands import batch, cloud, demo, local, remote, train
+from jobs.commands import batch, cloud, demo, local, model, remote, train
 from jobs.errors import UserError
 from worker.contract import explain
 from worker.errors import TwofoldError
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 remote.register(train.app)
 app.add_typer(train.app, name="train")
+app.add_typer(model.app, name="model")
 app.add_typer(batch.app, name="batch")
 app.add_typer(cloud.app, name="cloud")
 app.command("demo", epilog=demo.EXAMPLE)(demo.demo)

@@ -1,11 +1,13 @@
 """What a training job is told."""
 
 import re
+import shlex
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_serializer, field_validator
 
+from jobs.web import shown
 from worker.contract import Name
 
 _RULE: Final = re.compile(r"(precision|recall)>=(0?\.\d+|1(?:\.0*)?)")
@@ -30,10 +32,11 @@ def fixed_threshold(rule: str) -> float | None:
 class TrainConfig(BaseModel):
     """One training job. Frozen; a field it does not know is an error. The defaults are the seed's recipe."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    #: Folder of two class folders, or of ``train/`` with them and ``validation/`` and/or ``test/``.
-    data: Path
+    #: A folder of two class folders, or of ``train/`` with them and ``validation/`` and/or ``test/``; an archive of
+    #: one, its ``https://`` address, or an ``s3://`` prefix; see ``jobs.sources``.
+    data: str
     #: ``s3://bucket/prefix`` or a folder; the bundle goes to ``<output>/<name>/<version>/``.
     output: str
     name: Name = "model"
@@ -50,13 +53,49 @@ class TrainConfig(BaseModel):
     test_split: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
     #: Of the splits, of the head's first weights, and of the order of batches.
     seed: Annotated[int, Field(ge=0)] = 123
-    #: Passes of the head over the features. Those are cached, so a pass takes a fraction of a second.
-    epochs: Annotated[int, Field(ge=1)] = 20
-    #: Images a gradient step.
+    #: Images a gradient step of fine-tuning.
     batch_size: Annotated[int, Field(ge=1)] = 32
-    #: Of Adam, at the first step; it falls to 0 along a cosine, so the last epochs settle instead of wandering.
-    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-3
     #: Weight of the squared weights in the loss: 1,280 weights learn from few images, and would learn these by heart.
     l2: Annotated[float, Field(ge=0.0)] = 0.01
+    #: Views of each training image that are learned from: 1 the image, 2 its mirror image too, more: crops as well.
+    #: Each costs as much time as reading the images and computing their features once more.
+    augment: Annotated[int, Field(ge=1, le=32)] = 1
+    #: Layers at the top of the backbone that learn too, after the head, 0: none. Kept only where it helps.
+    fine_tune: Annotated[int, Field(ge=0, le=100)] = 0
+    #: Passes over the training images, at the most.
+    fine_tune_epochs: Annotated[int, Field(ge=1)] = 10
+    #: Of RMSprop. Low: the backbone has something to lose.
+    fine_tune_rate: Annotated[float, Field(gt=0.0)] = 1e-5
+    #: What the backbone computes in: ``auto`` is mixed_float16 on a GPU. The exported model is float32 always.
+    precision: Literal["auto", "float32", "mixed_float16"] = "auto"
     #: How it is chosen on the validation images: a number, ``max-f1``, ``precision>=0.95`` or ``recall>=0.99``.
     threshold: Annotated[str, AfterValidator(check_rule)] = "0.5"
+    #: Share of a class's files that may be left out. More of them stop the job: see ``jobs.quarantine``.
+    max_quarantined: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    #: What is downloaded, unpacked or computed once is kept here. It changes no result, so no bundle tells of it.
+    cache: Annotated[Path, Field(exclude=True, repr=False)] = Path("~/.cache/twofold")
+    #: A folder or ``s3://`` prefix for features and unfinished work; None: the cache. Changes no result either.
+    checkpoint: Annotated[str | None, Field(exclude=True, repr=False)] = None
+
+    @field_validator("cache")
+    @classmethod
+    def _at_home(cls, cache: Path) -> Path:
+        return cache.expanduser()
+
+    @field_serializer("data")
+    def _without_secrets(self, data: str) -> str:
+        """The signature of a presigned address does not go into a bundle."""
+        address, mark, digest = data.partition("#sha256=")
+        return f"{shown(address)}{mark}{digest}" if data.startswith(("http://", "https://")) else data
+
+    def command(self) -> str:
+        """What starts this job again, as a new version; options that say what is the default are left out."""
+        given = self.model_dump(mode="json", exclude={"version"}, exclude_defaults=True)
+        options = [part for name, value in given.items() for part in _option(name.replace("_", "-"), value)]
+        return shlex.join(["twofold", "train", "run", *options])
+
+
+def _option(name: str, value: object) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", str(value)]

@@ -1,180 +1,111 @@
-"""A folder of class folders to labelled images: found, split, decoded.
-
-    pets/cats/*.jpg, pets/dogs/*.jpg                           a test set is split off
-    pets/train/{cats,dogs}, pets/validation/{cats,dogs}        validation/ is the test set, as in the seed's data
-    pets/train/…, pets/validation/…, pets/test/…               each is what it says
-
-Class 0 and class 1 are the two folder names in alphabetical order.
-"""
+"""A dataset opened: its files found, hashed, split, and those left out that can be told without decoding."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
-from typing import Final
+from dataclasses import replace
 
-import numpy as np
 from sklearn.model_selection import train_test_split
 
+from jobs import sources
 from jobs.config import TrainConfig
+from jobs.copies import find_copies
 from jobs.errors import UserError
-from jobs.progress import Advance
-from worker.errors import ErrorCode, Reject
-from worker.images import Pixels, decode
-from worker.predictions import csv_bytes
+from jobs.labelled import Dataset, LabelledImage, Quarantined
+from jobs.layout import SPLITS, Found, Layout, arrange
+from jobs.progress import Reporter
+from jobs.quarantine import check_share
+from jobs.reason import Reason
+from worker.images import MAX_BYTES
 from worker.settings import available_cores
 
-#: Images decoded together: 10 MB at 160 pixels, so memory does not grow with the dataset.
-_CHUNK: Final = 128
 
+def open_dataset(config: TrainConfig, reporter: Reporter) -> Dataset:
+    """The images of ``config.data``, split the same way every time for the same names and seed.
 
-@dataclass(frozen=True)
-class LabelledImage:
-    """A file and the class its folder says: 0 or 1. ``ref`` is the path below the dataset's folder."""
-
-    path: Path
-    ref: str
-    label: int
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The images of a dataset, by what they are for, and the names of the two classes."""
-
-    labels: tuple[str, str]
-    train: list[LabelledImage]
-    validation: list[LabelledImage]
-    test: list[LabelledImage]
-
-    def __len__(self) -> int:
-        return len(self.train) + len(self.validation) + len(self.test)
-
-
-@dataclass(frozen=True)
-class Quarantined:
-    """An image left out, and why."""
-
-    image: LabelledImage
-    reason: Reject
-
-
-def quarantine_csv(left_out: list[Quarantined]) -> bytes:
-    """``quarantine.csv``: one line for every image left out, as text that a spreadsheet does not run."""
-    lines = [("source_ref", "error_code", "error_message")]
-    lines += [(item.image.ref, item.reason.code.value, item.reason.message) for item in left_out]
-    return csv_bytes(lines)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Some images that could be decoded: ``pixels`` is ``(N, H, W, 3)`` uint8 RGB, N = ``len(images)``."""
-
-    images: list[LabelledImage]
-    pixels: Pixels
-
-
-@dataclass
-class Reader:
-    """Decodes images chunk by chunk, and remembers what it left out and the digest of what it read."""
-
-    size_px: int
-    quarantined: list[Quarantined] = field(default_factory=list)
-    _digests: dict[str, str] = field(default_factory=dict)
-
-    def chunks(self, images: Iterable[LabelledImage], advance: Advance) -> Iterator[Chunk]:
-        """The images that can be decoded, in order, with the decoder that serves them later.
-
-        ``advance`` hears of each chunk when whoever asked for it is done with it.
-        """
-        remaining = iter(images)
-        with ThreadPoolExecutor(available_cores()) as pool:
-            while batch := list(islice(remaining, _CHUNK)):
-                kept, pixels = [], []
-                for image, result in zip(batch, pool.map(self._decode, batch), strict=True):
-                    if isinstance(result, Reject):
-                        self.quarantined.append(Quarantined(image, result))
-                    else:
-                        kept.append(image)
-                        pixels.append(result)
-                if kept:
-                    yield Chunk(kept, np.stack(pixels))
-                advance(len(batch))
-
-    def dataset_digest(self) -> str:
-        """SHA-256 over path and content of every file read so far, whatever the order of reading."""
-        lines = (f"{digest}  {ref}\n" for ref, digest in sorted(self._digests.items()))
-        return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-    def _decode(self, image: LabelledImage) -> Pixels | Reject:
-        try:
-            data = image.path.read_bytes()
-        except OSError as error:
-            return Reject(ErrorCode.ACCESS_DENIED, f"cannot be read: {error.strerror}")
-        self._digests[image.ref] = hashlib.sha256(data).hexdigest()
-        try:
-            return decode(data, size_px=self.size_px)
-        except Reject as reason:
-            return reason
-
-
-def find(config: TrainConfig) -> Splits:
-    """Lists the images and splits them, the same way every time for the same names and seed.
-
-    Raises UserError, naming what was found, unless there are two classes with two images or more each.
+    Raises UserError, naming what was found, unless there are two classes with images in every split, and no more of a
+    class is left out than ``config.max_quarantined``.
     """
-    root = config.data
-    if not root.is_dir():
-        raise UserError(f"{root} is no folder. Give a folder with one folder of images for each of two classes.")
-    # A class may be called "train" too, as in bus/ and train/; then it holds images and no folders.
-    holds_splits = any(entry.is_dir() for entry in (root / "train").glob("*"))
-    labels = _labels(root / "train" if holds_splits else root)
-    if not holds_splits:
-        rest, test = _split(_images(root, root, labels), config.test_split, config.seed)
-        train, validation = _split(rest, config.validation_split, config.seed)
-        return Splits(labels, train, validation, test)
+    layout = arrange(sources.open_source(config.data, config.cache / "data", reporter))
+    parts = _split_parts(layout, config)
+    reasons = {found.ref: found.file.reason for part in parts.values() for found in part}
+    images = _hash([_image(found, split) for split in SPLITS for found in parts[split]], reasons, reporter)
+    left_out = [Quarantined(image, reason) for image in images if (reason := reasons[image.ref]) is not None]
+    left_out += find_copies(images, reporter)
+    gone = {item.image.ref for item in left_out}
+    kept = [image for image in images if image.ref not in gone]
+    dataset = Dataset(
+        labels=layout.labels,
+        train=[image for image in kept if image.split == "train"],
+        validation=[image for image in kept if image.split == "validation"],
+        test=[image for image in kept if image.split == "test"],
+        quarantined=left_out,
+        digest=_digest(images),
+    )
+    check_share(dataset, left_out, config.max_quarantined)
+    _check_classes(dataset)
+    return dataset
 
-    train = _images(root / "train", root, labels)
-    if (root / "test").is_dir():
-        test = _images(root / "test", root, labels)
-        if (root / "validation").is_dir():
-            return Splits(labels, train, _images(root / "validation", root, labels), test)
-    elif (root / "validation").is_dir():
-        test = _images(root / "validation", root, labels)
-    else:
+
+def _split_parts(layout: Layout, config: TrainConfig) -> dict[str, list[Found]]:
+    train, validation, test = layout.train, layout.validation, layout.test
+    if test is None:
         train, test = _split(train, config.test_split, config.seed)
-    train, validation = _split(train, config.validation_split, config.seed)
-    return Splits(labels, train, validation, test)
+    if validation is None:
+        train, validation = _split(train, config.validation_split, config.seed)
+    return {"train": train, "validation": validation, "test": test}
 
 
-def _labels(folder: Path) -> tuple[str, str]:
-    found = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if len(found) != 2:  # noqa: PLR2004
-        listed = ", ".join(found[:10]) or "none"
-        raise UserError(f"{folder} must hold exactly two class folders; found {len(found)}: {listed}.")
-    return found[0], found[1]
-
-
-def _images(folder: Path, root: Path, labels: tuple[str, str]) -> list[LabelledImage]:
-    if _labels(folder) != labels:
-        raise UserError(
-            f"{folder} holds {', '.join(_labels(folder))}, but the training images are {', '.join(labels)}."
-        )
-    images = []
-    for label, name in enumerate(labels):
-        files = sorted(p for p in (folder / name).rglob("*") if p.is_file() and not p.name.startswith("."))
-        if len(files) < 2:  # noqa: PLR2004 - one to learn from and one to test with
-            raise UserError(f"{folder / name} holds {len(files)} files; a class needs at least two images.")
-        images += [LabelledImage(path, path.relative_to(root).as_posix(), label) for path in files]
-    return images
-
-
-def _split(images: list[LabelledImage], share: float, seed: int) -> tuple[list[LabelledImage], list[LabelledImage]]:
+def _split(files: list[Found], share: float, seed: int) -> tuple[list[Found], list[Found]]:
     """``share`` of each class goes to the second list."""
-    classes = [image.label for image in images]
+    classes = [found.label for found in files]
     try:
-        kept, taken = train_test_split(images, test_size=share, random_state=seed, stratify=classes)
+        kept, taken = train_test_split(files, test_size=share, random_state=seed, stratify=classes)
     except ValueError as error:
-        raise UserError(f"{len(images)} images are too few to split: {error}") from error
-    return sorted(kept, key=lambda i: i.ref), sorted(taken, key=lambda i: i.ref)
+        raise UserError(f"{len(files)} images are too few to split: {error}") from error
+    return sorted(kept, key=lambda found: found.ref), sorted(taken, key=lambda found: found.ref)
+
+
+def _image(found: Found, split: str) -> LabelledImage:
+    return LabelledImage(path=found.file.path, ref=found.ref, label=found.label, split=split)
+
+
+def _hash(images: list[LabelledImage], reasons: dict[str, Reason | None], reporter: Reporter) -> list[LabelledImage]:
+    def hashed(image: LabelledImage) -> LabelledImage:
+        return image if reasons[image.ref] else replace(image, sha256=_sha256(image))
+
+    done = []
+    with (
+        reporter.step("Hashing the images", total=len(images)) as advance,
+        ThreadPoolExecutor(available_cores()) as pool,
+    ):
+        for image in pool.map(hashed, images):
+            done.append(image)
+            advance(1)
+    return done
+
+
+def _sha256(image: LabelledImage) -> str:
+    """Empty where the file cannot be read or is too large: whoever decodes it says so."""
+    try:
+        if image.path.stat().st_size > MAX_BYTES:
+            return ""
+        with image.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def _digest(images: list[LabelledImage]) -> str:
+    lines = sorted(f"{image.sha256} {image.ref}\0" for image in images)
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _check_classes(dataset: Dataset) -> None:
+    for split, images in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
+        for label, name in enumerate(dataset.labels):
+            if not any(image.label == label for image in images):
+                out = ", ".join(item.image.ref for item in dataset.quarantined[:5])
+                raise UserError(
+                    f"The {split} split has no image of class {name} left: {len(dataset.quarantined):,} files were "
+                    f"left out, most as the same picture again: {out}. Give more pictures."
+                )

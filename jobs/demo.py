@@ -14,14 +14,14 @@ import numpy as np
 
 from jobs import dataset, digits
 from jobs.config import TrainConfig
-from jobs.dataset import LabelledImage, Splits
 from jobs.errors import UserError
+from jobs.labelled import Dataset, LabelledImage
 from jobs.local import EmbeddedCloud, Queues, create_queues
 from jobs.progress import Reporter
 from worker import predictions
 from worker.contract import ClassifyRequest, ManifestRef, PartReport, PredictionRow
 from worker.layout import part_uri
-from worker.reports import REPORT
+from worker.reports import from_metadata
 from worker.storage import split
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> Outcome:
         data = keep / "images"
         with reporter.step("Rendering scikit-learn's digits, 3 against 8"):
             digits.write_digits(data)
-    splits = dataset.find(TrainConfig(data=data, output=""))
+    splits = dataset.open_dataset(TrainConfig(data=str(data), output="", cache=keep / "cache"), reporter)
     asked = splits.test
     with EmbeddedCloud() as cloud:
         s3 = cloud.s3()
@@ -65,7 +65,7 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> Outcome:
             s3.create_bucket(Bucket=BUCKET)
             queues = create_queues(cloud.sqs(), "requests")
         upload(s3, asked, reporter)
-        train(cloud, data, reporter)
+        train(cloud, data, reporter, cache=keep / "cache")
         with reporter.step("Dropping a manifest on the queue"):
             manifest = _write_manifest(s3, asked)
             request = ClassifyRequest(schema_version=1, job_id=JOB, manifest=ManifestRef(uri=manifest))
@@ -79,7 +79,7 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> Outcome:
             metadata = _head(s3, part)
             rows = predictions.from_csv(_get(s3, part))
             _download(s3, keep)
-    answer = PartReport.model_validate_json(metadata[REPORT])
+    answer = from_metadata(metadata, part)
     files = {
         "csv": keep / split(part)[1],
         "model": keep / "models" / MODEL / answer.model_version,
@@ -101,10 +101,10 @@ def upload(s3: "S3Client", images: list[LabelledImage], reporter: Reporter) -> N
             advance(1)
 
 
-def train(cloud: EmbeddedCloud, data: Path, reporter: Reporter) -> None:
+def train(cloud: EmbeddedCloud, data: Path, reporter: Reporter, *, cache: Path) -> None:
     """Trains the model ``MODEL`` as a process of its own, its bundle going to the bucket."""
     output = f"s3://{BUCKET}/models"
-    command = ["train", "run", "--data", str(data), "--output", output, "--name", MODEL]
+    command = ["train", "run", "--data", str(data), "--output", output, "--name", MODEL, "--cache", str(cache)]
     reporter.say(f"[bold]twofold {' '.join(command)}[/]")
     done = subprocess.run(  # its progress goes straight to the terminal
         [sys.executable, "-m", "jobs.cli", *command],
@@ -143,7 +143,7 @@ def _work(cloud: EmbeddedCloud, queues: Queues) -> None:
         raise UserError(f"The request was refused: {message['MessageAttributes']['error_message'].get('StringValue')}")
 
 
-def _accuracy(rows: list[PredictionRow], splits: Splits) -> float:
+def _accuracy(rows: list[PredictionRow], splits: Dataset) -> float:
     """Checks that the CSV answers exactly what was asked, and compares its labels with the folders'."""
     asked = splits.test
     if [row.source_ref for row in rows] != [uri_of(image) for image in asked]:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 Scores = NDArray[np.float64]
 
-#: A share of nothing has no logarithm; a bin with nothing in it counts as this.
-_LEAST: Final = 1e-4
+#: Added to each bin: a share of nothing has no logarithm, and a bin that is empty by chance says little.
+_HALF: Final = 0.5
 _BINS: Final = 10
 #: The 95 % quantile of chi-squared with 9 degrees of freedom.
 _CHI_SQUARED: Final = 16.919
@@ -40,12 +40,15 @@ def drift(tested: Scores, seen: Scores) -> Drift | None:
     """
     if not len(tested) or not len(seen):
         return None
-    p, q = (np.maximum(shares(scores, _BINS), _LEAST) for scores in (tested, seen))
+    p, q = ((_counts(scores, _BINS) + _HALF) / (len(scores) + _HALF * _BINS) for scores in (tested, seen))
     return Drift(float(np.sum((q - p) * np.log(q / p))), _CHI_SQUARED * (1 / len(tested) + 1 / len(seen)))
 
 
 def shares(scores: Scores, bins: int) -> Scores:
     """``(bins,)`` shares of all scores, by equal widths from 0 to 1."""
-    counts = np.histogram(scores, bins, range=(0.0, 1.0))[0]
-    found: Scores = counts / max(len(scores), 1)
+    found: Scores = _counts(scores, bins) / max(len(scores), 1)
     return found
+
+
+def _counts(scores: Scores, bins: int) -> Scores:
+    return np.histogram(scores, bins, range=(0.0, 1.0))[0].astype(np.float64)

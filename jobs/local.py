@@ -52,6 +52,7 @@ class EmbeddedCloud:
         self.endpoint_url = f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:
+        _check_free(self._port)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "jobs.local"],
             env=os.environ
@@ -167,6 +168,13 @@ def _keeping(folder: Path) -> dict[str, str]:
         "S3_PERSIST": "1",
         "S3_DATA_DIR": str(folder.resolve() / "s3"),
     }
+
+
+def _check_free(port: int) -> None:
+    """Raises UserError where somebody listens already: what answers there would be taken for ours."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise UserError(f"Port {port} is taken: another twofold local? Choose one with --port.")
 
 
 def _free_port() -> int:

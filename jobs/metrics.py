@@ -56,6 +56,28 @@ def headline(evaluation: dict[str, Any]) -> dict[str, float]:
     return {name: figure["value"] for name, figure in figures.items() if "value" in figure}
 
 
+def losses(truth: Truth, scores: Scores) -> Scores:
+    """``(N,)`` log losses, nats, of ``(N,)`` true classes and scores."""
+    safe = np.clip(scores, _EPSILON, 1 - _EPSILON)
+    loss: Scores = -np.where(truth == 1, np.log(safe), np.log1p(-safe))
+    return loss
+
+
+def resamples(images: int) -> int:
+    """How many resamples of so many images a bootstrap draws."""
+    return int(np.clip(_DRAWN_IMAGES // images, RESAMPLES // 5, RESAMPLES))
+
+
+def per_class(truth: Truth, given: Truth, labels: tuple[str, str]) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and number of images of each class, by its name, from ``(N,)`` classes true and given."""
+    columns = metrics.precision_recall_fscore_support(truth, given, labels=[0, 1], zero_division=0.0)
+    names = ("precision", "recall", "f1", "images")
+    return {
+        label: {name: float(column[number]) for name, column in zip(names, columns, strict=True)}
+        for number, label in enumerate(labels)
+    }
+
+
 def _reference(truth: Truth, scores: Scores, given: Truth) -> dict[str, float]:
     """The figures as scikit-learn has them; ours below are the same for weights, and fast enough for a bootstrap."""
     return {
@@ -82,12 +104,11 @@ class _Sample:
 
     @classmethod
     def of(cls, truth: Truth, scores: Scores, threshold: float) -> "_Sample":
-        safe = np.clip(scores, _EPSILON, 1 - _EPSILON)
         return cls(
             truth=truth,
             scores=scores,
             given=(scores >= threshold).astype(np.int64),
-            loss=-np.where(truth == 1, np.log(safe), np.log1p(-safe)),
+            loss=losses(truth, scores),
             rank=np.unique(scores, return_inverse=True)[1],
             bin=np.minimum((scores * BINS).astype(np.int64), BINS - 1),
         )
@@ -96,9 +117,8 @@ class _Sample:
 def _resample(sample: _Sample, random: np.random.Generator) -> dict[str, NDArray[np.float64]]:
     """Values of each figure, one a resample; NaN where a resample holds no image that the figure is about."""
     count = len(sample.truth)
-    resamples = int(np.clip(_DRAWN_IMAGES // count, RESAMPLES // 5, RESAMPLES))
-    draws = {name: np.full(resamples, np.nan) for name in _FIGURES}
-    for draw in range(resamples):
+    draws = {name: np.full(resamples(count), np.nan) for name in _FIGURES}
+    for draw in range(resamples(count)):
         weights = np.bincount(random.integers(0, count, count), minlength=count).astype(np.float64)
         if 0 < weights @ sample.truth < count:
             for name, figure in _FIGURES.items():

@@ -1,21 +1,27 @@
-"""The network: MobileNetV2 frozen, global average pooling, one sigmoid neuron; and its export to LiteRT.
+"""The network: MobileNetV2, global average pooling, one sigmoid neuron. Keras alone, so that any backend trains it."""
 
-Keras alone up to ``export``, so that any Keras backend trains it.
-"""
-
-import math
-import tempfile
-from pathlib import Path
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from jobs.config import TrainConfig
-from worker.images import Pixels
+from jobs.neuron import Neuron
 
-Features = NDArray[np.float32]
-Classes = NDArray[np.int64]
+
+@contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Layers made within compute in ``float32`` or ``mixed_float16``; their weights are float32 in both."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def build_extractor(backbone: keras.Model, *, image_size: int) -> keras.Model:
@@ -24,61 +30,65 @@ def build_extractor(backbone: keras.Model, *, image_size: int) -> keras.Model:
     The scaling to [-1, 1] that MobileNetV2 was trained with is a layer of the model: who serves it cannot forget it.
     (Fed 0-255, as in the seed, the recipe ends at 0.68 instead of 0.97.)
     """
-    pixels = keras.Input((image_size, image_size, 3), dtype="uint8", name="pixels")
-    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels)
-    # training=False: BatchNormalization must go on using ImageNet's statistics, whatever the batch.
-    maps = backbone(scaled, training=False)
-    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(maps)
+    pixels, maps = _scaled(backbone, image_size)
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(maps)
     return keras.Model(pixels, pooled, name="extractor")
 
 
-def fit_head(features: Features, classes: Classes, config: TrainConfig) -> keras.Model:
-    """One sigmoid neuron, the only part that learns: ``(N, 1280)`` features to ``(N, 1)`` P(class 1)."""
-    neuron = keras.layers.Dense(
-        1, activation="sigmoid", kernel_regularizer=keras.regularizers.L2(config.l2), name="probability"
+def build_lower(backbone: keras.Model, cut: str, *, image_size: int) -> keras.Model:
+    """Pixels to the activations of the backbone's layer ``cut``, which fine-tuning above it never changes."""
+    below = keras.Model(backbone.input, backbone.get_layer(cut).output, name="lower")
+    pixels, activations = _scaled(below, image_size)
+    return keras.Model(pixels, activations, name="below")
+
+
+def build_upper(backbone: keras.Model, cut: str, head: keras.layers.Dense) -> keras.Model:
+    """Activations of the layer ``cut`` to P(class 1), sharing the layers of ``backbone`` and ``head``."""
+    activations = keras.Input(backbone.get_layer(cut).output.shape[1:], name="activations")
+    maps = keras.Model(backbone.get_layer(cut).output, backbone.output, name="upper")(activations)
+    pooled = keras.layers.GlobalAveragePooling2D(dtype="float32")(maps)
+    return keras.Model(activations, head(pooled), name="above")
+
+
+def _scaled(backbone: keras.Model, image_size: int) -> tuple[Any, Any]:
+    pixels = keras.Input((image_size, image_size, 3), dtype="uint8", name="pixels")
+    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(pixels)
+    # training=False: BatchNormalization must go on using ImageNet's statistics, whatever the batch.
+    return pixels, backbone(scaled, training=False)
+
+
+def as_layer(neuron: Neuron, config: TrainConfig) -> keras.layers.Dense:
+    """The head: ``(N, D)`` features to ``(N, 1)`` P(class 1)."""
+    layer = keras.layers.Dense(
+        1,
+        activation="sigmoid",
+        kernel_regularizer=keras.regularizers.L2(config.l2),
+        name="probability",
+        dtype="float32",
     )
-    head = keras.Sequential([keras.Input((features.shape[1],)), neuron], name="head")
-    steps = config.epochs * math.ceil(len(features) / config.batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps)
-    head.compile(optimizer=keras.optimizers.Adam(rate), loss="binary_crossentropy")
-    head.fit(features, classes, epochs=config.epochs, batch_size=config.batch_size, verbose=0)
-    return head
+    layer.build((None, len(neuron.weights)))
+    layer.set_weights([neuron.weights[:, None].astype(np.float32), np.array([neuron.bias], np.float32)])
+    return layer
 
 
-def divide_logit(head: keras.Model, temperature: float) -> None:
-    """Folds a temperature into the weights: the neuron's sum is divided by it, and the model needs to know no more."""
-    neuron = head.layers[-1]
-    neuron.set_weights([tensor / temperature for tensor in neuron.get_weights()])
-
-
-def join(extractor: keras.Model, head: keras.Model) -> keras.Model:
+def join(extractor: keras.Model, head: keras.layers.Dense) -> keras.Model:
     """The whole model, pixels to P(class 1), with the layers of both: ``model.keras``."""
-    return keras.Model(extractor.input, head.layers[-1](extractor.output), name="twofold")
+    return keras.Model(extractor.input, head(extractor.output), name="twofold")
 
 
-def extract(extractor: keras.Model, pixels: Pixels) -> Features:
-    """``(N, 1280)`` float32, computed without an optimizer's memory in batches that any machine holds."""
-    features: Features = extractor.predict(pixels, batch_size=32, verbose=0)
-    return features
+def predict_in_batches(model: keras.Model) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+    """``(N, …)`` inputs to ``(N, …)`` float32, in batches that any machine holds, on all of its GPUs."""
+
+    def run(inputs: NDArray[Any]) -> NDArray[np.float32]:
+        answers: NDArray[np.float32] = model.predict(inputs, batch_size=32, verbose=0).astype(np.float32)
+        return answers
+
+    return run
 
 
-def to_keras_bytes(model: keras.Model) -> bytes:
-    """``model.keras``."""
-    with tempfile.TemporaryDirectory(prefix="twofold-") as folder:
-        path = Path(folder) / "model.keras"
-        model.save(path)
-        return path.read_bytes()
-
-
-def to_litert_bytes(model: keras.Model) -> bytes:
-    """``model.tflite``: ``(1, H, W, 3)`` uint8 RGB to ``(1, 1)`` float32, in 32-bit floats."""
-    import tensorflow as tf  # noqa: PLC0415 - only the export needs it
-
-    # A module of its own: the converter turns into constants only the variables it finds in the object it is given,
-    # and it finds none in a Keras 3 model; left as variables they stay empty, and every score is NaN.
-    module = tf.Module()
-    module.weights = [weight.value for weight in model.weights]
-    signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.uint8, name="pixels")
-    module.call = tf.function(lambda pixels: model(pixels, training=False), input_signature=[signature])
-    concrete = module.call.get_concrete_function()
-    return bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete], module).convert())
+def digest(model: keras.Model) -> str:
+    """SHA-256 of a model's weights, in their order."""
+    found = hashlib.sha256()
+    for weight in model.get_weights():
+        found.update(np.ascontiguousarray(weight).tobytes())
+    return found.hexdigest()

@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 Advance = Callable[[int], None]
 
@@ -18,18 +26,23 @@ class Reporter:
     def __init__(self, *, quiet: bool = False) -> None:
         # A descriptor of its own, so that it goes on while ``hushed`` holds back standard error.
         self.console = Console(file=os.fdopen(os.dup(2), "w"), quiet=quiet, highlight=False)
+        self.seconds: dict[str, float] = {}  #: that each step took, by its title
 
     @contextmanager
-    def step(self, title: str, *, total: int | None = None) -> Iterator[Advance]:
+    def step(self, title: str, *, total: int | None = None, in_bytes: bool = False) -> Iterator[Advance]:
         """Shows ``title`` while the block runs; call what it yields with the number of items done since."""
         started = time.monotonic()
         columns = [SpinnerColumn(), TextColumn("{task.description}")]
-        if total is not None:
+        if in_bytes:
+            columns += [BarColumn(), DownloadColumn(), TimeRemainingColumn()]
+        elif total is not None:
             columns += [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(title, total=total)
             yield lambda count: bar.advance(task, count)
-        self.console.print(f"[green]✓[/] {title} [dim]{time.monotonic() - started:.1f} s[/]")
+        seconds = time.monotonic() - started
+        self.seconds[title] = self.seconds.get(title, 0.0) + seconds
+        self.console.print(f"[green]✓[/] {title} [dim]{seconds:.1f} s[/]")
 
     def say(self, text: str) -> None:
         """One line."""

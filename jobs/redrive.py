@@ -6,11 +6,11 @@ from itertools import count
 
 from pydantic import BaseModel
 
+from jobs.batch_sources import Sources
 from jobs.dead_letters import DeadLetters
 from jobs.errors import UserError
 from jobs.progress import Reporter
 from jobs.results import Results
-from jobs.sources import Sources
 from jobs.standing import redrives
 from jobs.submission import upload
 from worker.contract import ClassifyRequest, Job
@@ -92,6 +92,7 @@ class Redrive:
             shards=draft.shards,
             columns=parent.columns,
             model_uri=parent.model_uri,
+            asked_model_uri=parent.asked_model_uri,
             output_uri=parent.output_uri,
             threshold=parent.threshold,
             parent=parent.job_id,

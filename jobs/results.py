@@ -9,11 +9,11 @@ from typing import Final, NamedTuple
 from jobs.errors import UserError
 from jobs.standing import redrives
 from worker import predictions
-from worker.contract import Job, PartReport, PredictionRow, ShardLine
+from worker.contract import Job, PredictionRow, ShardLine
 from worker.draft import read_shard
 from worker.layout import JobFolder
 from worker.planner import find_job, part_numbers
-from worker.reports import REPORT
+from worker.reports import from_metadata
 from worker.storage import Storage
 
 _MAX_PART_BYTES: Final = 1024 * 1024 * 1024
@@ -97,7 +97,7 @@ class Results:
         uri = self.folder.part(number)
         metadata = self._storage.metadata(uri) or {}
         body = self._storage.read(uri, max_bytes=_MAX_PART_BYTES)
-        report = PartReport.model_validate_json(metadata.get(REPORT, "{}"))
+        report = from_metadata(metadata, uri)
         if sha256(body).hexdigest() != report.sha256:
             raise UserError(f"{uri} is not the file that the worker wrote: its digest differs.")
         rows = predictions.from_csv(body)

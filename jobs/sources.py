@@ -1,166 +1,126 @@
-"""What a person points at, to image references: manifests and prefixes in storage, and files of this machine.
+"""Where a dataset can come from, and the way from each to files of this machine.
 
-    s3://bucket/list.csv, list.jsonl.gz, manifest.json   every kind of worker.manifest
-    s3://bucket/prefix/                                  every object below it
-    list.csv                                             the same kinds, on this machine
-    pets/, rex.jpg                                       images of this machine
+    pets/                                   a folder
+    pets.zip, pets.tar.gz, pets.tar         an archive
+    https://host/pets.zip                   an archive elsewhere, kept and asked for again only if it changed
+    s3://bucket/pets/                       all objects below a prefix, kept one by one
+    s3://bucket/pets.zip                    an archive in a bucket
 
-Images of this machine are named by their content, and uploaded when the job is.
+Behind the address of an archive ``#sha256=<64 digits>`` says what it must be.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from jobs import archive, bucket, download
 from jobs.errors import UserError
-from jobs.progress import Advance
-from worker import manifest
-from worker.contract import ManifestRef
-from worker.layout import UPLOADS
-from worker.storage import Storage
-from worker.table import ImageRef
+from jobs.listing import Listing, SourceFile, is_ignored
+from jobs.progress import Reporter
+from jobs.reason import DatasetCode, Reason
+from jobs.web import WebFile, shown
+from worker.clients import open_session, open_storage
+from worker.storage import split
 
-IMAGE_SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-
-_PIECE: Final = 1024 * 1024
-_UPLOADERS: Final = 8
+_ARCHIVE: Final = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
+_CHUNK_BYTES: Final = 1024**2
 
 
-@dataclass(frozen=True)
-class Patterns:
-    """Which of a listing are meant: any of ``include``, none of ``exclude``; ``*`` matches slashes too."""
+def open_source(data: str, cache: Path, reporter: Reporter) -> Listing:
+    """The files of a dataset. ``cache`` is a folder for what is downloaded or unpacked.
 
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
+    Raises UserError, or the storage's Reject or Retry, when they cannot be had.
+    """
+    address, wanted = _split_digest(data)
+    if re.match(r"https?://", address, re.IGNORECASE):
+        return _from_remote(WebFile(address), address, wanted, cache, reporter)
+    if address.startswith("s3://"):
+        split(f"{address.rstrip('/')}/any")  # says what is wrong with it, if anything is
+        storage = open_storage(open_session())
+        if _ARCHIVE.search(address):
+            return _from_remote(bucket.LargeObject(address, storage), address, wanted, cache, reporter)
+        if wanted:
+            raise UserError(f"#sha256= is for an archive, and {address} is a prefix: leave it out.")
+        return bucket.read_prefix(f"{address.rstrip('/')}/", cache / "objects", storage, reporter)
+    path = Path(data)
+    if path.is_dir():
+        with reporter.step(f"Listing {path}"):
+            return _from_folder(path)
+    if path.is_file():
+        return archive.unpack(path, _unpacked(cache, _sha256(path, str(path), reporter)), str(path), reporter)
+    raise UserError(
+        f"{shown(data) if '://' in data else data} is no folder and no archive. Give a folder with one folder of "
+        "images for each of two classes, a .zip or .tar.gz of it, an https:// address of that, or an s3:// prefix."
+    )
 
-    def take(self, name: str) -> bool:
-        """Whether a name below the listed prefix or folder is meant."""
-        included = not self.include or any(fnmatchcase(name, pattern) for pattern in self.include)
-        return included and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
+
+def _split_digest(data: str) -> tuple[str, str | None]:
+    """``https://host/pets.zip#sha256=…`` to address and digest."""
+    address, mark, digest = data.rpartition("#sha256=")
+    if not mark or "://" not in address:
+        return data, None
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
+        raise UserError(f"#sha256= takes 64 hexadecimal digits, and {digest[:80]!r} is not that.")
+    return address, digest.lower()
 
 
-@dataclass
-class Sources:
-    """Reads sources, and remembers which files are to be uploaded."""
+def _from_remote(remote: download.Remote, address: str, wanted: str | None, cache: Path, reporter: Reporter) -> Listing:
+    if wanted and (known := archive.find_unpacked(_unpacked(cache, wanted), remote.where)):
+        return known  # by its content: there is nothing to ask
+    folder = cache / "downloads" / hashlib.sha256(address.encode()).hexdigest()
+    path = download.fetch(remote, folder, reporter)
+    digest = _sha256(path, remote.where, reporter)
+    if wanted and digest != wanted:
+        path.unlink()
+        raise UserError(f"{remote.where} is not the file it should be: its SHA-256 is {digest}, not {wanted}.")
+    try:
+        return archive.unpack(path, _unpacked(cache, digest), remote.where, reporter)
+    except UserError:
+        path.unlink()  # what cannot be used is not kept
+        raise
 
-    storage: Storage
-    output_uri: str
-    patterns: Patterns = field(default_factory=Patterns)
-    files: dict[str, Path] = field(default_factory=dict)  #: by the URI that each is to have
 
-    def references(self, source: str) -> Iterator[ImageRef]:
-        """The images of one source, in its order. Raises UserError or Reject, saying what was expected."""
-        if source.startswith("s3://"):
-            return manifest.references(ManifestRef(uri=source), opener=self._open, lister=self._list)
-        path = Path(source)
+def _unpacked(cache: Path, digest: str) -> Path:
+    return cache / "unpacked" / digest
+
+
+def _sha256(path: Path, where: str, reporter: Reporter) -> str:
+    digest = hashlib.sha256()
+    with (
+        path.open("rb") as file,
+        reporter.step(f"Hashing {where}", total=path.stat().st_size, in_bytes=True) as advance,
+    ):
+        while data := file.read(_CHUNK_BYTES):
+            digest.update(data)
+            advance(len(data))
+    return digest.hexdigest()
+
+
+def _from_folder(root: Path) -> Listing:
+    files, folders = [], []
+    for ref, path in _walk(root, "", frozenset()):
         if path.is_dir():
-            return self._of_folder(path)
-        if not path.is_file():
-            raise UserError(f"No file, folder or s3:// URI: {source}")
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            return iter([self._of_image(path, path.name)])
-        return self._of_manifest(path)
-
-    def repaired(self, uri: str, file: str, sources: Sequence[str]) -> str:
-        """The URI of an image that failed, as its file on this machine is now; as it was, where that is not here.
-
-        ``file`` is its name below one of the ``sources``, as a job keeps it in a column.
-        """
-        if not file or not uri.startswith(f"{self.output_uri.rstrip('/')}/{UPLOADS}/"):
-            return uri
-        for source in map(Path, sources):
-            for path in (source / file, source.parent / file):
-                if _is_file(path):
-                    return self._of_image(path, file).source_ref
-        return uri
-
-    def upload(self, advance: Advance) -> int:
-        """Puts every file that is not there yet, and returns how many that were."""
-
-        def put(item: tuple[str, Path]) -> bool:
-            uri, path = item
-            if self.storage.metadata(uri) is not None:
-                return False
-            return self.storage.write_once(uri, _read(path), content_type="application/octet-stream", metadata={})
-
-        sent = 0
-        with ThreadPoolExecutor(_UPLOADERS) as pool:
-            for new in pool.map(put, self.files.items()):
-                sent += new
-                advance(1)
-        return sent
-
-    def _open(self, uri: str, version_id: str | None) -> Iterator[bytes]:
-        return self.storage.stream(uri, version_id=version_id)
-
-    def _list(self, prefix: str) -> Iterator[str]:
-        # What jobs wrote is no picture to be asked for.
-        own = f"{self.output_uri.rstrip('/')}/"
-        return (
-            item.uri
-            for item in self.storage.list(prefix)
-            if not item.uri.startswith(own) and self.patterns.take(item.uri.removeprefix(prefix))
-        )
-
-    def _of_folder(self, folder: Path) -> Iterator[ImageRef]:
-        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        visible = [name for name in names if not any(step.startswith(".") for step in name.split("/"))]
-        # Patterns decide alone where there are any; without them, the names of image files.
-        taken = [
-            name
-            for name in visible
-            if self.patterns.take(name) and (self.patterns.include or Path(name).suffix.lower() in IMAGE_SUFFIXES)
-        ]
-        if not taken:
-            raise UserError(
-                f"{folder} holds no image that is asked for, of {len(visible)} files. "
-                f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}; --include '*' takes every file."
-            )
-        return (self._of_image(folder / name, name) for name in taken)
-
-    def _of_manifest(self, path: Path) -> Iterator[ImageRef]:
-        def pieces() -> Iterator[bytes]:
-            with path.open("rb") as file:
-                while piece := file.read(_PIECE):
-                    yield piece
-
-        refs: Iterable[ImageRef] = manifest.of_file(pieces(), str(path), declared=None, opener=self._open)
-        for ref in refs:
-            beside = path.parent / ref.source_ref
-            if not ref.source_ref.startswith("s3://") and _is_file(beside):
-                yield self._of_image(beside, ref.source_ref, ref.columns)
-            else:
-                yield ref
-
-    def _of_image(self, path: Path, name: str, columns: dict[str, str] | None = None) -> ImageRef:
-        # By content, so that it is uploaded once however often it is asked for; by name, so that a person knows it.
-        uri = f"{self.output_uri.rstrip('/')}/{UPLOADS}/{_digest(path)}/{_text(path.name)}"
-        self.files[uri] = path
-        return ImageRef.of(uri, columns={"file": _text(name)} | (columns or {}))
+            folders.append(ref)
+        elif path.is_file():
+            files.append(SourceFile(ref, path))
+        else:
+            what = "a link to nothing" if path.is_symlink() else "a device or a pipe"
+            files.append(SourceFile(ref, path, Reason(DatasetCode.NOT_A_FILE, what)))
+    return Listing.of(str(root), files, folders)
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
-
-
-def _text(name: str) -> str:
-    """A file's name as text: what is no UTF-8 in it becomes an escape."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(_read(path)).hexdigest()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}. Nothing was sent.") from error
+def _walk(folder: Path, ref: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, Path]]:
+    """Everything in a folder but the ignored; links are followed, though not to a folder that they lie in."""
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for path in folder.iterdir():
+        if is_ignored(path.name):
+            continue
+        name = f"{ref}/{path.name}" if ref else path.name
+        yield name, path
+        if path.is_dir():
+            yield from _walk(path, name, above | {here})

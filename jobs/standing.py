@@ -11,7 +11,7 @@ from jobs.errors import UserError
 from worker.contract import Job, PartReport
 from worker.layout import JobFolder, part_number
 from worker.planner import find_job
-from worker.reports import REPORT
+from worker.reports import from_metadata
 from worker.storage import Storage
 
 State = Literal["planning", "sending", "running", "stuck", "complete", "cancelled"]
@@ -148,7 +148,7 @@ class Watcher:
         metadata = self._storage.metadata(self._folder.part(number))
         if metadata is None:
             raise UserError(f"{self._folder.part(number)} was there and is gone: somebody deletes this job.")
-        return PartReport.model_validate_json(metadata[REPORT])
+        return from_metadata(metadata, self._folder.part(number))
 
     def _refused(self, job: Job | None) -> list[Refused]:
         if self._dead_letters is None:

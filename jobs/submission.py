@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from jobs.batch_sources import Sources
 from jobs.errors import UserError
 from jobs.progress import Reporter
-from jobs.sources import Sources
 from worker import cost
 from worker.contract import Job
 from worker.draft import Draft
@@ -77,6 +77,7 @@ def plan(names: Sequence[str], draft: Draft, wishes: Wishes, storage: Storage) -
         shards=draft.shards,
         columns=draft.columns,
         model_uri=model_uri,
+        asked_model_uri=wishes.model_uri,
         output_uri=wishes.output_uri,
         threshold=wishes.threshold,
     )

@@ -1,4 +1,4 @@
-"""The recipe: a folder of pictures to a model bundle.
+"""The recipe: pictures of two classes to a model bundle.
 
     twofold train run --data pets/ --output models/
     python -m jobs.train --data pets/ --output s3://shelter/models
@@ -6,39 +6,50 @@
 It is the seed's: split 80/20 with seed 123, MobileNetV2 without its top, frozen, global average pooling, one sigmoid
 neuron, Adam and binary cross-entropy. Because the backbone is frozen, an image's features never change: they are
 computed once, and the head learns from those.
+
+Whatever takes time is kept when it is done (``jobs.checkpoint``). A job that was ended, by a signal or by a machine
+that went away, goes on from there when the same command is typed again, and comes to the same model.
 """
 
 import json
-import platform
+import os
 import sys
-import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
-from jobs import backbone, bundle, calibration, dataset, metrics, network
+from jobs import (
+    backbone,
+    bundle,
+    devices,
+    evaluation,
+    exhibits,
+    export,
+    fine_tuning,
+    metrics,
+    network,
+    quarantine,
+    tested,
+)
+from jobs.checkpoint import Checkpoint, libraries
 from jobs.config import TrainConfig
-from jobs.dataset import LabelledImage, Reader
-from jobs.errors import UserError
-from jobs.network import Classes, Features
-from jobs.progress import Advance, Reporter
-from worker import predictions
-from worker.contract import ModelManifest, PredictionRow
-from worker.images import Pixels, fingerprint
-from worker.model import MODEL_FILE
+from jobs.features import Extractor, Learned
+from jobs.fine_tuning import FineTuning, Outcome
+from jobs.head import Decision, Head
+from jobs.interruption import Interruption
+from jobs.labelled import Dataset, Quarantined
+from jobs.progress import Reporter
+from jobs.reader import Reader
+from jobs.store import open_store
+from worker.contract import ModelManifest
+from worker.images import fingerprint
+from worker.model import MANIFEST_FILE, MODEL_FILE
+from worker.predictions import Rule
 from worker.scorer import Scorer
-from worker.settings import available_cores
 
-#: The largest difference of scores between model.keras and model.tflite that is rounding, not a broken export.
-_PARITY: Final = 1e-3
-#: Of so many test images one is scored by both.
-_PARITY_EVERY: Final = 16
-_LIBRARIES: Final = ("twofold", "keras", "tensorflow", "numpy", "pillow", "scikit-learn", "ai-edge-litert")
+#: Test images that are scored by both formats.
+_PARITY_IMAGES: Final = 32
 
 
 @dataclass(frozen=True)
@@ -51,194 +62,185 @@ class Trained:
     champion: bool  #: whether it became the champion, being the first
 
 
-@dataclass(frozen=True)
-class _Learned:
-    """``(N, 1280)`` float32 features and ``(N,)`` classes of the images that could be decoded."""
-
-    features: Features
-    classes: Classes
-
-    def __add__(self, other: "_Learned") -> "_Learned":
-        return _Learned(np.concatenate([self.features, other.features]), np.concatenate([self.classes, other.classes]))
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """What the validation images, which the first fit did not see, were good for."""
-
-    temperature: float
-    threshold: float
-    validation: dict[str, Any]
-
-
-def train(config: TrainConfig, reporter: Reporter) -> Trained:
-    """Runs a whole job. Raises UserError for what a person can mend."""
-    return _Job(config, reporter).run()
+def train(config: TrainConfig, dataset: Dataset, reporter: Reporter, interruption: Interruption) -> Trained:
+    """Runs a whole job, or what an earlier run of it left to do. Raises UserError for what a person can mend."""
+    return _Job(config, dataset, reporter, interruption).run()
 
 
 class _Job:
-    """One run of the recipe: ``run`` reads from top to bottom, a call a phase."""
+    """One run of the recipe: ``_make_files`` reads from top to bottom, a call a phase."""
 
-    def __init__(self, config: TrainConfig, reporter: Reporter) -> None:
-        self._started = time.monotonic()
-        self._created_at = datetime.now(UTC)
-        self._version = config.version or self._created_at.strftime("%Y%m%dT%H%M%SZ")
+    def __init__(self, config: TrainConfig, dataset: Dataset, reporter: Reporter, interruption: Interruption) -> None:
         self._config = config
+        self._dataset = dataset
         self._reporter = reporter
+        self._interruption = interruption
         self._reader = Reader(config.image_size)
-        self._output = bundle.open_output(config.output)
-        bundle.check_free(self._output, name=config.name, version=self._version)
-        self._splits = dataset.find(config)
-        keras.utils.set_random_seed(config.seed)
+        self._output = open_store(config.output)
+        self._checkpoint = Checkpoint.open(config, dataset)
 
     def run(self) -> Trained:
+        """What an earlier run had all but written needs no more than to be written."""
+        files = self._checkpoint.files()
+        if files is None:
+            bundle.check_free(self._output, name=self._config.name, version=self._checkpoint.version)
+            files = self._make_files()
+            self._checkpoint.keep_files(files)
+        with self._reporter.step("Writing the bundle"):
+            manifest = ModelManifest.model_validate_json(files[MANIFEST_FILE])
+            prefix = bundle.write_bundle(self._output, files, manifest)
+            champion = bundle.point_champion(self._output, manifest)
+        self._checkpoint.clear()
+        told = json.loads(files["evaluation.json"])
+        return Trained(f"{self._config.output.rstrip('/')}/{prefix}", manifest, told, champion)
+
+    def _make_files(self) -> dict[str, bytes]:
         # The images: two classes; to train on, to validate with, to test on.
         self._announce()
-        # The backbone: MobileNetV2, frozen. Its features of an image never change, so they are computed once.
-        extractor, weights = self._load_backbone()
-        learned, held_out = self._compute_features(extractor)
-        # The head: one neuron, 1,281 numbers, all that learns. A first fit tells how it does on images it has not
-        # seen; the second keeps nothing back.
-        head, fit = self._train_head(learned, held_out)
+        with devices.on_all():
+            # The backbone: MobileNetV2, frozen. Its features of an image never change, so they are computed once.
+            frozen, weights = self._load_backbone()
+            extractor = network.build_extractor(frozen, image_size=self._config.image_size)
+            learned = self._learn(extractor, what="Reading images, computing features")
+            # The head: one neuron, 1,281 numbers, all that learns.
+            head, tuned = self._train_head(learned), None
+            # Fine-tuning, where it is asked for: the top of the backbone learns too, and keeps that if it helps.
+            if self._config.fine_tune:
+                head, tuned = self._fine_tune(frozen, head)
         # The export: both formats, from one model.
-        model = network.join(extractor, head)
-        keras_file, litert_file = self._export(model)
+        model = self._finish(frozen, head)
+        with self._reporter.step("Exporting"):
+            keras_file, litert_file = export.to_keras_bytes(model), export.to_litert_bytes(model)
         # The evaluation: of the exported graph, by the worker's own scorer. The report is about what is served.
-        rows, truth, parity = self._score_test_images(Scorer(litert_file), model, fit.threshold)
-        scores = np.array([row.score for row in rows])
-        evaluation = metrics.evaluate(truth, scores, threshold=fit.threshold) | {
-            "threshold_rule": self._config.threshold,
-            "temperature": fit.temperature,
-            "validation": metrics.headline(fit.validation),
-            "images": self._counts(learned, held_out, truth),
+        test, parity = self._test(Scorer(litert_file), model, head.decision)
+        told = evaluation.tell(test, head.decision, self._config, self._dataset, self._left_out()) | {
+            "images": {split: len(learned.of(split).images) for split in ("train", "validation")}
+            | {"test": len(test.images), "quarantined": len(self._left_out())},
+            "fine_tuning": tuned and tuned.as_json(),
             "weights": weights,
             "parity_max_difference": parity,
-            "hardware": f"{platform.machine()}, {available_cores()} cores",
-            "seconds": round(time.monotonic() - self._started, 1),
+            "hardware": devices.describe(),
+            "resumed": self._checkpoint.resumed,
         }
-        # The bundle: model.json last, with the digest of every other file.
+        with self._reporter.step("Drawing the report"):
+            shown = exhibits.hang_gallery(model, test, head.decision.threshold, self._reader)
+            curve = exhibits.measure_curve(learned, self._config)
+        told["seconds"] = {title: round(seconds, 2) for title, seconds in self._reporter.seconds.items()}
+        # The bundle: model.json last, with the digest of every other file. The evaluation, which has a digest,
+        # repeats what model.json says, which has none.
+        manifest = self._describe(head.decision.threshold, metrics.headline(told))
+        told["model"] = manifest.model_dump(mode="json", exclude={"files"})
+        left_out = self._left_out()
         files = {
             "model.keras": keras_file,
             MODEL_FILE: litert_file,
-            "evaluation.json": json.dumps(evaluation, indent=2).encode(),
-            "test_predictions.csv": predictions.to_csv(rows),
-            "quarantine.csv": dataset.quarantine_csv(self._reader.quarantined),
+            "evaluation.json": json.dumps(told, indent=2).encode(),
+            "report.html": exhibits.page(
+                manifest, told, test, self._config, shown=shown, curve=curve, left_out=left_out
+            ),
+            tested.FILE: tested.to_csv(test.rows),
+            "quarantine.csv": quarantine.quarantine_csv(self._dataset.labels, left_out),
         }
-        return self._write(files, evaluation, fit.threshold)
+        manifest = manifest.model_copy(update={"files": bundle.describe(files)})
+        return files | {MANIFEST_FILE: manifest.model_dump_json(indent=2).encode()}
 
     def _announce(self) -> None:
-        splits = self._splits
+        found = self._dataset
         self._reporter.say(
-            f"  class 0 {splits.labels[0]}, class 1 {splits.labels[1]}: {len(splits.train):,} images to train on, "
-            f"{len(splits.validation):,} to validate, {len(splits.test):,} to test"
+            f"  class 0 {found.labels[0]}, class 1 {found.labels[1]}: {len(found.train):,} images to train on, "
+            f"{len(found.validation):,} to validate, {len(found.test):,} to test"
         )
+        if self._checkpoint.resumed:
+            self._reporter.say(f"  going on with version {self._checkpoint.version}, which was begun earlier")
 
     def _load_backbone(self) -> tuple[keras.Model, str]:
-        with self._reporter.step("Loading the backbone"):
+        with self._reporter.step("Loading the backbone"), network.precision(devices.precision(self._config)):
             frozen, weights = backbone.load(self._config.weights, image_size=self._config.image_size)
         self._reporter.say(f"  {weights}")
-        return network.build_extractor(frozen, image_size=self._config.image_size), weights
+        return frozen, weights
 
-    def _compute_features(self, extractor: keras.Model) -> tuple[_Learned, _Learned]:
-        total = len(self._splits.train) + len(self._splits.validation)
-        with self._reporter.step("Reading images, computing features", total=total) as advance:
-            return (
-                self._features(extractor, self._splits.train, advance),
-                self._features(extractor, self._splits.validation, advance),
+    def _learn(self, model: keras.Model, *, what: str) -> Learned:
+        """What ``model`` makes of every view of the training and validation images."""
+        images = [*self._dataset.train, *self._dataset.validation]
+        extractor = Extractor.of(model, image_size=self._config.image_size, on_gpu=devices.gpus() > 0)
+        title = what + f" of {self._config.augment} views" * (self._config.augment > 1)
+        with self._reporter.step(title, total=len(images) * self._config.augment) as advance:
+            learned = extractor.learn(
+                images, self._reader, views=self._config.augment, shelf=self._checkpoint.features, advance=advance
             )
+        for split in ("train", "validation"):
+            evaluation.check_two_classes(learned.of(split).images, images)
+        quarantine.check_share(self._dataset, self._left_out(), self._config.max_quarantined)
+        return learned
 
-    def _features(self, extractor: keras.Model, images: list[LabelledImage], advance: Advance) -> _Learned:
-        features, classes = [], []
-        for chunk in self._reader.chunks(images, advance):
-            features.append(network.extract(extractor, chunk.pixels))
-            classes += [image.label for image in chunk.images]
-        _check_two_classes(classes, images)
-        return _Learned(np.concatenate(features), np.array(classes))
-
-    def _train_head(self, learned: _Learned, held_out: _Learned) -> tuple[keras.Model, _Fit]:
-        """The head, and what a trial of it on the held-out images gave: these choose temperature and threshold."""
+    def _train_head(self, learned: Learned) -> Head:
         with self._reporter.step("Training the head"):
-            trial = network.fit_head(learned.features, learned.classes, self._config)
-            raw = trial.predict(held_out.features, verbose=0)[:, 0].astype(np.float64)
-            temperature = calibration.fit_temperature(held_out.classes, raw)
-            scores = calibration.at_temperature(raw, temperature)
-            threshold = calibration.choose_threshold(self._config.threshold, held_out.classes, scores)
-            fit = _Fit(temperature, threshold, metrics.evaluate(held_out.classes, scores, threshold=threshold))
-            both = learned + held_out
-            head = network.fit_head(both.features, both.classes, self._config)
-            network.divide_logit(head, temperature)
-            return head, fit
+            return Head.fit(learned, self._config)
 
-    def _export(self, model: keras.Model) -> tuple[bytes, bytes]:
-        with self._reporter.step("Exporting to LiteRT"):
-            return network.to_keras_bytes(model), network.to_litert_bytes(model)
+    def _fine_tune(self, frozen: keras.Model, head: Head) -> tuple[Head, Outcome]:
+        """The head with the layers below it tuned, if that did better on the validation split; else as it was."""
+        cut = fine_tuning.find_cut(frozen, self._config.fine_tune)
+        lower = network.build_lower(frozen, cut, image_size=self._config.image_size)
+        activations = self._learn(lower, what="Computing activations")
+        tuning = FineTuning(frozen, network.as_layer(head.trial, self._config), cut, self._config)
+        title = f"Fine-tuning the {tuning.layers} layers above {cut}"
+        with self._reporter.step(title, total=self._config.fine_tune_epochs) as advance:
+            held = activations.of("validation")
+            outcome = tuning.run(
+                activations.of("train"),
+                held,
+                shelf=self._checkpoint.job,
+                interruption=self._interruption,
+                advance=advance,
+            )
+        self._reporter.say(f"  {outcome}")
+        if not outcome.kept:
+            return head, outcome
+        decision = Decision.of(held.classes, tuning.scores(held), self._config)
+        return replace(head, final=tuning.neuron(), decision=decision), outcome
 
-    def _score_test_images(
-        self, scorer: Scorer, model: keras.Model, threshold: float
-    ) -> tuple[list[PredictionRow], Classes, float]:
-        """Rows and classes of the test images, and the largest difference of a score to Keras's own."""
-        scorer.check(image_size=self._config.image_size)
-        rule = predictions.Rule(labels=self._splits.labels, threshold=threshold, model_version=self._version)
-        images = self._splits.test
-        rows: list[PredictionRow] = []
-        truth: list[int] = []
-        parity = 0.0
+    def _finish(self, trained: keras.Model, head: Head) -> keras.Model:
+        """The whole model, in 32-bit floats whatever it was trained in, with the temperature in its weights."""
+        plain = trained
+        if devices.precision(self._config) != "float32":
+            plain, _ = backbone.load(self._config.weights, image_size=self._config.image_size)
+            plain.set_weights(trained.get_weights())
+        layer = network.as_layer(head.final.cooled(head.decision.temperature), self._config)
+        return network.join(network.build_extractor(plain, image_size=self._config.image_size), layer)
+
+    def _test(self, scorer: Scorer, model: keras.Model, decision: Decision) -> tuple[evaluation.Tested, float]:
+        rule = Rule(labels=self._dataset.labels, threshold=decision.threshold, model_version=self._checkpoint.version)
+        images = self._dataset.test
         with self._reporter.step("Evaluating on the test images", total=len(images)) as advance:
-            for chunk in self._reader.chunks(images, advance):
-                scores = scorer.score_all(chunk.pixels)
-                parity = max(parity, _parity(model, chunk.pixels[::_PARITY_EVERY], scores[::_PARITY_EVERY]))
-                start = len(rows)
-                rows += [rule.scored(start + i, img.ref, float(scores[i])) for i, img in enumerate(chunk.images)]
-                truth += [image.label for image in chunk.images]
-        _check_two_classes(truth, images)
-        return rows, np.array(truth), parity
+            shelf = self._checkpoint.job.at(f"scores-{network.digest(model)[:16]}")
+            test = evaluation.score(scorer, self._dataset, self._reader, rule=rule, shelf=shelf, advance=advance)
+            quarantine.check_share(self._dataset, self._left_out(), self._config.max_quarantined)
+            every = max(1, len(test.images) // _PARITY_IMAGES)
+            sample = self._reader.read(test.images[::every][:_PARITY_IMAGES])
+            return test, evaluation.parity(model, scorer, sample.pixels)
 
-    def _counts(self, learned: _Learned, held_out: _Learned, truth: Classes) -> dict[str, int]:
-        return {
-            "train": len(learned.classes),
-            "validation": len(held_out.classes),
-            "test": len(truth),
-            "quarantined": len(self._reader.quarantined),
-        }
+    def _left_out(self) -> list[Quarantined]:
+        return self._dataset.quarantined + self._reader.quarantined
 
-    def _write(self, files: dict[str, bytes], evaluation: dict[str, Any], threshold: float) -> Trained:
-        manifest = ModelManifest(
+    def _describe(self, threshold: float, figures: dict[str, float]) -> ModelManifest:
+        return ModelManifest(
             name=self._config.name,
-            version=self._version,
-            created_at=self._created_at,
-            labels=self._splits.labels,
+            version=self._checkpoint.version,
+            created_at=self._checkpoint.created_at,
+            labels=self._dataset.labels,
             image_size=self._config.image_size,
             decoder_fingerprint=fingerprint(),
             threshold=threshold,
-            files=bundle.describe(files),
+            files={},
             training_config=self._config.model_dump(mode="json"),
-            dataset_digest=self._reader.dataset_digest(),
-            libraries={name: metadata.version(name) for name in _LIBRARIES} | {"python": platform.python_version()},
-            metrics=metrics.headline(evaluation),
-        )
-        with self._reporter.step("Writing the bundle"):
-            prefix = bundle.write_bundle(self._output, files, manifest)
-            champion = bundle.point_champion(self._output, manifest)
-        return Trained(f"{self._config.output.rstrip('/')}/{prefix}", manifest, evaluation, champion)
-
-
-def _parity(model: keras.Model, pixels: Pixels, scores: NDArray[np.float64]) -> float:
-    """The largest difference between ``scores`` and those of ``model``. Raises UserError where it is no rounding."""
-    difference = float(np.abs(model.predict(pixels, verbose=0)[:, 0] - scores).max())
-    if not difference <= _PARITY:  # NaN, too
-        raise UserError(f"The export is not faithful: model.tflite and model.keras differ by {difference} in a score.")
-    return difference
-
-
-def _check_two_classes(classes: list[int], images: list[LabelledImage]) -> None:
-    if set(classes) != {0, 1}:
-        raise UserError(
-            f"Of {len(images)} images {len(classes)} can be read, and they are not of both classes: "
-            "look for damaged files in one of the two folders."
+            dataset_digest=self._dataset.digest,
+            libraries=libraries(),
+            metrics=figures,
         )
 
 
 if __name__ == "__main__":
     from jobs.cli import main
+    from jobs.container import run
 
-    sys.exit(main(["train", "run", *sys.argv[1:]]))
+    sys.exit(run(main, sys.argv[1:], os.environ))

@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,6 +159,12 @@ def endpoint(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def bench_on() -> Callable[[str], Bench]:
+    """For a test that chooses its endpoint itself."""
+    return _bench
+
+
+@pytest.fixture
 def bench(endpoint: str) -> Bench:
     """A fresh bucket and queues on each emulator, through pytest-localstack's session."""
     return _bench(endpoint)
@@ -190,6 +198,83 @@ def _bench(endpoint: str) -> Bench:
     )
 
 
+@dataclass(frozen=True)
+class Run:
+    """A command under way, in a process of its own."""
+
+    trainer: "Trainer"
+    pid: int
+    folder: Path
+
+    @property
+    def stderr(self) -> str:
+        return (self.folder / "stderr").read_text()
+
+    @property
+    def stdout(self) -> str:
+        return (self.folder / "stdout").read_text()
+
+    def wait(self) -> int:
+        """Its exit status; negative: the signal that ended it."""
+        return self.trainer.ask({"wait": self.pid})
+
+    def wait_for(self, text: str) -> None:
+        """Until it has said so on standard error, or 120 seconds."""
+        deadline = time.monotonic() + 120
+        while text not in self.stderr and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+class Trainer:
+    """Runs ``twofold`` commands with TensorFlow already loaded; see tests/trainer.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.trainer"],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def ask(self, request: dict[str, Any]) -> int:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return int(json.loads(self._process.stdout.readline()))
+
+    def start(self, *arguments: str, **environment: str) -> Run:
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        (folder / "stderr").touch()
+        start = {
+            "arguments": arguments,
+            "environment": {"XDG_CACHE_HOME": str(self._folder / "cache")} | environment,
+            "stdout": str(folder / "stdout"),
+            "stderr": str(folder / "stderr"),
+        }
+        return Run(self, self.ask({"start": start}), folder)
+
+    def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """A command from start to end."""
+        run = self.start(*arguments, **environment)
+        status = run.wait()
+        return subprocess.CompletedProcess(arguments, status, run.stdout, run.stderr)
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@pytest.fixture(scope="session")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
+    """One for all tests: loading TensorFlow is most of a short job."""
+    trainer = Trainer(tmp_path_factory.mktemp("trainer"))
+    yield trainer
+    trainer.close()
+
+
 @pytest.fixture
 def desk(bench: Bench, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Desk"]:
     """A worker without a queue, on each emulator."""
@@ -210,12 +295,13 @@ def digit_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def models(digit_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(trainer: Trainer, digit_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one model, ``digits``, trained by the command on 96 pixels, and its champion pointer."""
     folder = tmp_path_factory.mktemp("models")
     command = ["train", "run", "--data", str(digit_images), "--output", str(folder)]
     options = ["--name", "digits", "--version", "v1", "--image-size", "96"]
-    subprocess.run([sys.executable, "-m", "jobs.cli", *command, *options], check=True, cwd=REPOSITORY)
+    done = trainer.run(*command, *options)
+    assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -37,7 +37,7 @@ EDGES = {
     },
     "obstore": {"worker/storage.py", "worker/decisions.py", "worker/clients.py"},
     "ai_edge_litert": {"worker/scorer.py"},
-    "PIL": {"worker/images.py", "jobs/digits.py", "jobs/gallery.py"},
+    "PIL": {"worker/images.py", "jobs/digits.py", "jobs/gallery.py", "jobs/batch_gallery.py", "jobs/views.py"},
 }
 #: Wire once: the entry points, and what must know of another library's variable.
 ENVIRONMENT = {
@@ -51,6 +51,8 @@ ENVIRONMENT = {
     "jobs/playground.py",
     "jobs/demo.py",
     "jobs/backbone.py",
+    "jobs/export.py",
+    "jobs/train.py",
 }
 TOP = {"pyproject.toml", "jobs", "worker", "infra", "tests", "README.md", "LICENSE"}
 #: Variables of the tests and benchmarks, which are no settings of the worker.

@@ -1,16 +1,26 @@
 """The README's walk-through, its blocks run as they stand."""
 
+import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from jobs.champion import Champions
+from jobs.cli import app
 from jobs.local import EmbeddedCloud
+from jobs.store import FolderStore
 from tests.conftest import REPOSITORY
+from tests.jobs.test_playground import free_port, prepare
+from tests.jobs.versions import add_version
 
 README = (REPOSITORY / "README.md").read_text()
 
@@ -43,6 +53,57 @@ def test_the_request_by_hand_is_answered_as_the_readme_says(digit_images: Path, 
     assert done.returncode == 0, done.stderr
     assert re.search(r"s3://shelter/in/a\.png +(eight|three) +[01]\.\d+ +NaN", done.stdout), done.stdout
     assert re.search(r"s3://shelter/in/missing\.png +NaN +NaN +not_found", done.stdout), done.stdout
+
+
+def test_the_walk_through_of_models_goes_as_the_readme_says(
+    digit_images: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """List, show, verify, promote, roll back: each does what its line says, and the first version is in use again."""
+    training, walk = _blocks("Models", "sh")
+    assert training.split()[2:5] == ["twofold", "train", "run"]  # its work is done by the fixture
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(digit_images, "out/images")
+    for version in ("first", "second"):
+        add_version(FolderStore(Path("out/models")), bundle, version, name="demo")
+    Champions(FolderStore(Path("out/models")), "demo").crown("first", seen=None, how="first")
+    said = {}
+    for line in walk.splitlines():
+        command = shlex.split(line, comments=True)
+        assert command[:4] == ["uv", "run", "twofold", "model"]
+        done = CliRunner().invoke(app, command[3:])
+        assert done.exit_code == 0, (line, done.output, done.exception)
+        said[command[4]] = done.output
+    assert re.search(r"★ . first .*\n.*   . second ", said["list"])
+    assert "accuracy" in said["show"]
+    assert "0 findings. 72 of 72 test pictures scored again" in said["verify"].replace("\n", " ")
+    assert "second is the champion of demo, instead of first." in said["promote"]
+    assert "first is the champion of demo, instead of second." in said["rollback"]
+
+
+def test_a_folder_becomes_a_table_as_the_readme_says(digit_images: Path, models: Path, tmp_path: Path) -> None:
+    """Twofold local as it stands; then submit, status, results, redrive of a file that was put right, and report."""
+    start, walk = (
+        block.replace("uv run twofold", f"{sys.executable} -m jobs.cli")
+        for block in _blocks("Pictures in, a table out", "sh")
+    )
+    port = free_port()
+    prepare(tmp_path / "out/local", models, digit_images, port)
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    command = ["bash", "-c", f"exec {start.partition('#')[0]} --port {port} --json"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        exports = json.loads(running.stdout.readline())["environment"]
+        done = subprocess.run(
+            ["bash", "-ec", walk], cwd=tmp_path, env=environment | exports, capture_output=True, text=True, check=False
+        )
+        running.send_signal(signal.SIGINT)
+    assert done.returncode == 0, done.stderr
+    count = len(list((tmp_path / "photos").iterdir()))
+    assert f"{count} rows = {count - 1} scored + 1 with an error code: june.csv" in done.stdout
+    assert f"{count} rows = {count} scored + 0 with an error code: june.csv" in done.stdout
+    rows = pd.read_csv(tmp_path / "june.csv")
+    assert rows["file"].tolist() == sorted(path.name for path in (tmp_path / "photos").iterdir())
+    assert (tmp_path / "june.html").read_text().startswith("<!doctype html>")
 
 
 @pytest.mark.parametrize("path", re.findall(r"^(?:worker|jobs)/\S+\.py", README, re.MULTILINE))

@@ -28,7 +28,7 @@ from worker.layout import JobFolder
 from worker.model import Model, Models
 from worker.pipeline import Pipeline, check_allowed
 from worker.predictions import Rule
-from worker.reports import DIGEST, REPORT
+from worker.reports import DIGEST, as_metadata, from_metadata
 from worker.storage import Storage
 from worker.table import ImageRef
 
@@ -107,8 +107,12 @@ class Batch:
             raise Reject(ErrorCode.BAD_REQUEST, "no model_uri, and the worker has no TWOFOLD_MODEL_URI")
         return self._default_model
 
-    def references(self, ref: ManifestRef) -> Iterator[ImageRef]:
-        """All that a manifest asks for, as a stream. It names objects of its own, which must be allowed as well."""
+    def references(self, ref: ManifestRef, folder: JobFolder) -> Iterator[ImageRef]:
+        """All that a manifest asks for, as a stream. It names objects of its own, which must be allowed as well.
+
+        What jobs wrote beside ``folder`` is no picture that a prefix would mean.
+        """
+        own = f"{folder.output_uri.rstrip('/')}/"
 
         def opener(uri: str, version_id: str | None) -> Iterator[bytes]:
             check_allowed(uri, self._allowed)
@@ -116,7 +120,7 @@ class Batch:
 
         def lister(uri: str) -> Iterator[str]:
             check_allowed(uri, self._allowed)
-            return (item.uri for item in self._storage.list(uri))
+            return (item.uri for item in self._storage.list(uri) if not item.uri.startswith(own))
 
         return manifest.references(ref, opener=opener, lister=lister)
 
@@ -125,7 +129,7 @@ class Batch:
         if request.manifest is None:
             refs: Iterator[ImageRef] = map(ImageRef, request.images or ())
         elif request.shard is None:
-            refs = islice(self.references(request.manifest), MAX_DIRECT + 1)
+            refs = islice(self.references(request.manifest, self.folder(request)), MAX_DIRECT + 1)
         else:
             uri = request.manifest.uri
             check_allowed(uri, self._allowed)
@@ -154,11 +158,11 @@ class Batch:
             return None
         if metadata.get(DIGEST) != request.digest():
             raise Reject(ErrorCode.CONFLICT, f"{part} answers another request: choose another job_id")
-        return PartReport.model_validate_json(metadata[REPORT])
+        return from_metadata(metadata, part)
 
     def _commit(self, part: str, body: bytes, report: PartReport, request: ClassifyRequest) -> PartReport:
         """The one conditional write. Whoever lost the race reports what the winner wrote."""
-        metadata = {DIGEST: report.request_digest, REPORT: report.model_dump_json()}
+        metadata = as_metadata(report)
         with self._pipeline.stages.timed("write"):
             written = self._storage.write_once(part, body, content_type=predictions.CONTENT_TYPE, metadata=metadata)
         if written:
@@ -185,7 +189,7 @@ def _report(
         scored=len(rows) - errors.total(),
         failed=errors.total(),
         errors=dict(errors),
-        labels=dict(Counter(row.label for row in rows if row.label is not None)),
+        positives=sum(row.score is not None and row.score >= row.threshold for row in rows),
         sha256=hashlib.sha256(body).hexdigest(),
         size_bytes=len(body),
         model_name=model.name,

@@ -16,7 +16,7 @@ from worker.contract import ClassifyRequest, Job, PartReport, PartSummary, Summa
 from worker.errors import ErrorCode, Reject, Retry
 from worker.layout import JobFolder, part_number
 from worker.planner import check_same, find_job
-from worker.reports import REPORT
+from worker.reports import from_metadata
 from worker.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ class Completion:
             digest=report.request_digest,
             images=report.rows,
             model_uri=request.model_uri,
+            asked_model_uri=request.model_uri,
             output_uri=folder.output_uri,
             threshold=request.threshold,
         )
@@ -121,7 +122,7 @@ def collect(folder: JobFolder, job: Job, storage: Storage) -> list[PartReport]:
         metadata = storage.metadata(folder.part(number))
         if metadata is None:
             raise Reject(ErrorCode.NOT_FOUND, f"{folder.part(number)} is not there")
-        return PartReport.model_validate_json(metadata[REPORT])
+        return from_metadata(metadata, folder.part(number))
 
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(read, range(job.parts)))
@@ -130,10 +131,8 @@ def collect(folder: JobFolder, job: Job, storage: Storage) -> list[PartReport]:
 def summarise(job: Job, reports: list[PartReport]) -> Summary:
     """What the parts of a job add up to."""
     errors: Counter[str] = Counter()
-    labels: Counter[str] = Counter()
     for report in reports:
         errors.update(report.errors)
-        labels.update(report.labels)
     rows, failed = sum(report.rows for report in reports), sum(report.failed for report in reports)
     worker_s = sum(report.seconds for report in reports)
     return Summary(
@@ -145,7 +144,7 @@ def summarise(job: Job, reports: list[PartReport]) -> Summary:
         scored=rows - failed,
         failed=failed,
         errors=dict(errors),
-        labels=dict(labels),
+        positives=sum(report.positives for report in reports),
         models=tuple(dict.fromkeys(f"{report.model_name} {report.model_version}" for report in reports)),
         worker_s=round(worker_s, 3),
         cost_usd=round(cost.usd(images=rows, parts=len(reports), worker_s=worker_s), 6),

@@ -182,7 +182,7 @@ class PartReport(Document):
     scored: NonNegativeInt
     failed: NonNegativeInt
     errors: dict[str, PositiveInt]  #: failed rows by error_code
-    labels: dict[str, PositiveInt] = {}  #: scored rows by label
+    positives: NonNegativeInt = 0  #: scored rows of class 1
     sha256: Sha256  #: of the CSV
     size_bytes: NonNegativeInt
     model_name: Name
@@ -221,7 +221,8 @@ class Job(Document):
     shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] | None = None
     shard_images: PositiveInt = SHARD_IMAGES
     columns: tuple[str, ...] = ()  #: what the manifest says beside the images
-    model_uri: S3Uri | None = None
+    model_uri: S3Uri | None = None  #: one bundle for all parts, wherever the champion moves meanwhile
+    asked_model_uri: S3Uri | None = None  #: what was asked for: that bundle, or the ``champion.json`` that named it
     output_uri: S3Uri
     threshold: Probability | None = None
     parent: JobId | None = None  #: the job whose failed images this one asks for again; rows are numbered as there
@@ -269,7 +270,7 @@ class Summary(Document):
     scored: NonNegativeInt
     failed: NonNegativeInt
     errors: dict[str, PositiveInt]  #: failed rows by error_code
-    labels: dict[str, NonNegativeInt]  #: scored rows by label
+    positives: NonNegativeInt  #: scored rows of class 1
     models: tuple[str, ...]  #: "name version", of all parts
     worker_s: NonNegativeFloat  #: what the parts took, added up
     cost_usd: NonNegativeFloat  #: an estimate, see worker/cost.py

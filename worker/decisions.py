@@ -12,6 +12,8 @@ _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>([\w.]+)</Code>")
 
 _ARCHIVED: Final = "InvalidObjectState"
+#: Precondition Failed: the object is no longer, or not yet, what the request expects.
+CHANGED: Final = 412
 
 #: What obstore raises: its own, and some of Python's that stand for a status.
 OBSTORE_ERRORS: Final = (obstore_errors.BaseError, OSError)
@@ -39,7 +41,11 @@ def from_obstore(error: Exception, uri: str, key: str) -> TwofoldError:
     # Without the key: one that is called "status code: 503" must not decide anything.
     detail = str(error).replace(key, "")
     status, code = _STATUS.search(detail), _CODE.search(detail)
-    kinds = ((FileNotFoundError, 404), (obstore_errors.PermissionDeniedError, 403))
+    kinds = (
+        (FileNotFoundError, 404),
+        (obstore_errors.PermissionDeniedError, 403),
+        (obstore_errors.PreconditionError, CHANGED),
+    )
     by_kind = next((number for kind, number in kinds if isinstance(error, kind)), None)
     return decide(
         uri,
@@ -56,8 +62,8 @@ def decide(uri: str, *, status: int | None, code: str, detail: str) -> TwofoldEr
     if status == 404:  # noqa: PLR2004
         what = "no such bucket" if code == "NoSuchBucket" else "no such object"
         return Reject(ErrorCode.NOT_FOUND, f"{uri}: {what}")
-    if status == 412:  # noqa: PLR2004 - Precondition Failed: If-Match, while a long object is read
-        return Reject(ErrorCode.CONFLICT, f"{uri}: was written over while it was read")
+    if status == CHANGED:
+        return Retry(ErrorCode.UNAVAILABLE, f"{uri}: changed while it was read")
     if status in (301, 307):
         return Reject(ErrorCode.ACCESS_DENIED, f"{uri}: the bucket is in another region than AWS_REGION")
     if code == _ARCHIVED:

@@ -32,12 +32,16 @@ class Intake:
         """
         if request.manifest is None:
             raise ValueError("a list of images in a message is never too long")
+        folder = self._batch.folder(request)
         with Draft() as draft:
-            for ref in self._batch.references(request.manifest):
+            for ref in self._batch.references(request.manifest, folder):
                 draft.add(ref)
                 if cancelled():
                     raise Retry(ErrorCode.UNAVAILABLE, "told to stop while planning", delay_s=0)
-            model_uri = pinned(self._batch.model_uri(request), storage=self._storage)
+            asked = self._batch.model_uri(request)
+            model_uri = pinned(asked, storage=self._storage)
+            # A default on the worker's own disk has no URI that a request could name: each worker knows its own.
+            shared = model_uri.startswith("s3://")
             job = Job(
                 job_id=request.job_id,
                 created_at=datetime.now(UTC),
@@ -46,9 +50,9 @@ class Intake:
                 images=draft.images,
                 shards=draft.shards,
                 columns=draft.columns,
-                # A default on the worker's own disk has no URI that a request could name: each worker knows its own.
-                model_uri=model_uri if model_uri.startswith("s3://") else None,
-                output_uri=self._batch.folder(request).output_uri,
+                model_uri=model_uri if shared else None,
+                asked_model_uri=asked if shared else None,
+                output_uri=folder.output_uri,
                 threshold=request.threshold,
             )
             job = self._planner.write(draft, job, cancelled=cancelled)

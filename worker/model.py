@@ -8,6 +8,7 @@ Only ``model.tflite`` is ever loaded, after its digest was compared: a LiteRT gr
 import hashlib
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -81,12 +82,17 @@ def open_bundle(bundle: str, *, storage: Storage, cache: Cache | None = None) ->
 
     Raises Reject: ``not_found``, or ``bad_model`` naming the file that is not what the manifest says.
     """
-    manifest = _parse(ModelManifest, _read(f"{bundle}/{MANIFEST_FILE}", storage, _MAX_JSON_BYTES), bundle)
+    return open_files(bundle, lambda name, max_bytes: _read(f"{bundle}/{name}", storage, max_bytes), cache=cache)
+
+
+def open_files(bundle: str, read: Callable[[str, int], bytes], *, cache: Cache | None = None) -> Model:
+    """The same from files that ``read`` gives by name, of at most so many bytes; ``bundle`` is for messages."""
+    manifest = _parse(ModelManifest, read(MANIFEST_FILE, _MAX_JSON_BYTES), bundle)
     expected = manifest.files.get(MODEL_FILE)
     if expected is None:
         raise Reject(ErrorCode.BAD_MODEL, f"{bundle}/{MANIFEST_FILE} names no {MODEL_FILE}")
     cached = cache.get(expected.sha256) if cache else None
-    graph = cached or _read(f"{bundle}/{MODEL_FILE}", storage, _MAX_MODEL_BYTES)
+    graph = cached or read(MODEL_FILE, _MAX_MODEL_BYTES)
     if (len(graph), hashlib.sha256(graph).hexdigest()) != (expected.size_bytes, expected.sha256):
         raise Reject(ErrorCode.BAD_MODEL, f"{bundle}/{MODEL_FILE} is not the file that {MANIFEST_FILE} describes")
     if cache and not cached:

@@ -10,7 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Final
 
-from worker.contract import ClassifyRequest, Job
+from pydantic import ValidationError
+
+from worker.contract import ClassifyRequest, Job, explain
 from worker.draft import Draft
 from worker.errors import ErrorCode, Reject, Retry
 from worker.layout import JobFolder, part_number
@@ -46,7 +48,8 @@ class Planner:
     ) -> Job:
         """Writes shards and ``job.json``, as far as they are not there; returns the job as it was written first.
 
-        Raises Reject ``conflict`` when there is another job of that name, Retry when ``cancelled`` says so.
+        So one that was begun goes on with its own model, wherever the champion has moved since. Raises Reject
+        ``conflict`` when there is another job of that name, Retry when ``cancelled`` says so.
         """
         folder = JobFolder(job.output_uri, job.job_id)
         written = find_job(folder, self._storage)
@@ -103,7 +106,12 @@ class Planner:
 def find_job(folder: JobFolder, storage: Storage) -> Job | None:
     """The job of that name, if there is one."""
     body = storage.find(folder.job, max_bytes=_MAX_JSON_BYTES)
-    return None if body is None else Job.model_validate_json(body)
+    if body is None:
+        return None
+    try:
+        return Job.model_validate_json(body)
+    except ValidationError as error:
+        raise Reject(ErrorCode.CONFLICT, f"{folder.job} was not written by twofold: {explain(error)}") from None
 
 
 def part_numbers(folder: JobFolder, storage: Storage) -> Iterator[int]:
@@ -118,7 +126,7 @@ def check_same(written: Job, job: Job) -> None:
     """Raises Reject ``conflict`` unless both ask the same of the same images."""
 
     def asked(one: Job) -> tuple[object, ...]:
-        return one.digest, one.images, one.shards, one.model_uri, one.threshold, one.parent
+        return one.digest, one.images, one.shards, one.asked_model_uri, one.threshold, one.parent
 
     if asked(written) != asked(job):
         raise _conflict(job)

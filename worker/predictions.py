@@ -79,7 +79,7 @@ def from_csv(data: bytes) -> list[PredictionRow]:
     try:
         if tuple(next(reader, ())) != COLUMNS:
             raise ValueError("not a prediction CSV: another header")
-        return [_row(cells) for cells in reader]
+        return [parse_row(cells) for cells in reader]
     except csv.Error as error:
         raise ValueError(f"not a prediction CSV: {error}") from error
 
@@ -116,7 +116,8 @@ def unguarded(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
-def _row(cells: list[str]) -> PredictionRow:
+def parse_row(cells: list[str]) -> PredictionRow:
+    """One line's cells, in the order of ``COLUMNS``. Raises ValueError where they are no row."""
     values: dict[str, object] = {}
     for name, cell in zip(COLUMNS, cells, strict=True):
         if name == "row":

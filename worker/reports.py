@@ -1,7 +1,29 @@
-"""What stands in a part's metadata: the digest of the request it answers, and the report on it."""
+"""What stands in a part's metadata: the digest of the request it answers, and the report on it.
 
+User metadata of an object is ASCII, and at most 2 KB of it:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
+"""
+
+from collections.abc import Mapping
 from typing import Final
 
-#: User metadata of the part, at most 2 KB of it: https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html
+from pydantic import ValidationError
+
+from worker.contract import PartReport, explain
+from worker.errors import ErrorCode, Reject
+
 DIGEST: Final = "request-digest"
 REPORT: Final = "part-report"
+
+
+def as_metadata(report: PartReport) -> dict[str, str]:
+    """The metadata of a part."""
+    return {DIGEST: report.request_digest, REPORT: report.model_dump_json()}
+
+
+def from_metadata(metadata: Mapping[str, str], uri: str) -> PartReport:
+    """The report on the part ``uri``. Raises Reject ``conflict`` where no worker of ours has written it."""
+    try:
+        return PartReport.model_validate_json(metadata.get(REPORT, ""))
+    except ValidationError as error:
+        raise Reject(ErrorCode.CONFLICT, f"{uri} was not written by a worker: {explain(error)}") from None

@@ -1,4 +1,4 @@
-"""A LiteRT graph that scores one image at a time, from any number of threads."""
+"""A LiteRT graph that takes one image at a time, from any number of threads."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -12,35 +12,55 @@ from worker.images import Pixels
 from worker.settings import available_cores
 
 
-class Scorer:
-    """``score`` may be called from any thread. An interpreter, 13 MB, is made only when all others are at work."""
+class Graph:
+    """``run`` may be called from any thread. An interpreter, 13 MB, is made only when all others are at work."""
 
-    def __init__(self, graph: bytes) -> None:
-        self._graph = graph
+    def __init__(self, content: bytes) -> None:
+        self._content = content
         self._idle: list[Interpreter] = []  # append and pop are atomic
 
-    def score(self, pixels: Pixels) -> float:
-        """P(class 1) in [0, 1] of one ``(H, W, 3)`` uint8 RGB image."""
+    def run(self, pixels: Pixels) -> NDArray[np.float32]:
+        """What the graph makes of one ``(H, W, 3)`` uint8 RGB image, without the dimension of the batch."""
         try:
             interpreter = self._idle.pop()
         except IndexError:
-            interpreter = self._open()
+            interpreter = self.open()
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pixels[None])
         interpreter.invoke()
-        score = float(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0, 0])
+        answer: NDArray[np.float32] = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
         self._idle.append(interpreter)
-        return score
+        return answer
+
+    def run_all(self, pixels: Pixels) -> NDArray[np.float32]:
+        """``(N, …)`` answers to ``(N, H, W, 3)`` uint8 RGB, on all cores."""
+        with ThreadPoolExecutor(available_cores()) as pool:
+            return np.stack(list(pool.map(self.run, pixels)))
+
+    def open(self) -> Interpreter:
+        """An interpreter of one thread: images are the parallel unit."""
+        interpreter = Interpreter(model_content=self._content, num_threads=1)
+        interpreter.allocate_tensors()
+        return interpreter
+
+
+class Scorer:
+    """A graph whose answer is P(class 1)."""
+
+    def __init__(self, content: bytes) -> None:
+        self._graph = Graph(content)
+
+    def score(self, pixels: Pixels) -> float:
+        """P(class 1) in [0, 1] of one ``(H, W, 3)`` uint8 RGB image. From any thread."""
+        return float(self._graph.run(pixels)[0])
 
     def score_all(self, pixels: Pixels) -> NDArray[np.float64]:
         """``(N,)`` scores of ``(N, H, W, 3)`` uint8 RGB, on all cores."""
-        with ThreadPoolExecutor(available_cores()) as pool:
-            return np.array(list(pool.map(self.score, pixels)))
+        return self._graph.run_all(pixels)[:, 0].astype(np.float64)
 
     def check(self, *, image_size: int) -> None:
         """Scores a blank image. Raises Reject ``bad_model`` unless the graph takes and gives what it should."""
         try:
-            probe = self._open()
-            self._idle.append(probe)
+            probe = self._graph.open()
             tensors = (*probe.get_input_details(), *probe.get_output_details())
             shapes = [(tuple(map(int, tensor["shape"])), tensor["dtype"]) for tensor in tensors]
             if shapes != [((1, image_size, image_size, 3), np.uint8), ((1, 1), np.float32)]:
@@ -51,9 +71,3 @@ class Scorer:
             raise Reject(ErrorCode.BAD_MODEL, f"LiteRT cannot load the graph: {error}") from error
         if not (math.isfinite(score) and 0.0 <= score <= 1.0):
             raise Reject(ErrorCode.BAD_MODEL, f"a blank image scores {score}, not within [0, 1]")
-
-    def _open(self) -> Interpreter:
-        # One thread an interpreter: images are the parallel unit.
-        interpreter = Interpreter(model_content=self._graph, num_threads=1)
-        interpreter.allocate_tensors()
-        return interpreter

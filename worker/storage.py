@@ -8,6 +8,7 @@ metadata are rare and go through boto3.
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import obstore
 from botocore.exceptions import BotoCoreError, ClientError
 
-from worker.decisions import OBSTORE_ERRORS, code_of, from_botocore, from_obstore, status_of
+from worker.decisions import CHANGED, OBSTORE_ERRORS, code_of, from_botocore, from_obstore, status_of
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Listed:
     uri: str
     size_bytes: int
     modified_at: datetime
+    etag: str | None
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -58,16 +60,18 @@ class Storage:
         self._buckets: dict[str, S3Store] = {}
         self._lock = threading.Lock()
 
-    def read(self, uri: str, *, max_bytes: int, version_id: str | None = None) -> bytes:
+    def read(self, uri: str, *, max_bytes: int, version_id: str | None = None, etag: str | None = None) -> bytes:
         """The whole object, its length checked against the answer's header.
 
-        Raises Reject ``too_many_bytes`` before the body is read, and what ``split`` and the storage's answer say.
+        Raises Reject ``too_many_bytes`` before the body is read, and what ``split`` and the storage's answer say; Retry
+        where the object has another entity tag than ``etag`` by now.
         """
         bucket, key = split(uri)
         if _KEY_OBSTORE_CHANGES.search(key):
-            return self._read_by_boto3(uri, max_bytes, version_id)
+            return self._read_by_boto3(uri, max_bytes, VersionId=version_id, IfMatch=etag)
+        options = {"version": version_id} if version_id else {"if_match": etag} if etag else None
         try:
-            answer = obstore.get(self._bucket(bucket), key, options={"version": version_id} if version_id else None)
+            answer = obstore.get(self._bucket(bucket), key, options=options)  # type: ignore[arg-type]
             size = answer.meta["size"]
             _check_size(uri, size, max_bytes)
             body = bytes(answer.bytes())
@@ -79,6 +83,16 @@ class Storage:
             raise Retry(ErrorCode.UNAVAILABLE, f"{uri}: {len(body):,} of {size:,} bytes arrived")
         return body
 
+    def read_range(self, uri: str, *, start: int, end: int, etag: str | None) -> bytes:
+        """The bytes from ``start`` up to but not including ``end``, of the object that has this entity tag.
+
+        Raises Retry where it has another one by now.
+        """
+        bucket, key = split(uri)
+        request = _given(Bucket=bucket, Key=key, Range=f"bytes={start}-{end - 1}", IfMatch=etag)
+        with _deciding(uri):
+            return self._s3.get_object(**request)["Body"].read()
+
     def write_once(
         self, uri: str, body: bytes, *, content_type: str, metadata: dict[str, str], tag: str | None = None
     ) -> bool:
@@ -88,34 +102,30 @@ class Storage:
 
         False can also mean that a first answer got lost and the SDK tried again: the caller compares metadata.
         """
-        bucket, key = split(uri)
-        more: Any = {"Tagging": tag} if tag else {}
-        try:
-            self._s3.put_object(
-                Bucket=bucket,
-                Key=key,
-                Body=body,
-                IfNoneMatch="*",
-                ContentType=content_type,
-                Metadata=metadata,
-                ChecksumAlgorithm="SHA256",
-                **more,
-            )
-        except ClientError as error:
-            if status_of(error) == 412:  # noqa: PLR2004 - Precondition Failed
-                return False
-            raise from_botocore(error, uri) from error
-        except BotoCoreError as error:
-            raise from_botocore(error, uri) from error
-        return True
+        return self._put_if(uri, body, content_type, IfNoneMatch="*", Metadata=metadata, **_given(Tagging=tag))
 
     def write(self, uri: str, body: bytes, *, content_type: str) -> None:
         """One PutObject, over whatever is there."""
+        self._put_if(uri, body, content_type)
+
+    def replace(self, uri: str, body: bytes, *, seen: bytes, content_type: str) -> bool:
+        """Writes over an object that still holds ``seen``; False where it does not, or changed in between."""
         bucket, key = split(uri)
         try:
-            self._s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType=content_type, ChecksumAlgorithm="SHA256")
-        except (ClientError, BotoCoreError) as error:
-            raise from_botocore(error, uri) from error
+            with _deciding(uri):
+                found = self._s3.get_object(Bucket=bucket, Key=key)
+                current = found["Body"].read()
+        except Reject as error:
+            if error.code is ErrorCode.NOT_FOUND:
+                return False
+            raise
+        return current == seen and self._put_if(uri, body, content_type, IfMatch=found["ETag"])
+
+    def remove(self, uri: str) -> None:
+        """One DeleteObject; it is no error when there is nothing to remove."""
+        bucket, key = split(uri)
+        with _deciding(uri):
+            self._s3.delete_object(Bucket=bucket, Key=key)
 
     def metadata(self, uri: str) -> dict[str, str] | None:
         """The user metadata of an object, which is not empty, or None when there is none.
@@ -136,7 +146,7 @@ class Storage:
     def find(self, uri: str, *, max_bytes: int) -> bytes | None:
         """A small object that may not be there: None then. A missing bucket is an error, as for ``metadata``."""
         try:
-            return self._read_by_boto3(uri, max_bytes, None)
+            return self._read_by_boto3(uri, max_bytes)
         except Reject as error:
             if isinstance(error.__cause__, ClientError) and code_of(error.__cause__) == "NoSuchKey":
                 return None
@@ -160,6 +170,8 @@ class Storage:
                     yield chunk
                     done, breaks = done + len(chunk), 0
             except ClientError as error:
+                if status_of(error) == CHANGED:
+                    raise Reject(ErrorCode.CONFLICT, f"{uri}: was written over while it was read") from error
                 raise from_botocore(error, uri) from error
             except BotoCoreError as error:
                 breaks += 1
@@ -172,23 +184,20 @@ class Storage:
         bucket, _, key_prefix = prefix.removeprefix("s3://").partition("/")
         after = {} if start_after is None else {"StartAfter": split(start_after)[1]}
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key_prefix, **after)  # type: ignore[arg-type]
-        try:
+        with _deciding(prefix):
             for page in pages:
                 for item in page.get("Contents", ()):
-                    yield Listed(f"s3://{bucket}/{item['Key']}", item["Size"], item["LastModified"])
-        except (ClientError, BotoCoreError) as error:
-            raise from_botocore(error, prefix) from error
+                    uri = f"s3://{bucket}/{item['Key']}"
+                    yield Listed(uri, item["Size"], item["LastModified"], item.get("ETag"))
 
     def folders(self, prefix: str) -> Iterator[str]:
         """The URIs of all that looks like a folder directly below ``s3://bucket/prefix/``, each with its slash."""
         bucket, _, key_prefix = prefix.removeprefix("s3://").partition("/")
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key_prefix, Delimiter="/")
-        try:
+        with _deciding(prefix):
             for page in pages:
                 for item in page.get("CommonPrefixes", ()):
                     yield f"s3://{bucket}/{item['Prefix']}"
-        except (ClientError, BotoCoreError) as error:
-            raise from_botocore(error, prefix) from error
 
     def _bucket(self, name: str) -> "S3Store":
         with self._lock:
@@ -196,15 +205,37 @@ class Storage:
                 self._buckets[name] = self._open_bucket(name)
             return self._buckets[name]
 
-    def _read_by_boto3(self, uri: str, max_bytes: int, version_id: str | None) -> bytes:
+    def _put_if(self, uri: str, body: bytes, content_type: str, **conditions: Any) -> bool:  # noqa: ANN401 - botocore's
+        """One PutObject; False where its condition does not hold."""
         bucket, key = split(uri)
-        version = {"VersionId": version_id} if version_id else {}
+        request = {"Bucket": bucket, "Key": key, "Body": body, "ContentType": content_type, **conditions}
         try:
-            answer = self._s3.get_object(Bucket=bucket, Key=key, **version)  # type: ignore[arg-type]
+            self._s3.put_object(**request, ChecksumAlgorithm="SHA256")
+        except (ClientError, BotoCoreError) as error:
+            if status_of(error) == CHANGED:
+                return False
+            raise from_botocore(error, uri) from error
+        return True
+
+    def _read_by_boto3(self, uri: str, max_bytes: int, **which: str | None) -> bytes:
+        bucket, key = split(uri)
+        with _deciding(uri):
+            answer = self._s3.get_object(**_given(Bucket=bucket, Key=key, **which))
             _check_size(uri, answer["ContentLength"], max_bytes)
             return answer["Body"].read()  # botocore compares the length itself
-        except (ClientError, BotoCoreError) as error:
-            raise from_botocore(error, uri) from error
+
+
+def _given(**request: str | None) -> dict[str, Any]:
+    return {name: value for name, value in request.items() if value}
+
+
+@contextmanager
+def _deciding(uri: str) -> Iterator[None]:
+    """What boto3 raises within becomes Reject or Retry."""
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        raise from_botocore(error, uri) from error
 
 
 def read_anywhere(uri: str, *, storage: Storage, max_bytes: int) -> bytes:

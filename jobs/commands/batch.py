@@ -52,7 +52,7 @@ def submit(
 ) -> None:
     """Ask for a row for every image of all sources. Typed again after an interruption, it goes on."""
     from jobs import submission  # noqa: PLC0415 - LiteRT takes a moment that --help need not wait
-    from jobs.sources import Patterns, Sources  # noqa: PLC0415
+    from jobs.batch_sources import Patterns, Sources  # noqa: PLC0415
     from worker.draft import Draft  # noqa: PLC0415
 
     reporter = Reporter()
@@ -145,7 +145,7 @@ def report(
 ) -> None:
     """Write one HTML page: counts, how the scores lie and whether they have shifted, images worth a look, errors."""
     from jobs import batch_page  # noqa: PLC0415
-    from jobs.gallery import Gallery  # noqa: PLC0415
+    from jobs.batch_gallery import Gallery  # noqa: PLC0415
     from jobs.results import Results  # noqa: PLC0415
 
     counter = Counter.open(output_uri=output)
@@ -174,8 +174,8 @@ def redrive(
     as_json: Json = False,
 ) -> None:
     """Ask again for what failed: refused requests, or else the images without a score. ``results`` merges them."""
+    from jobs.batch_sources import Sources  # noqa: PLC0415
     from jobs.redrive import Redrive  # noqa: PLC0415
-    from jobs.sources import Sources  # noqa: PLC0415
 
     reporter = Reporter()
     counter = Counter.open(output_uri=output)

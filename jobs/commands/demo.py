@@ -20,7 +20,7 @@ EXAMPLE: Final = "Example: twofold demo --data cats_and_dogs_filtered --keep out
 def demo(
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of two class folders.", show_default="scikit-learn's digits, 3 against 8"),
+        typer.Option(help="Folder or archive of two class folders.", show_default="scikit-learn's digits, 3 against 8"),
     ] = None,
     keep: Annotated[
         Path | None, typer.Option(help="Folder for images, model, manifest and CSV.", show_default="a temporary one")

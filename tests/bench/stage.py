@@ -114,9 +114,11 @@ def open_stage(data: Path | None, reporter: Reporter) -> Iterator[Stage]:
             data = Path(folder) / "digits"
             with reporter.step("Rendering scikit-learn's digits, 3 against 8"):
                 digits.write_digits(data)
-        images = dataset.find(TrainConfig(data=data, output="")).test
+        images = dataset.open_dataset(
+            TrainConfig(data=str(data), output="", cache=Path(folder) / "cache"), reporter
+        ).test
         s3 = cloud.s3()
         s3.create_bucket(Bucket=BUCKET)
         upload(s3, images, reporter)
-        train(cloud, data, reporter)
+        train(cloud, data, reporter, cache=Path(folder) / "cache")
         yield Stage(cloud, s3, [uri_of(image) for image in images])

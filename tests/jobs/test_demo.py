@@ -49,7 +49,7 @@ def test_the_demo_takes_a_folder_of_ones_own(tmp_path: Path) -> None:
 
 def test_help_comes_without_tensorflow() -> None:
     """At once, with an example."""
-    for arguments in (["--help"], ["train", "run", "--help"], ["demo", "--help"]):
+    for arguments in (["--help"], ["train", "run", "--help"], ["demo", "--help"], ["model", "promote", "--help"]):
         done = subprocess.run(
             [sys.executable, "-X", "importtime", "-m", "jobs.cli", *arguments],
             cwd=REPOSITORY,

@@ -3,9 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from jobs.bundle import FolderOutput
-from jobs.dataset import LabelledImage, Reader
-from tests.conftest import REPOSITORY, Bench
+from jobs.labelled import LabelledImage
+from jobs.reader import Reader
+from jobs.tested import from_csv
+from tests.conftest import Bench, Trainer
 from worker.contract import ModelManifest
 from worker.images import decode, fingerprint
-from worker.predictions import from_csv
 from worker.scorer import Scorer
-
-
-def _train(*options: str, module: str = "jobs.cli", **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", module, *(["train", "run"] if module == "jobs.cli" else []), *options],
-        env=os.environ | environment,
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +35,13 @@ def test_the_bundle_holds_what_its_manifest_says(bundle: Path, manifest: ModelMa
     assert manifest.decoder_fingerprint == fingerprint()
 
 
+def test_the_test_predictions_tell_the_truth_about_each_picture(bundle: Path, digit_images: Path) -> None:
+    """The class is that of its folder, and the digest that of its file."""
+    for image in from_csv((bundle / "test_predictions.csv").read_bytes()):
+        assert image.true_label == image.source_ref.split("/")[0]
+        assert image.sha256 == hashlib.sha256((digit_images / image.source_ref).read_bytes()).hexdigest()
+
+
 def test_the_report_adds_up(bundle: Path) -> None:
     """N = the confusion matrix = the rows of the test predictions; accuracy follows from these."""
     evaluation = json.loads((bundle / "evaluation.json").read_text())
@@ -56,7 +49,7 @@ def test_the_report_adds_up(bundle: Path) -> None:
     matrix = figures["confusion_matrix"]
     rows = from_csv((bundle / "test_predictions.csv").read_bytes())
     assert evaluation["n"] == len(rows) == sum(matrix[true][given] for true in "01" for given in "01") == 72
-    right = sum(row.label == row.source_ref.split("/")[0] for row in rows)
+    right = sum(row.label == row.true_label for row in rows)
     assert figures["accuracy"]["value"] == right / 72 == (matrix["0"]["0"] + matrix["1"]["1"]) / 72
     assert {"accuracy", "precision", "recall", "f1", "auc", "log_loss"} < set(figures)
 
@@ -77,7 +70,7 @@ def test_training_and_serving_see_the_same_pixels_and_give_the_same_score(
         photographs = request.getfixturevalue("shared") / "data/cats_and_dogs_filtered/validation"
         paths += sorted(photographs.rglob("*.jpg"))[::25]
     images = [LabelledImage(path, path.name, 0) for path in paths]
-    seen = np.concatenate([chunk.pixels for chunk in Reader(96).chunks(images, lambda _: None)])
+    seen = Reader(96).read(images).pixels
     served = np.stack([decode(path.read_bytes(), size_px=96) for path in paths])
     assert np.array_equal(seen, served)
     noise = np.random.default_rng(7).integers(0, 256, (16, 96, 96, 3), dtype=np.uint8)
@@ -93,11 +86,11 @@ def test_the_scores_of_one_image_are_the_same_on_every_thread(bundle: Path) -> N
     assert len(set(scores.tolist())) == 1
 
 
-def test_a_bundle_is_never_written_over(models: Path, digit_images: Path) -> None:
+def test_a_bundle_is_never_written_over(trainer: Trainer, models: Path, digit_images: Path) -> None:
     """The same version again is refused, before anything is trained, and the files stay as they were."""
     before = {path: path.read_bytes() for path in models.rglob("*") if path.is_file()}
-    options = ("--name", "digits", "--version", "v1", "--image-size", "96", "--epochs", "1")
-    done = _train("--data", str(digit_images), "--output", str(models), *options)
+    options = ("--name", "digits", "--version", "v1", "--image-size", "96")
+    done = trainer.run("train", "run", "--data", str(digit_images), "--output", str(models), *options)
     assert done.returncode == 1
     assert "choose another version" in done.stderr
     assert "Traceback" not in done.stderr
@@ -105,34 +98,12 @@ def test_a_bundle_is_never_written_over(models: Path, digit_images: Path) -> Non
     assert {path: path.read_bytes() for path in models.rglob("*") if path.is_file()} == before
 
 
-def test_a_file_is_written_once(tmp_path: Path) -> None:
-    """In a folder as in a bucket: the second writer is told so, and no draft is left behind."""
-    output = FolderOutput(tmp_path)
-    assert output.write_once("a/model.json", b"one")
-    assert not output.write_once("a/model.json", b"two")
-    assert [(path.name, path.read_bytes()) for path in (tmp_path / "a").iterdir()] == [("model.json", b"one")]
-
-
-def test_of_racing_writers_of_a_file_exactly_one_wins_and_its_bytes_stay(tmp_path: Path) -> None:
-    """In a folder as in a bucket, file after file."""
-    outputs = [FolderOutput(tmp_path) for _ in range(4)]
-    with ThreadPoolExecutor(4) as pool:
-        for number in range(50):
-            name = f"v{number}/model.json"
-            wrote = list(
-                pool.map(lambda pair, name=name: pair[1].write_once(name, b"%d" % pair[0]), enumerate(outputs))
-            )
-            assert wrote.count(True) == 1
-            assert (tmp_path / name).read_bytes() == b"%d" % wrote.index(True)
-
-
-def test_a_bundle_goes_to_a_bucket_too(ministack_bench: Bench, digit_images: Path) -> None:
+def test_a_bundle_goes_to_a_bucket_too(trainer: Trainer, ministack_bench: Bench, digit_images: Path) -> None:
     """``--output s3://…``, with the first version the champion; and its numbers on standard output as JSON."""
     bench = ministack_bench
-    done = _train(
-        *("--data", str(digit_images), "--output", f"s3://{bench.bucket}/models", "--name", "pets"),
-        *("--image-size", "32", "--epochs", "1", "--json"),
-        module="jobs.train",
+    done = trainer.run(
+        *("train", "run", "--data", str(digit_images), "--output", f"s3://{bench.bucket}/models", "--name", "pets"),
+        *("--image-size", "32", "--json"),
         **bench.environment,
     )
     assert done.returncode == 0, done.stderr
@@ -153,9 +124,11 @@ def test_a_bundle_goes_to_a_bucket_too(ministack_bench: Bench, digit_images: Pat
         (("--data", ".", "--name", "a/b"), 2, "name"),
     ],
 )
-def test_a_wrong_option_is_explained_at_once(options: tuple[str, ...], status: int, said: str, tmp_path: Path) -> None:
+def test_a_wrong_option_is_explained_at_once(
+    trainer: Trainer, options: tuple[str, ...], status: int, said: str, tmp_path: Path
+) -> None:
     """Without a traceback, and before TensorFlow is loaded where that is possible."""
-    done = _train("--output", str(tmp_path), *options)
+    done = trainer.run("train", "run", "--output", str(tmp_path), *options)
     assert done.returncode == status
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -174,10 +174,10 @@ class _Throttled(Storage):
         super().__init__(s3=real._s3, open_bucket=real._open_bucket)
         self._throttled = uri
 
-    def read(self, uri: str, *, max_bytes: int, version_id: str | None = None) -> bytes:
+    def read(self, uri: str, *, max_bytes: int, version_id: str | None = None, etag: str | None = None) -> bytes:
         if uri == self._throttled:
             raise Retry(ErrorCode.UNAVAILABLE, "503 SlowDown")
-        return super().read(uri, max_bytes=max_bytes, version_id=version_id)
+        return super().read(uri, max_bytes=max_bytes, version_id=version_id, etag=etag)
 
 
 def test_an_image_that_storage_withholds_sends_the_request_back(

@@ -1,0 +1,25 @@
+"""Class activation maps: which parts of a picture speak for which class. Keras alone.
+
+After global average pooling there is one neuron, so a picture's logit is exactly the mean, over the positions of the
+last feature map, of what each position contributes, plus the bias (Zhou et al. 2016,
+https://arxiv.org/abs/1512.04150). Nothing is estimated.
+"""
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.images import Pixels
+
+Maps = NDArray[np.float64]
+
+
+def contributions(model: keras.Model, pixels: Pixels) -> tuple[Maps, float]:
+    """``(N, h, w)`` logits that each position of ``(N, H, W, 3)`` uint8 RGB pictures contributes, and the bias.
+
+    Above 0 speaks for class 1, below for class 0. The mean over a map, plus the bias, is the picture's logit.
+    """
+    last_maps = keras.Model(model.input, model.get_layer("pool").input)
+    weights, bias = model.get_layer("probability").get_weights()
+    maps = last_maps.predict(pixels, batch_size=32, verbose=0)  # (N, h, w, 1280)
+    return (maps.astype(np.float64) @ weights.astype(np.float64))[..., 0], float(bias[0])

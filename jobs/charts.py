@@ -1,0 +1,128 @@
+"""Where things lie in a chart. The templates draw; this knows scales, ticks and the numbers of an SVG."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import log2, sqrt
+from typing import Final
+
+_HEADROOM: Final = 1.1
+#: A tick for less, as a share of the highest count, would run into that of 0.
+_APART: Final = 0.01
+_MOST_STEPS: Final = 6
+_SCORES: Final = tuple((i / 4, f"{i / 4:g}") for i in range(5))
+
+
+def linear(value: float) -> float:
+    """Equal steps are equal lengths."""
+    return value
+
+
+def logarithmic(value: float) -> float:
+    """Each doubling is the same length."""
+    return log2(value)
+
+
+def rooted(value: float) -> float:
+    """Small counts can be seen beside large ones, and nothing is nothing; below 0 for what hangs down."""
+    return sqrt(value) if value >= 0 else -sqrt(-value)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From ``low`` to ``high``, with ticks as (value, text)."""
+
+    label: str
+    low: float
+    high: float
+    ticks: Sequence[tuple[float, str]]
+    scale: Callable[[float], float] = linear
+
+    def share(self, value: float) -> float:
+        """How far along the axis, 0 to 1; what lies beyond is drawn at its end."""
+        low, high = self.scale(self.low), self.scale(self.high)
+        return min(1.0, max(0.0, (self.scale(value) - low) / (high - low)))
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A rectangle with an axis below and one at the left; lengths in units of the drawing."""
+
+    x: Axis
+    y: Axis
+    height: int = 290
+    width: int = 360  #: as wide as a phone, so that text of 12 units is read as text of 12 pixels
+    left: int = 46
+    top: int = 30
+
+    @property
+    def right(self) -> int:
+        """Where the x axis ends."""
+        return self.width - 14
+
+    @property
+    def bottom(self) -> int:
+        """Where the y axis begins."""
+        return self.height - 44
+
+    def px(self, value: float) -> float:
+        """A value of the x axis, in units from the left."""
+        return round(self.left + self.x.share(value) * (self.right - self.left), 1)
+
+    def py(self, value: float) -> float:
+        """A value of the y axis, in units from the top."""
+        return round(self.bottom - self.y.share(value) * (self.bottom - self.top), 1)
+
+    def line(self, points: Iterable[tuple[float, float]]) -> str:
+        """The ``points`` attribute of a polyline."""
+        return " ".join(f"{self.px(x)},{self.py(y)}" for x, y in points)
+
+    def steps(self, points: Sequence[tuple[float, float]]) -> str:
+        """The same as steps: between two points it runs at the height of the second."""
+        corners = [(x, y) for (x, _), (_, y) in pairwise(points)]
+        return self.line(pair for two in zip(points, [*corners, points[-1]], strict=True) for pair in two)
+
+
+def percentages(label: str) -> Axis:
+    """A share, from 0 to 100 %."""
+    return Axis(label, 0.0, 1.0, [(i / 4, f"{25 * i}") for i in range(5)])
+
+
+def shares(x: str, y: str) -> Plot:
+    """One share against another."""
+    return Plot(percentages(x), percentages(y), height=330)
+
+
+def scored(label: str, y: Axis, *, height: int) -> Plot:
+    """Something by score, from 0 to 1."""
+    return Plot(Axis(label, 0.0, 1.0, _SCORES), y, height)
+
+
+def mirrored(below: Sequence[int], above: Sequence[int], label: str) -> Axis:
+    """Counts that stand and counts that hang, both from 0."""
+    low, high = max(below, default=0) or 1, max(above, default=0) or 1
+    least = _APART * max(low, high)
+    hanging = [(-value, text) for value, text in count_ticks(low, least)[::-1]]
+    ticks = [*hanging, (0.0, "0"), *count_ticks(high, least)]
+    return Axis(label, -low * _HEADROOM, high * _HEADROOM, ticks, rooted)
+
+
+def counts(most: int, label: str) -> Axis:
+    """Counts from 0, with room above for their numbers; small ones can be seen beside large ones."""
+    return Axis(label, 0.0, 1.6 * most, [], rooted)
+
+
+def growth(images: Sequence[int], least: float) -> Plot:
+    """Accuracy, from somewhat below ``least`` up to all, against a number of images that doubles."""
+    floor = max(0.0, int(50 * least - 0.5) / 50)
+    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (1 - floor) / step <= _MOST_STEPS)
+    ticks = [(1 - i * step, f"{100 * (1 - i * step):.0f}") for i in range(int((1 - floor) / step + 1e-9) + 1)]
+    x = Axis("training images", images[0] / 1.3, images[-1] * 1.3, [(n, f"{n:,}") for n in images], logarithmic)
+    return Plot(x, Axis("held-out images told right, %", floor, 1.0, ticks))
+
+
+def count_ticks(most: int, least: float) -> list[tuple[float, str]]:
+    """Up to three round counts within the two, for a square-root scale: the largest, and every third before it."""
+    every = [value for power in range(10) for value in (10**power, 2 * 10**power, 5 * 10**power)]
+    chosen = [value for value in every if value <= most][::-1][::3][:3][::-1]
+    return [(float(value), f"{value:,}") for value in chosen if value >= least]

@@ -1,0 +1,16 @@
+"""A store of each kind, for every test that makes a promise about stored files."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.store import BucketStore, FolderStore, Store
+from tests.conftest import Bench
+
+
+@pytest.fixture(params=["folder", "ministack", "moto"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    if request.param == "folder":
+        return FolderStore(tmp_path / "store")
+    bench: Bench = request.getfixturevalue("bench_on")(request.getfixturevalue(request.param))
+    return BucketStore(f"s3://{bench.bucket}/store/", bench.storage(monkeypatch))

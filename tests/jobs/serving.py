@@ -1,0 +1,90 @@
+"""A web server with ranges, conditions, and every way to fail that a test asks for."""
+
+import hashlib
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Site:
+    """One file at ``url``, and what the server does next."""
+
+    def __init__(self, url: str, body: bytes) -> None:
+        self.url = url
+        self.body = body
+        self.cuts: list[int] = []  #: bytes after which the connection breaks, an answer each
+        self.stalls = False  #: whether a connection that would break stays open instead, and says no more
+        self.statuses: list[int] = []  #: answered instead of the file, one each
+        self.redirect = ""
+        self.validators = True  #: whether it says how to know the file again
+        self.has_length = True
+        self.asked: list[dict[str, str]] = []  #: headers of each request
+        self.sent = 0  #: bytes of bodies
+
+    @property
+    def etag(self) -> str:
+        return f'"{hashlib.md5(self.body).hexdigest()}"'
+
+    @property
+    def ranges(self) -> list[str]:
+        return [asked["range"] for asked in self.asked if "range" in asked]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    site: Site
+
+    def do_GET(self) -> None:
+        site = self.site
+        asked = {name.lower(): value for name, value in self.headers.items()}
+        site.asked.append(asked)
+        if site.redirect:
+            self._answer(302, {"Location": site.redirect})
+        elif site.statuses:
+            self._answer(site.statuses.pop(0), {})
+        elif site.validators and asked.get("if-none-match") == site.etag:
+            self._answer(304, {"ETag": site.etag})
+        else:
+            self._send(asked)
+
+    def _send(self, asked: dict[str, str]) -> None:
+        site = self.site
+        headers = {"ETag": site.etag} if site.validators else {}
+        start = re.match(r"bytes=(\d+)-$", asked.get("range", ""))
+        if start and asked.get("if-range") == site.etag:
+            first = int(start[1])
+            if first >= len(site.body):
+                self._answer(416, {"Content-Range": f"bytes */{len(site.body)}"})
+                return
+            headers["Content-Range"] = f"bytes {first}-{len(site.body) - 1}/{len(site.body)}"
+            self._answer(206, headers, site.body[first:])
+        else:
+            self._answer(200, headers, site.body)
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if self.site.has_length:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        sent = body[: self.site.cuts.pop(0)] if body and self.site.cuts else body
+        self.site.sent += len(sent)  # first: the client may look when it has the last byte
+        self.wfile.write(sent)
+        if len(sent) < len(body) and self.site.stalls:
+            self.wfile.flush()
+            self.rfile.read(1)  # until the client has had enough
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@contextmanager
+def serve(body: bytes, name: str = "pets.zip") -> Iterator[Site]:
+    handler = type("Handler", (_Handler,), {})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        handler.site = Site(f"http://127.0.0.1:{server.server_port}/{name}", body)  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield handler.site  # type: ignore[attr-defined]
+        server.shutdown()
