@@ -145,10 +145,10 @@ def _for_sagemaker(job: Submission) -> dict[str, Any]:
 
 
 def _kept(job: Submission) -> dict[str, str]:
-    """Where unfinished work is kept, so that another machine goes on with it."""
+    """Where unfinished work is kept, so that another machine goes on with it; features are there for every job."""
     if "checkpoint" in job.options:
         return {}
-    return {"checkpoint": f"{_bucket(job.options['output'])}/checkpoints/{job.name}/"}
+    return {"checkpoint": f"{_bucket(job.options['output'])}/checkpoints"}
 
 
 def _bucket(uri: str) -> str:

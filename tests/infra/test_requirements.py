@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from jobs.package import MAX_BYTES
 from tests.conftest import REPOSITORY, Bench
@@ -31,6 +33,18 @@ def test_every_package_has_its_hashes_and_nothing_names_an_index(name: str) -> N
     assert all("--hash=sha256:" in block for block in blocks)
     assert "--index" not in text.partition("-o ")[2]
     assert "://" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"), [("worker", ["lambda"]), ("train", ["train"]), ("train-gpu", ["train", "gpu"])]
+)
+def test_every_dependency_of_the_project_is_in_the_file(name: str, extras: list[str]) -> None:
+    """One that was added to pyproject.toml alone would be missing in the image, and nowhere else."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    requirements = [Requirement(line) for line in wanted]
+    pins = _pins(name)
+    assert [r.name for r in requirements if r.name not in pins or not r.specifier.contains(pins[r.name])] == []
 
 
 def test_a_worker_has_no_training_library() -> None:
@@ -115,7 +129,8 @@ def test_the_training_file_alone_trains(digit_images: Path, tmp_path: Path, caps
         for picture in sorted(folder.glob("*.png"))[:12]:
             shutil.copy(picture, tmp_path / "few" / folder.name)
     options = ["--data", "few", "--output", "models", "--version", "v1", "--image-size", "32", "--epochs", "1"]
-    train_s = _seconds(str(python), "-m", "jobs.train", *options, "--weights", "package", cwd=tmp_path)
+    command = ("-m", "jobs.cli", "train", "submit", "--on", "here")  # which starts the entry of the image
+    train_s = _seconds(str(python), *command, *options, "--weights", "package", cwd=tmp_path)
     assert (tmp_path / "models/model/v1/model.json").is_file()
     with capsys.disabled():
         size = _size_bytes(tmp_path / "venv" / "lib")

@@ -169,12 +169,13 @@ def test_the_inbox_is_the_only_prefix_that_sends_events() -> None:
 
 
 def test_shards_and_broken_uploads_do_not_stay_for_ever() -> None:
-    """Results do: no rule expires a whole prefix."""
+    """Results do, and models."""
     rules = {rule["Id"]: rule for rule in _only("AWS::S3::Bucket")["LifecycleConfiguration"]["Rules"]}
     (tag,) = rules["shards"]["TagFilters"]
     assert f"{tag['Key']}={tag['Value']}" == planner.TAG
     assert rules["broken-uploads"]["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] <= 7
-    assert [name for name, rule in rules.items() if "ExpirationInDays" in rule] == ["shards"]
+    assert [name for name, rule in rules.items() if "ExpirationInDays" in rule] == ["shards", "checkpoints"]
+    assert rules["checkpoints"]["Prefix"] == "checkpoints/"
 
 
 def test_every_log_ends_some_day() -> None:
