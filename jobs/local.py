@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -98,17 +99,18 @@ class EmbeddedCloud:
 
     def s3(self) -> "S3Client":
         """A client of its S3."""
-        return self._session().client("s3", endpoint_url=self.endpoint_url)
+        return self._session.client("s3", endpoint_url=self.endpoint_url)
 
     def sqs(self) -> "SQSClient":
         """A client of its SQS."""
-        return self._session().client("sqs", endpoint_url=self.endpoint_url)
+        return self._session.client("sqs", endpoint_url=self.endpoint_url)
 
     def client(self, service: str) -> Any:  # noqa: ANN401 - the type stubs know services by their literal names alone
         """A client of any service of it."""
-        make: Any = self._session().client
+        make: Any = self._session.client
         return make(service, endpoint_url=self.endpoint_url)
 
+    @cached_property
     def _session(self) -> boto3.Session:
         return boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=_REGION)  # noqa: S106
 
