@@ -26,24 +26,26 @@ def deploy_worker(
 ) -> dict[str, str]:
     """Packs the worker, deploys its stack, and returns the settings of a worker of that queue.
 
-    ``libraries`` None packs none: the embedded cloud runs the function with the interpreter it runs on itself.
+    ``libraries`` None packs none: the embedded cloud runs the function with the interpreter it runs on itself. Where
+    the stack runs the image, nothing is packed.
     """
+    stacks = Stacks(connect("cloudformation"), poll_s=poll_s)
+    told = stacks.parameters(name) | parameters
+    runs_image = told.get("Form") == "image" or told.get("Compute") == "fargate"
+    code = {} if runs_image else _upload_zip(connect, libraries, reporter)
+    return stack.as_settings(stacks.deploy(name, package.infra("worker.yaml"), code | parameters, reporter))
+
+
+def _upload_zip(connect: Connect, libraries: Architecture | None, reporter: Reporter) -> dict[str, str]:
+    """The parameters that name the code."""
     with reporter.step("Packing the worker"):
         packed = package.build(libraries=libraries)
     bucket = code_bucket(connect)
     key = f"worker/{packed.sha256}.zip"
     with reporter.step(f"Uploading {len(packed.body) / 1e6:.1f} MB"):
         connect("s3").put_object(Bucket=bucket, Key=key, Body=packed.body)
-    chosen = {
-        "Form": "zip",
-        "CodeBucket": bucket,
-        "CodeKey": key,
-        "PythonVersion": package.python_version(),
-        **({"Architecture": libraries} if libraries else {}),
-        **parameters,
-    }
-    stacks = Stacks(connect("cloudformation"), poll_s=poll_s)
-    return stack.as_settings(stacks.deploy(name, package.infra("worker.yaml"), chosen, reporter))
+    named = {"Form": "zip", "CodeBucket": bucket, "CodeKey": key, "PythonVersion": package.python_version()}
+    return named | ({"Architecture": libraries} if libraries else {})
 
 
 def deploy_embedded(cloud: EmbeddedCloud, *, parameters: dict[str, str], reporter: Reporter) -> dict[str, str]:
@@ -61,10 +63,10 @@ def deploy_training(
     connect: Connect, *, name: str, image: str, bucket: str, parameters: dict[str, str], reporter: Reporter
 ) -> dict[str, str]:
     """Deploys AWS Batch and the roles around the image, in the account's default network unless told of another."""
-    chosen = {"Image": image, "BucketName": bucket, **parameters}
-    if "VpcId" not in chosen:
-        chosen |= default_network(connect)
     stacks = Stacks(connect("cloudformation"))
+    chosen = {"Image": image, "BucketName": bucket, **parameters}
+    if "VpcId" not in parameters and not stacks.parameters(training_stack(name)).get("Image"):
+        chosen |= default_network(connect)  # only once: what a stack was told is kept
     return stacks.deploy(training_stack(name), package.infra("training.yaml"), chosen, reporter)
 
 

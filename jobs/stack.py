@@ -9,9 +9,11 @@ from botocore.exceptions import ClientError
 
 from jobs.errors import UserError
 from jobs.progress import Reporter
+from jobs.reasons import next_step
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.type_defs import StackTypeDef
 
 _POLL_S: Final = 5.0
 _LIMIT_S: Final = 1800
@@ -39,59 +41,65 @@ class Stacks:
             "Capabilities": ["CAPABILITY_IAM"],
         }
         with reporter.step(f"{'Changing' if there else 'Making'} the stack {name}"):
+            identity = name
             try:
                 if there:
                     request["Parameters"] += self._kept(name, template, parameters)
-                    self._cloudformation.update_stack(**request)
+                    identity = self._cloudformation.update_stack(**request)["StackId"]
                 else:
-                    self._cloudformation.create_stack(**request, OnFailure="DELETE")
+                    identity = self._cloudformation.create_stack(**request, OnFailure="DELETE")["StackId"]
             except ClientError as error:
                 if "No updates are to be performed" not in str(error):
                     raise
-            self._wait(name)
+            self._wait(name, identity)
         return self.outputs(name) or {}
 
     def outputs(self, name: str) -> dict[str, str] | None:
         """The outputs of a stack by their names, or None where there is no such stack."""
+        found = self._find(name)
+        if found is None:
+            return None
+        return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", ())}
+
+    def parameters(self, name: str) -> dict[str, str]:
+        """What a stack was told, its defaults included; nothing where there is no such stack."""
+        found = self._find(name)
+        told = found.get("Parameters", ()) if found else ()
+        return {item["ParameterKey"]: item.get("ParameterValue", "") for item in told}
+
+    def _find(self, name: str) -> "StackTypeDef | None":
         try:
-            found = self._cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+            return self._cloudformation.describe_stacks(StackName=name)["Stacks"][0]
         except ClientError as error:
             if "does not exist" in str(error):
                 return None
             raise
-        return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", ())}
 
     def _kept(self, name: str, template: Path, parameters: dict[str, str]) -> list[dict[str, object]]:
         """Parameters that the stack has, the template still knows, and nobody gives anew."""
-        found = self._cloudformation.describe_stacks(StackName=name)["Stacks"][0].get("Parameters", ())
-        names = {item["ParameterKey"] for item in found} & parameters_of(template) - parameters.keys()
+        names = self.parameters(name).keys() & parameters_of(template) - parameters.keys()
         return [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(names)]
 
-    def _wait(self, name: str) -> None:
+    def _wait(self, name: str, identity: str) -> None:
+        """By its identity, under which CloudFormation still knows a stack that it has deleted."""
         deadline = time.monotonic() + _LIMIT_S
         while time.monotonic() < deadline:
-            try:
-                status = self._cloudformation.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"]
-            except ClientError as error:
-                raise UserError(f"The stack {name} was not made. {self._reasons(name)}".strip()) from error
+            status = self._cloudformation.describe_stacks(StackName=identity)["Stacks"][0]["StackStatus"]
             if status in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
                 return
-            if not status.endswith("_IN_PROGRESS") and status != "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS":
-                raise UserError(f"The stack {name} is in {status}. {self._reasons(name)}".strip())
+            if not status.endswith("_IN_PROGRESS"):
+                raise UserError(f"The stack {name} is in {status}. {self._reasons(identity)}".strip())
             time.sleep(self._poll_s)
         raise UserError(
             f"After {_LIMIT_S // 60} minutes the stack {name} is still under way: look at it in the console."
         )
 
-    def _reasons(self, name: str) -> str:
-        try:
-            events = self._cloudformation.describe_stack_events(StackName=name)["StackEvents"]
-        except ClientError:
-            return "CloudFormation keeps no events of it; the console shows deleted stacks too."
+    def _reasons(self, identity: str) -> str:
+        """The first failures, newest last, with the next step where one is known."""
+        events = self._cloudformation.describe_stack_events(StackName=identity)["StackEvents"]
         failed = [event for event in events if event.get("ResourceStatus", "").endswith("_FAILED")]
-        return " ".join(
-            f"{e['LogicalResourceId']}: {e.get('ResourceStatusReason', '?')}." for e in reversed(failed[:5])
-        )
+        said = " ".join(f"{e['LogicalResourceId']}: {e.get('ResourceStatusReason', '?')}." for e in failed[-5:][::-1])
+        return " ".join(filter(None, [said, next_step(said)]))
 
 
 def parameters_of(template: Path) -> set[str]:

@@ -1,5 +1,6 @@
 """``twofold cloud``: from a checkout to a queue that answers, and machines that train."""
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -94,7 +95,7 @@ def deploy_all(
         else:
             reporter.say("No training image yet: twofold cloud push, then this again, for twofold train submit.")
     for name, value in settings.items():
-        print(f"export {name}={value}")
+        print(f"export {name}={shlex.quote(value)}")
 
 
 def _parse(pairs: list[str]) -> dict[str, str]:

@@ -155,8 +155,8 @@ def test_a_parameter_that_no_template_has_is_told(
 class FailingStacks:
     """CloudFormation, whose stack ends in a failure."""
 
-    def create_stack(self, **_: Any) -> None:
-        pass
+    def create_stack(self, **_: Any) -> Any:
+        return {"StackId": "arn:stack"}
 
     def describe_stacks(self, *, StackName: str) -> Any:  # noqa: N803 - boto3's
         if not hasattr(self, "asked"):
@@ -164,7 +164,8 @@ class FailingStacks:
             from botocore.exceptions import ClientError  # noqa: PLC0415
 
             raise ClientError({"Error": {"Code": "V", "Message": f"{StackName} does not exist"}}, "DescribeStacks")
-        return {"Stacks": [{"StackStatus": "ROLLBACK_COMPLETE"}]}
+        assert StackName == "arn:stack"  # by name it is gone
+        return {"Stacks": [{"StackStatus": "DELETE_COMPLETE"}]}
 
     def describe_stack_events(self, **_: Any) -> Any:
         reason = "Specified ReservedConcurrentExecutions decreases account's UnreservedConcurrentExecution below 10"
@@ -173,9 +174,9 @@ class FailingStacks:
 
 
 def test_a_stack_that_fails_says_which_resource_and_why() -> None:
-    """In CloudFormation's words."""
+    """In CloudFormation's words, with the next step; also when it has deleted the stack again."""
     client: Any = FailingStacks()
-    with pytest.raises(UserError, match=r"ROLLBACK_COMPLETE. Function: Specified ReservedConcurrentExecutions"):
+    with pytest.raises(UserError, match=r"DELETE_COMPLETE. Function: Specified .* ReserveConcurrency=false"):
         Stacks(client, poll_s=0).deploy("s", package.infra("worker.yaml"), {}, Reporter(quiet=True))
 
 
