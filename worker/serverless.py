@@ -118,7 +118,6 @@ def _serverless() -> Serverless:
     # A stack is made before its first model is trained, and its bucket sends a test event at once: no error, that.
     dispatch = _open.enter_context(open_dispatch(settings, session, stages=stages, needs_model=False))
     gc.freeze()
-    gc.enable()
     cold_ms = _IMPORTS_MS + (time.perf_counter() - started_s) * 1000
     return Serverless(queue=queue, dispatch=dispatch, stages=stages, start_s=settings.stop_s, cold_ms=cold_ms)
 
@@ -128,4 +127,8 @@ _open: Final = ExitStack()  # never closed: Lambda ends a process without a word
 
 def handler(event: dict[str, Any], context: Context) -> dict[str, list[dict[str, str]]]:
     """What Lambda calls: ``worker.serverless.handler``."""
-    return _serverless().handle(event, context)
+    try:
+        serverless = _serverless()
+    finally:
+        gc.enable()
+    return serverless.handle(event, context)

@@ -200,6 +200,25 @@ def test_a_call_is_answered_with_what_must_come_back(function: Function, digit_i
     assert {"FetchMs", "DecodeMs", "ScoreMs", "WriteMs"} <= metrics[0].keys()
 
 
+def test_before_there_is_a_model_a_notice_is_no_error_and_a_request_is_told_why(
+    ministack_bench: Bench, tmp_path: Path
+) -> None:
+    """A stack is made before its first model is trained, and its bucket sends a test event at once."""
+    settings = {
+        "TWOFOLD_QUEUE_URL": ministack_bench.queues.requests_url,
+        "TWOFOLD_MODEL_URI": f"s3://{ministack_bench.bucket}/models/none/champion.json",
+        "TWOFOLD_OUTPUT_URI": ministack_bench.output_uri,
+    }
+    with serve() as api, client(api, ministack_bench.environment | settings, tmp_path / "log"):
+        function = Function(api, ministack_bench, tmp_path / "log")
+        notice = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": ministack_bench.bucket}
+        request = {"schema_version": 1, "job_id": "early", "images": [f"s3://{ministack_bench.bucket}/a.png"]}
+        records = function.records(notice, request)
+        assert api.ask(Call({"Records": records})) == Told("response", {"batchItemFailures": []})
+    (letter,) = ministack_bench.dead_letters()
+    assert letter["MessageAttributes"]["error_code"]["StringValue"] == "not_found"
+
+
 def test_a_start_that_fails_is_an_error_of_the_call_that_names_the_setting(tmp_path: Path) -> None:
     """Lambda counts it, the alarm on errors goes off, and the messages come back."""
     with serve() as api, client(api, {"TWOFOLD_QUEUE_URL": ""}, tmp_path / "log"):
