@@ -32,6 +32,7 @@ class Cloud(BaseModel):
     JobLogGroup: str = "/aws/batch/job"
     Image: str | None = None
     SageMakerRole: str | None = None
+    Nodes: int = 1
 
 
 class Submission(BaseModel):

@@ -70,6 +70,7 @@ def submit(
             limit_s=round(limit_h * 3600),
             instance_type=instance_type,
             spot=not on_demand,
+            nodes=cloud.Nodes if place == "batch" else 1,
         )
         _check(job)
         request = build_request(job)

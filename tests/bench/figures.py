@@ -22,6 +22,7 @@ class Figures:
     images_per_s: float  #: from one part to the next, the emulator's work on the same cores included
     cpu_ms_per_image: float  #: user and system time of the worker alone
     first_score_s: float  #: from the start of the process to the CSV of a request with one image
+    first_score_cpu_s: float  #: the worker's processor time until then, which other work on the machine hardly changes
     peak_mb: float  #: resident, 1 MB = 1,000,000 bytes
 
 
@@ -39,6 +40,7 @@ _MEASURES: Final = (
     _Measure("images_per_s", "images a second", 0, more_is_better=True),
     _Measure("cpu_ms_per_image", "processor time an image, ms", 2),
     _Measure("first_score_s", "start to first score, s", 2),
+    _Measure("first_score_cpu_s", "processor time to first score, s", 2),
     _Measure("peak_mb", "peak resident memory, MB", 0),
 )
 

@@ -89,6 +89,7 @@ def _measure(stage: Stage, contender: Contender, *, job_id: str, images: int) ->
             images_per_s=images / (done_s - first_s),
             cpu_ms_per_image=(process.cpu_s() - cpu_s) / images * 1000,
             first_score_s=first_s - process.started_s,
+            first_score_cpu_s=cpu_s,
             peak_mb=process.peak_mb(),
         )
 
