@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
+from rich.markup import escape
 
 from jobs.errors import UserError
 from jobs.progress import Reporter
@@ -53,7 +54,7 @@ def estimate(job: Job) -> Estimate:
 
 def read(names: Sequence[str], sources: Sources, draft: Draft, reporter: Reporter) -> None:
     """Puts the images of all sources into the draft, one source after the other."""
-    with reporter.step(f"Reading {', '.join(names)[:60]}") as advance:
+    with reporter.step(escape(f"Reading {', '.join(names)[:60]}")) as advance:
         for name in names:
             for ref in sources.references(name):
                 draft.add(ref)
