@@ -42,13 +42,18 @@ class Completion:
         self._notify = notify
         self._jobs: OrderedDict[str, Job] = OrderedDict()
 
-    def admit(self, folder: JobFolder, request: ClassifyRequest) -> None:
-        """Raises Reject unless a job asks for this shard: its part would stand among the parts of that job."""
+    def admit(self, folder: JobFolder, request: ClassifyRequest) -> bool:
+        """Whether the request is one that was planned already: its answer would stand among the parts of that job.
+
+        Raises Reject for a shard that no job asks for, for the same reason.
+        """
         if request.shard is None:
-            return
+            written = find_job(folder, self._storage)
+            return written is not None and written.shards is not None
         job = self._job(folder)
         if request.shard >= job.parts or request != job.request(request.shard, shard_uri=folder.shard(request.shard)):
             raise Reject(ErrorCode.CONFLICT, f"{folder.job} does not ask for shard {request.shard} like this")
+        return False
 
     def check(self, folder: JobFolder, request: ClassifyRequest, report: PartReport) -> bool:
         """Closes the job if ``request`` was the last one to be answered; whether it did."""

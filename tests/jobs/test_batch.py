@@ -230,6 +230,8 @@ def test_a_cancelled_job_ends_and_says_so(bench: Bench, twofold: Twofold, work: 
     status, said = twofold("status", "june", "--watch")
     assert (status, "cancelled" in said) == (1, True)
     assert twofold("results", "june")[0] == 1
+    status, said = twofold("submit", str(tmp_path / "list.csv"), "--job-id", "june")
+    assert (status, "was cancelled: choose another" in said) == (1, True)
     assert bench.dead_letters() == []
 
 
