@@ -16,7 +16,7 @@ from worker.contract import ClassifyRequest, Job, PartReport, PartSummary, Summa
 from worker.errors import ErrorCode, Reject, Retry
 from worker.layout import JobFolder, part_number
 from worker.planner import check_same, find_job
-from worker.reports import from_metadata
+from worker.reports import check_answers, from_metadata
 from worker.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,9 @@ def collect(folder: JobFolder, job: Job, storage: Storage) -> list[PartReport]:
         metadata = storage.metadata(folder.part(number))
         if metadata is None:
             raise Reject(ErrorCode.NOT_FOUND, f"{folder.part(number)} is not there")
-        return from_metadata(metadata, folder.part(number))
+        report = from_metadata(metadata, folder.part(number))
+        check_answers(report, job, folder, number)
+        return report
 
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(read, range(job.parts)))

@@ -3,18 +3,19 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 
-from jobs.board import table_of, table_of_all, watch
 from jobs.commands.options import Json
-from jobs.counter import Counter
 from jobs.progress import Reporter
-from jobs.standing import Standing, jobs_below
+
+if TYPE_CHECKING:  # boto3 takes half a second that --help need not wait
+    from jobs.counter import Counter
+    from jobs.standing import Standing
 
 app = typer.Typer(help="Classify images: a list, a prefix or a folder in, one table out.", no_args_is_help=True)
 
@@ -52,7 +53,7 @@ def submit(
     from worker.draft import Draft  # noqa: PLC0415
 
     reporter = Reporter()
-    counter = Counter.open(output_uri=output)
+    counter = _open(output)
     output_uri = counter.settings.needed_output()
     if not dry_run:
         counter.settings.needed_queue()
@@ -80,7 +81,7 @@ def submit(
         _print(estimate, text, job_id=job.job_id, as_json=as_json)
         return
     reporter.say(said)
-    _tell(watch(counter.watcher(job.job_id), reporter.console), as_json=as_json)
+    _wait(counter, job.job_id, reporter, as_json=as_json)
 
 
 @app.command("status", epilog="Example: twofold batch status june-3f2a9c01 --watch")
@@ -93,11 +94,11 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Tell how far a job is: done, failed, waiting, rate, time left, refused requests and why."""
-    counter = Counter.open(output_uri=output)
+    counter = _open(output)
     if job_id is None:
         _list(counter, as_json=as_json)
     elif follow:
-        _tell(watch(counter.watcher(job_id), Reporter().console), as_json=as_json)
+        _wait(counter, job_id, Reporter(), as_json=as_json)
     else:
         standing = counter.watcher(job_id).look()
         _show(standing, as_json=as_json)
@@ -119,7 +120,7 @@ def results(
     from jobs import tables  # noqa: PLC0415
     from jobs.results import Results  # noqa: PLC0415
 
-    counter = Counter.open(output_uri=output)
+    counter = _open(output)
     path = file or f"{job_id}.csv"
     found = Results(folder=counter.folder(job_id), storage=counter.storage)
     joined = found.job.columns if join else ()
@@ -144,7 +145,7 @@ def report(
     from jobs.gallery import Gallery  # noqa: PLC0415
     from jobs.results import Results  # noqa: PLC0415
 
-    counter = Counter.open(output_uri=output)
+    counter = _open(output)
     reporter = Reporter()
     found = Results(folder=counter.folder(job_id), storage=counter.storage)
     gallery = Gallery()
@@ -174,7 +175,7 @@ def redrive(
     from jobs.sources import Sources  # noqa: PLC0415
 
     reporter = Reporter()
-    counter = Counter.open(output_uri=output)
+    counter = _open(output)
     counter.settings.needed_queue()
     sources = Sources(storage=counter.storage, output_uri=counter.settings.needed_output())
     again = Redrive(folder=counter.folder(job_id), sources=sources, planner=counter.planner(), send=counter.send).run(
@@ -190,7 +191,7 @@ def redrive(
         print(again.model_dump_json() if as_json else text)
         return
     reporter.say(text)
-    _tell(watch(counter.watcher(again.redrive_id or job_id), reporter.console), as_json=as_json)
+    _wait(counter, again.redrive_id or job_id, reporter, as_json=as_json)
 
 
 @app.command("cancel", epilog="Example: twofold batch cancel june-3f2a9c01")
@@ -198,7 +199,7 @@ def cancel(job_id: JobId, output: Output = None, as_json: Json = False) -> None:
     """Call a job off: workers drop its requests. What is written stays; ``results --partial`` reads it."""
     from jobs.results import needed_job  # noqa: PLC0415
 
-    counter = Counter.open(output_uri=output)
+    counter = _open(output)
     folder = counter.folder(job_id)
     needed_job(folder, counter.storage)
     counter.storage.write(folder.cancelled, b"no more of this\n", content_type="text/plain")
@@ -209,7 +210,16 @@ def cancel(job_id: JobId, output: Output = None, as_json: Json = False) -> None:
     print(standing.model_dump_json() if as_json else text)
 
 
-def _list(counter: Counter, *, as_json: bool) -> None:
+def _open(output: str | None) -> "Counter":
+    from jobs.counter import Counter  # noqa: PLC0415
+
+    return Counter.open(output_uri=output)
+
+
+def _list(counter: "Counter", *, as_json: bool) -> None:
+    from jobs.board import table_of_all  # noqa: PLC0415
+    from jobs.standing import jobs_below  # noqa: PLC0415
+
     found = jobs_below(counter.settings.needed_output(), counter.storage)
     if as_json:
         print(json.dumps([job.model_dump(mode="json") | {"complete": complete} for job, complete in found]))
@@ -217,18 +227,23 @@ def _list(counter: Counter, *, as_json: bool) -> None:
         Console(highlight=False).print(table_of_all(found) if found else "No jobs yet: twofold batch submit --help")
 
 
-def _show(standing: Standing, *, as_json: bool) -> None:
+def _wait(counter: "Counter", job_id: str, reporter: Reporter, *, as_json: bool) -> None:
+    """Until nothing more will happen by itself: exit 1 where the job is not complete."""
+    from jobs.board import watch  # noqa: PLC0415
+
+    standing = watch(counter.watcher(job_id), reporter.console)
+    _show(standing, as_json=as_json)
+    if standing.state != "complete":
+        raise typer.Exit(1)
+
+
+def _show(standing: "Standing", *, as_json: bool) -> None:
+    from jobs.board import table_of  # noqa: PLC0415
+
     if as_json:
         print(standing.model_dump_json())
     else:
         Console(highlight=False).print(table_of(standing))
-
-
-def _tell(standing: Standing, *, as_json: bool) -> None:
-    """The end of a wait: exit 1 where the job is not complete."""
-    _show(standing, as_json=as_json)
-    if standing.state != "complete":
-        raise typer.Exit(1)
 
 
 def _print(figures: BaseModel, text: str, *, job_id: str, as_json: bool) -> None:
