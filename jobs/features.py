@@ -66,10 +66,14 @@ class Extractor:
     def learn(
         self, images: list[LabelledImage], reader: Reader, *, views: int, shelf: Shelf, advance: Advance
     ) -> Learned:
-        """Puts every view of every image through the network; what lies on the shelf is taken from there."""
+        """Puts every view of every image through the network; what lies on the shelf is taken from there.
+
+        In the order of their names, so that another split of the same images comes to the same chunks.
+        """
+        ordered = sorted(images, key=lambda image: image.ref)
         seen = [
             reader.compute(
-                images,
+                ordered,
                 functools.partial(self._view, number),
                 shelf=shelf.at(f"{self.key}/view-{number}"),
                 advance=advance,
