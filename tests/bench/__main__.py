@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from jobs.errors import UserError
 from jobs.progress import Reporter
-from tests.bench import figures, worker
+from tests.bench import figures, train, worker
 
 app = typer.Typer(
     name="python -m tests.bench",
@@ -20,10 +20,21 @@ app = typer.Typer(
 )
 
 
+def _in_a_folder(path: Path | None) -> Path | None:
+    if path is not None and not path.parent.is_dir():
+        raise typer.BadParameter(f"{path.parent} is no folder")
+    return path
+
+
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", dir_okay=False, callback=_in_a_folder, help="File for the medians and every run."),
+]
+
+
 @app.callback()
 def benchmarks() -> None:
     """Measure Twofold against what one would write without it."""
-    # Without a callback typer would take the one command for the whole program, and refuse its name.
 
 
 @app.command("worker", epilog="Example: python -m tests.bench worker --data cats_and_dogs_filtered --json worker.json")
@@ -38,14 +49,31 @@ def measure_worker(
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images of a request; the test images, over and over.")] = 1000,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each worker; the medians are told.")] = 3,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", dir_okay=False, help="File for the medians and every run.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Our worker against boto3, Pillow and Keras: the same images, the same cloud, the same model."""
-    if json_file is not None and not json_file.parent.is_dir():
-        raise typer.BadParameter(f"{json_file.parent} is no folder", param_hint="--json")
     figures.show(worker.run(data=data, images=images, runs=runs, reporter=Reporter()), json_file)
+
+
+@app.command("train", epilog="Example: python -m tests.bench train --data cats_and_dogs_filtered --json train.json")
+def measure_train(
+    data: Annotated[
+        Path,
+        typer.Option(
+            envvar="TWOFOLD_DATA",
+            exists=True,
+            file_okay=False,
+            help="Folder with train/ and validation/, a folder of images in each for each of two classes.",
+        ),
+    ],
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each; the medians are told.")] = 3,
+    weights: Annotated[
+        str, typer.Option(help="The backbone's, for both: auto, imagenet, package, a file or an s3:// URI.")
+    ] = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """A training job against the recipe it started from: the same images, the same weights."""
+    figures.show(train.run(data=data, weights=weights, runs=runs, reporter=Reporter()), json_file)
 
 
 def main() -> int:
