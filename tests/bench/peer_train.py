@@ -29,7 +29,7 @@ SEED: Final = 123
 
 
 def main(data: Path, weights: str) -> None:
-    """Trains, tests, and prints, after what Keras has to say, one line of JSON: the accuracy, and the seconds of each step."""
+    """Trains, tests, and prints one last line of JSON: the accuracy, and the seconds of each step."""
     seconds = {"imports": imported_s - started_s}
     clock = time.monotonic()
 
