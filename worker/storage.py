@@ -182,7 +182,7 @@ class Storage:
                 self._buckets[name] = self._open_bucket(name)
             return self._buckets[name]
 
-    def _put_if(self, uri: str, body: bytes, content_type: str, **conditions: Any) -> bool:
+    def _put_if(self, uri: str, body: bytes, content_type: str, **conditions: Any) -> bool:  # noqa: ANN401 - botocore's
         """One PutObject; False where its condition does not hold."""
         bucket, key = split(uri)
         request = {"Bucket": bucket, "Key": key, "Body": body, "ContentType": content_type, **conditions}
