@@ -21,5 +21,6 @@ def contributions(model: keras.Model, pixels: Pixels) -> tuple[Maps, float]:
     """
     last_maps = keras.Model(model.input, model.get_layer("pool").input)
     weights, bias = model.get_layer("probability").get_weights()
-    maps = last_maps.predict(pixels, batch_size=32, verbose=0)  # (N, h, w, 1280)
+    # Called, not ``predict``, as in ``evaluation.parity``: for the pictures of a report.
+    maps = keras.ops.convert_to_numpy(last_maps(pixels, training=False))  # (N, h, w, 1280)
     return (maps.astype(np.float64) @ weights.astype(np.float64))[..., 0], float(bias[0])

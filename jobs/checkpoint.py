@@ -56,7 +56,8 @@ class Checkpoint:
         if names is None:
             return None
         found = {name: self.job.get_bytes(f"files/{name}") for name in json.loads(names)}
-        return {name: body for name, body in found.items() if body is not None} if all(found.values()) else None
+        whole = {name: body for name, body in found.items() if body is not None}
+        return whole if len(whole) == len(found) else None
 
     def keep_files(self, files: Mapping[str, bytes]) -> None:
         """Keeps them: an upload that is cut short goes on with the same bytes."""

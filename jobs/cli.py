@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Callable
 
 import typer
 from pydantic import ValidationError
@@ -26,19 +27,24 @@ app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
 app.command("local", epilog=local.EXAMPLE)(local.local)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the command. Exit status: 0 done, 1 failed, 2 a wrong option; never a traceback for a person's mistake."""
+def main(arguments: list[str] | None = None, *, on_error: Callable[[str], object] = lambda _: None) -> int:
+    """Runs the command. Exit status: 0 done, 1 failed, 2 a wrong option; never a traceback for a person's mistake.
+
+    ``on_error`` is told the reason of a failure, which goes to standard error anyway.
+    """
     # As Ctrl-C: child processes are ended on the way out, none goes on for nobody.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         app(args=arguments)
     except ValidationError as error:
-        print(f"Error: {explain(error)}", file=sys.stderr)
-        return 2
+        status, reason = 2, explain(error)
     except (UserError, TwofoldError, ValueError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        status, reason = 1, str(error)
+    else:
+        return 0
+    print(f"Error: {reason}", file=sys.stderr)
+    on_error(reason)
+    return status
 
 
 if __name__ == "__main__":

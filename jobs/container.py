@@ -9,13 +9,18 @@
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
+from jobs.config import TrainConfig
 from jobs.errors import UserError
+from worker.contract import explain
 
 #: Where SageMaker's own toolkit looks for another place than /opt/ml.
 BASE_DIR: Final = "SAGEMAKER_BASE_DIR"
@@ -24,17 +29,20 @@ _WHOLE: Final = ("training", "train")
 _MAX_REASON: Final = 1024
 
 
-def run(main: Callable[[list[str]], int], arguments: list[str], environment: Mapping[str, str]) -> int:
+def run(main: Callable[..., int], arguments: list[str], environment: Mapping[str, str]) -> int:
     """``python -m jobs.train``: with options of its own as ``twofold train run``, and as SageMaker starts it."""
     if arguments not in ([], ["train"]) or not is_here(environment):
         return main(["train", "run", *arguments])
     try:
-        status = main(["train", "run", *options(environment)])
+        given = options(environment)
+        return main(["train", "run", *given], on_error=lambda reason: note_failure(environment, reason))
     except UserError as error:
-        status = 1
         print(f"Error: {error}", file=sys.stderr)
         note_failure(environment, str(error))
-    return status
+        return 2
+    except Exception as error:
+        note_failure(environment, f"{type(error).__name__}: {error}")
+        raise
 
 
 def base_dir(environment: Mapping[str, str]) -> Path:
@@ -48,22 +56,31 @@ def is_here(environment: Mapping[str, str]) -> bool:
 
 
 def options(environment: Mapping[str, str]) -> list[str]:
-    """The options of ``twofold train run``; hyperparameters are named as these, and win."""
+    """The options of ``twofold train run``; hyperparameters are named as these, and win.
+
+    Raises UserError for a hyperparameter that is none of them, or has a value that cannot be.
+    """
     base = base_dir(environment)
-    given = {name.replace("_", "-"): value for name, value in _hyperparameters(environment, base).items()}
-    defaults = {
-        "data": str(given["data"]) if "data" in given else str(_data(environment, base)),
+    chosen = {
         "output": environment.get("SM_MODEL_DIR") or str(base / "model"),
         "checkpoint": str(base / "checkpoints"),
+        **{name.replace("-", "_"): value for name, value in _hyperparameters(environment, base).items()},
     }
-    return [f"--{name}={value}" for name, value in {**defaults, **given}.items()]
+    if "data" not in chosen:
+        chosen["data"] = str(_data(environment, base))
+    try:
+        TrainConfig.model_validate(chosen)
+    except ValidationError as error:
+        raise UserError(f"SageMaker's hyperparameters: {explain(error)}") from error
+    return [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
 
 
 def note_failure(environment: Mapping[str, str], reason: str) -> None:
-    """Leaves the reason where SageMaker looks for it."""
+    """Leaves the reason where SageMaker looks for it, if that can be written to: standard error has it too."""
     path = base_dir(environment) / "output/failure"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(reason[:_MAX_REASON], encoding="utf-8")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(reason[:_MAX_REASON], encoding="utf-8")
 
 
 def _hyperparameters(environment: Mapping[str, str], base: Path) -> dict[str, Any]:
@@ -72,8 +89,18 @@ def _hyperparameters(environment: Mapping[str, str], base: Path) -> dict[str, An
         found = json.loads(text or (base / "input/config/hyperparameters.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"SageMaker's hyperparameters cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"SageMaker's hyperparameters are no JSON object: {text or found!r:.200}")
     # What begins with "sagemaker_" is SageMaker's own.
-    return {name: value for name, value in found.items() if not name.startswith("sagemaker_")}
+    return {name: _plain(value) for name, value in found.items() if not name.startswith("sagemaker_")}
+
+
+def _plain(value: object) -> object:
+    """SageMaker's Python SDK packs each value into JSON once more: ``"max-f1"`` with its quotation marks."""
+    if isinstance(value, str) and value.startswith('"'):
+        with contextlib.suppress(ValueError):
+            return json.loads(value)
+    return value
 
 
 def _data(environment: Mapping[str, str], base: Path) -> Path:

@@ -10,19 +10,19 @@ from jobs.config import TrainConfig
 from worker.settings import available_cores
 
 
-def gpus() -> int:
-    """How many GPUs Keras's backend sees."""
+def gpus() -> list[str]:
+    """The GPUs that Keras's backend sees, by its names for them."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf  # noqa: PLC0415 - of this backend alone
 
-        return len(tf.config.list_physical_devices("GPU"))
-    return len([device for device in keras.distribution.list_devices() if device.startswith(("gpu", "cuda"))])
+        return [device.name for device in tf.config.list_logical_devices("GPU")]
+    return [device for device in keras.distribution.list_devices() if device.startswith(("gpu", "cuda"))]
 
 
 def describe() -> str:
     """The hardware, for the report."""
     cores = f"{platform.machine()}, {available_cores()} cores"
-    return f"{cores}, {gpus()} GPU" if gpus() else cores
+    return f"{cores}, {len(gpus())} GPU" if gpus() else cores
 
 
 def precision(config: TrainConfig) -> str:
@@ -32,14 +32,18 @@ def precision(config: TrainConfig) -> str:
     return config.precision
 
 
-def on_all() -> contextlib.AbstractContextManager[Any]:
-    """Models made within are spread over the GPUs, a share of each batch to each, where there are several."""
-    if gpus() < 2:  # noqa: PLR2004 - nothing to spread
+def on_all(devices: list[str]) -> contextlib.AbstractContextManager[Any]:
+    """Models made within are on each of the devices, and ``predict`` gives each a share of a batch.
+
+    ``train_on_batch`` gives each the whole batch: what is learned is the same on any number of devices, and no faster.
+    Export no such model: copy its weights to one made elsewhere.
+    """
+    if len(devices) < 2:  # noqa: PLR2004 - nothing to share
         return contextlib.nullcontext()
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf  # noqa: PLC0415 - of this backend alone
 
-        scope: contextlib.AbstractContextManager[Any] = tf.distribute.MirroredStrategy().scope()
+        scope: contextlib.AbstractContextManager[Any] = tf.distribute.MirroredStrategy(devices).scope()
         return scope
-    parallel: contextlib.AbstractContextManager[Any] = keras.distribution.DataParallel().scope()
+    parallel: contextlib.AbstractContextManager[Any] = keras.distribution.DataParallel(devices=devices).scope()
     return parallel

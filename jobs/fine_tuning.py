@@ -84,7 +84,9 @@ class FineTuning:
         for layer in backbone.layers:
             layer.trainable = any(layer is one for one in learning)
         self.layers = len(learning)
-        self.above = network.build_upper(backbone, cut, head)
+        # In the backbone's precision, or Keras would not scale the loss: small gradients are 0 in 16 bits.
+        with network.precision(backbone.dtype_policy.name):
+            self.above = network.build_upper(backbone, cut, head)
         # After trainable was changed, or the change would not count.
         self.above.compile(optimizer=keras.optimizers.RMSprop(config.fine_tune_rate), loss="binary_crossentropy")
         self.above.optimizer.build(self.above.trainable_variables)

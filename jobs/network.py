@@ -39,7 +39,7 @@ def build_lower(backbone: keras.Model, cut: str, *, image_size: int) -> keras.Mo
     """Pixels to the activations of the backbone's layer ``cut``, which fine-tuning above it never changes."""
     below = keras.Model(backbone.input, backbone.get_layer(cut).output, name="lower")
     pixels, activations = _scaled(below, image_size)
-    return keras.Model(pixels, activations, name="below")
+    return keras.Model(pixels, activations, name=f"below-{cut}")
 
 
 def build_upper(backbone: keras.Model, cut: str, head: keras.layers.Dense) -> keras.Model:

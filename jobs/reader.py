@@ -69,20 +69,23 @@ class Reader:
         named by the contents of their images, and all else that a result depends on is the shelf's name.
         """
         kept: list[LabelledImage] = []
-        values: list[NDArray[Any]] = []
+        values: NDArray[Any] | None = None  # of all images, once it is known what a row of it is
         for batch in self._ahead(images, shelf):
             found = batch.found
             if found is None:
-                found = _work(batch.decoding.result(), function)
+                found = _work(batch.decoding.result(), function, batch.images)
                 if all(image.sha256 for image in batch.images):  # one that cannot be opened today may be tomorrow
                     shelf.put(batch.name, found)
             left_out = _unpack(found["left_out"], batch.images)
             self.left_out |= {item.image.ref: item for item in left_out}
             gone = {item.image.ref for item in left_out}
-            kept += [image for image in batch.images if image.ref not in gone]
-            values += [found["values"]] if len(gone) < len(batch.images) else []
+            if rows := [image for image in batch.images if image.ref not in gone]:
+                if values is None:
+                    values = np.empty((len(images), *found["values"].shape[1:]), found["values"].dtype)
+                values[len(kept) : len(kept) + len(rows)] = found["values"]
+                kept += rows
             advance(len(batch.images))
-        return Seen(kept, np.concatenate(values) if values else np.empty(0))
+        return Seen(kept, np.empty(0) if values is None else values[: len(kept)])
 
     def read(self, images: Sequence[LabelledImage]) -> Chunk:
         """Decodes some images, on all cores."""
@@ -123,9 +126,9 @@ class Reader:
             return Reason(error.code, error.message)
 
 
-def _work(chunk: Chunk, function: Compute) -> dict[str, NDArray[Any]]:
+def _work(chunk: Chunk, function: Compute, batch: list[LabelledImage]) -> dict[str, NDArray[Any]]:
     values = function(chunk.pixels, chunk.images) if chunk.images else np.empty(0)
-    return {"values": values, "left_out": _pack(chunk.left_out)}
+    return {"values": values, "left_out": _pack(chunk.left_out, batch)}
 
 
 def _batches(images: Iterable[LabelledImage]) -> Iterator[list[LabelledImage]]:
@@ -135,14 +138,18 @@ def _batches(images: Iterable[LabelledImage]) -> Iterator[list[LabelledImage]]:
 
 
 def _name(batch: list[LabelledImage]) -> str:
-    return hashlib.sha256("".join(image.sha256 for image in batch).encode()).hexdigest()[:32]
+    return hashlib.sha256(" ".join(image.sha256 for image in batch).encode()).hexdigest()[:32]
 
 
-def _pack(left_out: list[Quarantined]) -> NDArray[np.uint8]:
-    lines = [(item.image.sha256, item.reason.code.value, item.reason.message) for item in left_out]
+def _pack(left_out: list[Quarantined], batch: list[LabelledImage]) -> NDArray[np.uint8]:
+    """By position: the same contents can lie under another name by the time this is read, and one that cannot be
+    opened has no digest.
+    """
+    position = {image.ref: number for number, image in enumerate(batch)}
+    lines = [(position[item.image.ref], item.reason.code.value, item.reason.message) for item in left_out]
     return np.frombuffer(json.dumps(lines).encode(), np.uint8)
 
 
 def _unpack(packed: NDArray[Any], batch: list[LabelledImage]) -> list[Quarantined]:
-    reasons = {digest: Reason(ErrorCode(code), message) for digest, code, message in json.loads(packed.tobytes())}
-    return [Quarantined(image, reasons[image.sha256]) for image in batch if image.sha256 in reasons]
+    lines = json.loads(packed.tobytes())
+    return [Quarantined(batch[position], Reason(ErrorCode(code), message)) for position, code, message in lines]

@@ -13,7 +13,7 @@ from worker.contract import Job, PredictionRow, ShardLine
 from worker.draft import read_shard
 from worker.layout import JobFolder
 from worker.planner import find_job, part_numbers
-from worker.reports import from_metadata
+from worker.reports import check_answers, from_metadata
 from worker.storage import Storage
 
 _MAX_PART_BYTES: Final = 1024 * 1024 * 1024
@@ -98,6 +98,7 @@ class Results:
         metadata = self._storage.metadata(uri) or {}
         body = self._storage.read(uri, max_bytes=_MAX_PART_BYTES)
         report = from_metadata(metadata, uri)
+        check_answers(report, self.job, self.folder, number)
         if sha256(body).hexdigest() != report.sha256:
             raise UserError(f"{uri} is not the file that the worker wrote: its digest differs.")
         rows = predictions.from_csv(body)

@@ -1,8 +1,9 @@
 """What was computed once and need not be again: arrays by name, in a folder or a bucket."""
 
+import hashlib
 import io
-import zipfile
 from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from jobs.store import Store
 
 Arrays = Mapping[str, NDArray[np.generic]]
+
+#: Of the SHA-256 in front of each file. A zip's own checks are not enough: of some damage numpy makes other arrays.
+_DIGEST_BYTES: Final = 32
 
 
 class Shelf:
@@ -25,20 +29,21 @@ class Shelf:
 
     def get(self, name: str) -> dict[str, NDArray[np.generic]] | None:
         """The arrays put there under ``name``, or None."""
-        body = self._store.read(f"{self._prefix}/{name}.npz")
-        if body is None:
+        file = self._store.read(f"{self._prefix}/{name}.arrays")
+        if file is None:
             return None
-        try:
-            with np.load(io.BytesIO(body), allow_pickle=False) as found:
-                return {key: found[key] for key in found.files}  # zip checks each one's CRC
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile):
+        digest, body = file[:_DIGEST_BYTES], memoryview(file)[_DIGEST_BYTES:]
+        if hashlib.sha256(body).digest() != digest:
             return None
+        with np.load(io.BytesIO(body), allow_pickle=False) as found:
+            return {key: found[key] for key in found.files}
 
     def put(self, name: str, arrays: Arrays) -> None:
         """Keeps arrays, over whatever lies there under ``name``."""
         body = io.BytesIO()
         np.savez(body, allow_pickle=False, **arrays)
-        self._store.write(f"{self._prefix}/{name}.npz", body.getvalue())
+        digest = hashlib.sha256(body.getbuffer()).digest()
+        self._store.write(f"{self._prefix}/{name}.arrays", digest + body.getbuffer())
 
     def get_bytes(self, name: str) -> bytes | None:
         """A file put there, or None."""

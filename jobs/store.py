@@ -101,17 +101,22 @@ class FolderStore:
         return True
 
     def remove(self, name: str) -> None:
-        """Removes a file, if it is there."""
-        (self._root / name).unlink(missing_ok=True)
+        """Removes a file, if it is there, and the folders that are empty without it."""
+        path = self._root / name
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty
+            for folder in path.relative_to(self._root).parents[:-1]:
+                (self._root / folder).rmdir()
 
     @contextlib.contextmanager
     def _draft(self, name: str, body: bytes) -> Iterator[Path]:
         path = self._root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, draft = _make_draft(path)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(body)
+                file.flush()
+                os.fsync(handle)  # or a name could outlive a power cut, and what it names not
             Path(draft).chmod(0o644)
             yield Path(draft)
         finally:
@@ -172,6 +177,16 @@ def open_store(where: str) -> Store:
     except OSError as error:
         raise UserError(f"{where} cannot be a folder: {error.strerror}.") from error
     return FolderStore(Path(where))
+
+
+def _make_draft(path: Path) -> tuple[int, str]:
+    """A new file beside ``path``, open."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        except FileNotFoundError:  # somebody removed the last file of that folder, and the folder with it
+            continue
 
 
 def _content_type(name: str) -> str:

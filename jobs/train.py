@@ -97,7 +97,7 @@ class _Job:
     def _make_files(self) -> dict[str, bytes]:
         # The images: two classes; to train on, to validate with, to test on.
         self._announce()
-        with devices.on_all():
+        with devices.on_all(devices.gpus()):
             # The backbone: MobileNetV2, frozen. Its features of an image never change, so they are computed once.
             frozen, weights = self._load_backbone()
             extractor = network.build_extractor(frozen, image_size=self._config.image_size)
@@ -162,7 +162,12 @@ class _Job:
     def _learn(self, model: keras.Model, *, what: str) -> Learned:
         """What ``model`` makes of every view of the training and validation images."""
         images = [*self._dataset.train, *self._dataset.validation]
-        extractor = Extractor.of(model, image_size=self._config.image_size, on_gpu=devices.gpus() > 0)
+        extractor = Extractor.of(
+            model,
+            image_size=self._config.image_size,
+            precision=devices.precision(self._config),
+            on_gpu=bool(devices.gpus()),
+        )
         title = what + f" of {self._config.augment} views" * (self._config.augment > 1)
         with self._reporter.step(title, total=len(images) * self._config.augment) as advance:
             learned = extractor.learn(
@@ -200,9 +205,11 @@ class _Job:
         return replace(head, final=tuning.neuron(), decision=decision), outcome
 
     def _finish(self, trained: keras.Model, head: Head) -> keras.Model:
-        """The whole model, in 32-bit floats whatever it was trained in, with the temperature in its weights."""
+        """The whole model, in 32-bit floats and on one device whatever it was trained in and on, with the temperature
+        in its weights.
+        """
         plain = trained
-        if devices.precision(self._config) != "float32":
+        if devices.precision(self._config) != "float32" or devices.gpus():
             plain, _ = backbone.load(self._config.weights, image_size=self._config.image_size)
             plain.set_weights(trained.get_weights())
         layer = network.as_layer(head.final.cooled(head.decision.temperature), self._config)

@@ -24,6 +24,7 @@ EDGES = {
     "botocore": {
         "worker/storage.py",
         "worker/decisions.py",
+        "worker/download.py",
         "worker/queue.py",
         "worker/outbox.py",
         "worker/notice.py",

@@ -1,11 +1,9 @@
 """The README's walk-through, its blocks run as they stand."""
 
-import json
 import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +17,7 @@ from jobs.cli import app
 from jobs.local import EmbeddedCloud
 from jobs.store import FolderStore
 from tests.conftest import REPOSITORY
-from tests.jobs.test_playground import free_port, prepare
+from tests.jobs.test_playground import free_port, left_running, prepare
 from tests.jobs.versions import add_version
 
 README = (REPOSITORY / "README.md").read_text()
@@ -90,13 +88,11 @@ def test_a_folder_becomes_a_table_as_the_readme_says(digit_images: Path, models:
     prepare(tmp_path / "out/local", models, digit_images, port)
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     command = ["bash", "-c", f"exec {start.partition('#')[0]} --port {port} --json"]
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as running:
-        assert running.stdout is not None
-        exports = json.loads(running.stdout.readline())["environment"]
+    with left_running(command, cwd=tmp_path, env=environment) as (_, said):
+        exports = said["environment"]
         done = subprocess.run(
             ["bash", "-ec", walk], cwd=tmp_path, env=environment | exports, capture_output=True, text=True, check=False
         )
-        running.send_signal(signal.SIGINT)
     assert done.returncode == 0, done.stderr
     count = len(list((tmp_path / "photos").iterdir()))
     assert f"{count} rows = {count - 1} scored + 1 with an error code: june.csv" in done.stdout

@@ -9,36 +9,29 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Final
 
-from worker import manifest, predictions
+from worker import predictions
 from worker.contract import (
     ClassifyRequest,
-    ManifestRef,
     ModelManifest,
     PartReport,
     PredictionRow,
     S3Uri,
     ShardLine,
 )
-from worker.draft import read_shard
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 from worker.layout import JobFolder
 from worker.model import Model, Models
 from worker.pipeline import Pipeline, check_allowed
 from worker.predictions import Rule
+from worker.reader import Reader
 from worker.reports import DIGEST, as_metadata, from_metadata
 from worker.storage import Storage
-from worker.table import ImageRef
 
 log = logging.getLogger(__name__)
 
-#: Longer manifests are planned: so many images fit a Lambda's fifteen minutes, and a plan costs some requests.
-MAX_DIRECT: Final = 2_000
-
 _MAX_PART_BYTES: Final = 1024 * 1024 * 1024
-_MAX_SHARD_BYTES: Final = 256 * 1024 * 1024
 
 
 class Batch:
@@ -54,6 +47,7 @@ class Batch:
         default_model: str | None = None,
         default_output: str | None = None,
     ) -> None:
+        self.reader = Reader(storage=storage, allowed_prefixes=allowed_prefixes)  #: of what requests ask for
         self._storage = storage
         self._models = models
         self._pipeline = pipeline
@@ -64,8 +58,8 @@ class Batch:
     def answer(
         self, request: ClassifyRequest, *, last_try: bool = False, cancelled: Callable[[], bool] = lambda: False
     ) -> PartReport | None:
-        """Writes the part, unless it is there, and reports on it. None, and nothing done: there are too many images
-        for one part, and the request is to be planned.
+        """Writes the part, unless it is there, and reports on it. None, and nothing done: the request is to be planned,
+        since there are too many images for one part, or there is more to keep of them than their names.
 
         An image that storage cannot deliver now fails the request with Retry; on the ``last_try`` it becomes a row.
         ``cancelled`` is asked between images. Raises Reject for a request that can never be answered, Retry otherwise.
@@ -75,8 +69,8 @@ class Batch:
         part = folder.part(number)
         report = self._committed(part, request)
         if report is None:
-            asked = self._asked(request)
-            if len(asked) > MAX_DIRECT:
+            asked = self.reader.lines(request, folder)
+            if asked is None:
                 return None
             model = self._models.get(self.model_uri(request))
             rule = Rule.of(model.manifest, threshold=request.threshold)
@@ -106,37 +100,6 @@ class Batch:
         if self._default_model is None:
             raise Reject(ErrorCode.BAD_REQUEST, "no model_uri, and the worker has no TWOFOLD_MODEL_URI")
         return self._default_model
-
-    def references(self, ref: ManifestRef, folder: JobFolder) -> Iterator[ImageRef]:
-        """All that a manifest asks for, as a stream. It names objects of its own, which must be allowed as well.
-
-        What jobs wrote beside ``folder`` is no picture that a prefix would mean.
-        """
-        own = f"{folder.output_uri.rstrip('/')}/"
-
-        def opener(uri: str, version_id: str | None) -> Iterator[bytes]:
-            check_allowed(uri, self._allowed)
-            return self._storage.stream(uri, version_id=version_id)
-
-        def lister(uri: str) -> Iterator[str]:
-            check_allowed(uri, self._allowed)
-            return (item.uri for item in self._storage.list(uri) if not item.uri.startswith(own))
-
-        return manifest.references(ref, opener=opener, lister=lister)
-
-    def _asked(self, request: ClassifyRequest) -> list[ShardLine]:
-        """The images with their rows; one more than ``MAX_DIRECT`` where there are too many."""
-        if request.manifest is None:
-            refs: Iterator[ImageRef] = map(ImageRef, request.images or ())
-        elif request.shard is None:
-            refs = islice(self.references(request.manifest, self.folder(request)), MAX_DIRECT + 1)
-        else:
-            uri = request.manifest.uri
-            check_allowed(uri, self._allowed)
-            return read_shard(self._storage.read(uri, max_bytes=_MAX_SHARD_BYTES), uri)
-        return [
-            ShardLine(row=row, source_ref=ref.source_ref, version_id=ref.version_id) for row, ref in enumerate(refs)
-        ]
 
     def _rows(
         self, asked: list[ShardLine], model: Model, rule: Rule, *, last_try: bool, cancelled: Callable[[], bool]

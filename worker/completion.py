@@ -16,7 +16,7 @@ from worker.contract import ClassifyRequest, Job, PartReport, PartSummary, Summa
 from worker.errors import ErrorCode, Reject, Retry
 from worker.layout import JobFolder, part_number
 from worker.planner import check_same, find_job
-from worker.reports import from_metadata
+from worker.reports import check_answers, from_metadata
 from worker.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -42,13 +42,18 @@ class Completion:
         self._notify = notify
         self._jobs: OrderedDict[str, Job] = OrderedDict()
 
-    def admit(self, folder: JobFolder, request: ClassifyRequest) -> None:
-        """Raises Reject unless a job asks for this shard: its part would stand among the parts of that job."""
+    def admit(self, folder: JobFolder, request: ClassifyRequest) -> bool:
+        """Whether the request is one that was planned already: its answer would stand among the parts of that job.
+
+        Raises Reject for a shard that no job asks for, for the same reason.
+        """
         if request.shard is None:
-            return
+            written = find_job(folder, self._storage)
+            return written is not None and written.shards is not None
         job = self._job(folder)
         if request.shard >= job.parts or request != job.request(request.shard, shard_uri=folder.shard(request.shard)):
             raise Reject(ErrorCode.CONFLICT, f"{folder.job} does not ask for shard {request.shard} like this")
+        return False
 
     def check(self, folder: JobFolder, request: ClassifyRequest, report: PartReport) -> bool:
         """Closes the job if ``request`` was the last one to be answered; whether it did."""
@@ -122,7 +127,9 @@ def collect(folder: JobFolder, job: Job, storage: Storage) -> list[PartReport]:
         metadata = storage.metadata(folder.part(number))
         if metadata is None:
             raise Reject(ErrorCode.NOT_FOUND, f"{folder.part(number)} is not there")
-        return from_metadata(metadata, folder.part(number))
+        report = from_metadata(metadata, folder.part(number))
+        check_answers(report, job, folder, number)
+        return report
 
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(read, range(job.parts)))

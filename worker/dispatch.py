@@ -67,8 +67,8 @@ class Dispatch:
             folder = self._batch.folder(request)
             if self._intake.is_cancelled(folder):
                 return Done(f"job {request.job_id} was cancelled")
-            self._completion.admit(folder, request)
-            report = self._batch.answer(request, last_try=last_try, cancelled=cancelled)
+            planned = self._completion.admit(folder, request)
+            report = None if planned else self._batch.answer(request, last_try=last_try, cancelled=cancelled)
             if report is None:
                 job = self._intake.plan(request, cancelled=cancelled)
                 return Done(f"job {job.job_id}: {job.images} images planned as {job.parts} parts")

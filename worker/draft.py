@@ -14,6 +14,8 @@ from worker.errors import ErrorCode, Reject
 from worker.table import ImageRef
 
 _MAX_IMAGES: Final = MAX_SHARDS * SHARD_IMAGES
+#: Made once: json.dumps would make one for each line.
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 #: More columns than this over all lines are not listed, and so not joined.
 _MAX_COLUMNS: Final = 100
 
@@ -50,7 +52,7 @@ class Draft:
             line["columns"] = ref.columns
             if len(self._columns) < _MAX_COLUMNS:
                 self._columns |= dict.fromkeys(ref.columns)
-        data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        data = _ENCODE(line).encode() + b"\n"
         self._hash.update(data)
         self._packed.write(data)
         self.images += 1

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from worker.batch import Batch
 from worker.contract import ClassifyRequest, Job
 from worker.draft import Draft
-from worker.errors import ErrorCode, Retry
+from worker.errors import ErrorCode, Reject, Retry
 from worker.layout import JobFolder
 from worker.model import pinned
 from worker.planner import Planner
@@ -31,10 +31,10 @@ class Intake:
         Raises Reject where the manifest can never be read, Retry where ``cancelled`` says so.
         """
         if request.manifest is None:
-            raise ValueError("a list of images in a message is never too long")
+            raise Reject(ErrorCode.CONFLICT, f"there is a job {request.job_id} already: choose another job_id")
         folder = self._batch.folder(request)
         with Draft() as draft:
-            for ref in self._batch.references(request.manifest, folder):
+            for ref in self._batch.reader.references(request.manifest, folder):
                 draft.add(ref)
                 if cancelled():
                     raise Retry(ErrorCode.UNAVAILABLE, "told to stop while planning", delay_s=0)

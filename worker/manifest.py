@@ -13,13 +13,13 @@ of the manifest is answered.
 """
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import Any, Final, NamedTuple, TextIO
+from typing import Final, NamedTuple, TextIO
 
 from worker import table
 from worker.contract import ManifestFormat, ManifestRef
+from worker.documents import from_array, from_lines, members
 from worker.errors import ErrorCode, Reject
 from worker.table import ImageRef
 from worker.unpacking import MAX_LINE, lines, open_text
@@ -31,7 +31,6 @@ Lister = Callable[[str], Iterable[str]]
 
 #: An Inventory's manifest.json names its files, a hundred bytes each.
 _MAX_INVENTORY: Final = 16 * 1024 * 1024
-_PIECE: Final = 64 * 1024
 
 EXPECTED: Final = (
     "expected a CSV with a header of source_ref or Bucket,Key, a CSV of bucket and URL-encoded key without one, "
@@ -66,7 +65,11 @@ def of_file(
     pieces: Iterable[bytes], name: str, *, declared: ManifestFormat | None, opener: Opener
 ) -> Iterator[ImageRef]:
     """The same for a manifest that lies anywhere; ``name`` is for messages."""
-    return _not_empty(_of_text(open_text(pieces, name), name, declared, opener), name)
+
+    def refs() -> Iterator[ImageRef]:  # nothing is read before somebody asks, and no error comes sooner
+        yield from _of_text(open_text(pieces, name), name, declared, opener)
+
+    return _not_empty(refs(), name)
 
 
 def _not_empty(refs: Iterable[ImageRef], uri: str) -> Iterator[ImageRef]:
@@ -86,7 +89,7 @@ def _of_text(text: TextIO, uri: str, kind: ManifestFormat | None, opener: Opener
     if not opening:
         raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: no lines")
     if opening == "[" and kind in (None, "manifest-file"):
-        return _from_array(text, uri)
+        return from_array(text, uri)
     # An array may be one line of any length; all other forms have short ones.
     first = opening + text.readline(MAX_LINE)
     if len(first) > MAX_LINE:
@@ -96,7 +99,7 @@ def _of_text(text: TextIO, uri: str, kind: ManifestFormat | None, opener: Opener
     if kind == "inventory":
         return _from_inventory(start, opener)
     if kind == "jsonl":
-        return _from_jsonl(start.lines())
+        return from_lines(start.lines())
     if kind == "csv":
         return table.with_header(start.lines())
     if kind == "s3-csv":
@@ -117,7 +120,7 @@ def _tell(start: _Start) -> ManifestFormat:
     """The form, from the first line: all announce themselves there, and names lie."""
     if start.first.startswith("{"):
         whole = start.first.strip() == "{"  # AWS writes an Inventory's manifest over many lines
-        return "inventory" if whole or "fileSchema" in _keys(start.first) else "jsonl"
+        return "inventory" if whole or "fileSchema" in members(start.first) else "jsonl"
     try:
         row = next(csv.reader([start.first]), [])
     except csv.Error:
@@ -133,75 +136,9 @@ def _unknown(start: _Start) -> Reject:
     return Reject(ErrorCode.BAD_MANIFEST, f"{start.uri}: {EXPECTED}; the first line is {start.first[:100]!r}")
 
 
-def _keys(line: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _from_jsonl(all_lines: Iterable[str]) -> Iterator[ImageRef]:
-    for line in all_lines:
-        if line.strip():
-            document = _keys(line)
-            ref = document.get("source-ref")
-            if not isinstance(ref, str) or not _encodes(ref):
-                yield ImageRef.of(line.strip())
-            else:
-                others = ((name, value) for name, value in document.items() if name != "source-ref")
-                # An augmented manifest holds labels, and objects about them: what fits into a cell is kept.
-                cells = {name: table.text_of(value) for name, value in others if isinstance(value, str | int | float)}
-                yield ImageRef.of(ref, columns={name: cell for name, cell in cells.items() if _encodes(name + cell)})
-
-
-def _encodes(text: str) -> bool:
-    """Whether a CSV could hold it: a lone surrogate is JSON, and no text."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _from_array(text: TextIO, uri: str) -> Iterator[ImageRef]:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_S3DataSource.html ; one item at a time."""
-    items = _items(text, uri)
-    head = next(items, None)
-    if not (isinstance(head, dict) and isinstance(head.get("prefix"), str) and _encodes(head["prefix"])):
-        raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: {EXPECTED}; the array begins with {json.dumps(head)[:100]}")
-    for item in items:
-        known = isinstance(item, str) and _encodes(item)
-        yield ImageRef.of(head["prefix"] + item if known else json.dumps(item))
-
-
-def _items(text: TextIO, uri: str) -> Iterator[Any]:
-    """The items of a JSON array whose bracket was read already."""
-    decoder = json.JSONDecoder()
-    buffer, place, ended = "", 0, False
-    while True:
-        while place < len(buffer) and buffer[place] in " \t\r\n,":
-            place += 1
-        try:
-            if buffer[place : place + 1] == "]":
-                return
-            item, stop = decoder.raw_decode(buffer, place)
-            if stop == len(buffer) and not ended:
-                raise ValueError("a number may go on")  # noqa: TRY301 - as an item that is cut
-        except (ValueError, RecursionError):
-            more = text.read(_PIECE)
-            ended = not more
-            if ended or len(buffer) - place > MAX_LINE:
-                raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: JSON breaks off at {buffer[place:][:100]!r}") from None
-            buffer, place = buffer[place:] + more, 0
-            continue
-        yield item
-        place = stop
-
-
 def _from_inventory(start: _Start, opener: Opener) -> Iterator[ImageRef]:
     """https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html ."""
-    document = _keys(start.first + start.text.read(_MAX_INVENTORY))
+    document = members(start.first + start.text.read(_MAX_INVENTORY))
     schema, files = document.get("fileSchema"), document.get("files")
     if not isinstance(schema, str) or not isinstance(files, list):
         raise _unknown(start)

@@ -82,9 +82,12 @@ class Planner:
     def submit(self, job: Job, *, advance: Callable[[int], None] = lambda _: None) -> int:
         """Sends a message for every shard that has no part yet, unless that was done; returns how many.
 
-        Killed on the way and called again, it may send a message twice: the second one finds the part there.
+        Killed on the way and called again, it may send a message twice: the second one finds the part there. Raises
+        Reject where the job was cancelled.
         """
         folder = JobFolder(job.output_uri, job.job_id)
+        if self._storage.metadata(folder.cancelled) is not None:
+            raise Reject(ErrorCode.CONFLICT, f"job {job.job_id} was cancelled: choose another job_id")
         if self._storage.metadata(folder.submitted) is not None:
             return 0
         answered = set(part_numbers(folder, self._storage))

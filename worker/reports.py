@@ -9,8 +9,9 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from worker.contract import PartReport, explain
+from worker.contract import Job, PartReport, explain
 from worker.errors import ErrorCode, Reject
+from worker.layout import JobFolder
 
 DIGEST: Final = "request-digest"
 REPORT: Final = "part-report"
@@ -27,3 +28,10 @@ def from_metadata(metadata: Mapping[str, str], uri: str) -> PartReport:
         return PartReport.model_validate_json(metadata.get(REPORT, ""))
     except ValidationError as error:
         raise Reject(ErrorCode.CONFLICT, f"{uri} was not written by a worker: {explain(error)}") from None
+
+
+def check_answers(report: PartReport, job: Job, folder: JobFolder, number: int) -> None:
+    """Raises Reject ``conflict`` where the part of that number answers another request than the job's."""
+    asked = job.request(number, shard_uri=folder.shard(number)).digest() if job.shards else job.digest
+    if report.request_digest != asked:
+        raise Reject(ErrorCode.CONFLICT, f"{folder.part(number)} answers another request than {folder.job} asks")

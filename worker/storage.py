@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import obstore
 from botocore.exceptions import BotoCoreError, ClientError
 
+from worker import download
 from worker.decisions import CHANGED, OBSTORE_ERRORS, code_of, from_botocore, from_obstore, status_of
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 
 #: obstore normalises such keys: it refuses some, and of "/a.jpg" it would silently read "a.jpg", another object.
 _KEY_OBSTORE_CHANGES: Final = re.compile(r"^/|/$|//|(^|/)\.\.?(/|$)|[\x00-\x1f\x7f]")
-#: Of a long object, at a time.
-_CHUNK_BYTES: Final = 1024 * 1024
-#: A long object whose connection breaks goes on where it was; so many breaks without a byte in between are too many.
-_RESUMES: Final = 5
 
 
 @dataclass(frozen=True)
@@ -157,27 +154,7 @@ class Storage:
 
         Raises Reject ``conflict`` when the object is written over in the meantime.
         """
-        bucket, key = split(uri)
-        request: dict[str, Any] = {"Bucket": bucket, "Key": key}
-        if version_id is not None:
-            request["VersionId"] = version_id
-        done, size, breaks = 0, 1, 0
-        while done < size:
-            try:
-                answer = self._s3.get_object(**request)
-                size = done + answer["ContentLength"]
-                for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
-                    yield chunk
-                    done, breaks = done + len(chunk), 0
-            except ClientError as error:
-                if status_of(error) == CHANGED:
-                    raise Reject(ErrorCode.CONFLICT, f"{uri}: was written over while it was read") from error
-                raise from_botocore(error, uri) from error
-            except BotoCoreError as error:
-                breaks += 1
-                if done == 0 or breaks > _RESUMES:
-                    raise from_botocore(error, uri) from error
-            request |= {"Range": f"bytes={done}-", "IfMatch": answer["ETag"]}
+        return download.pieces(self._s3, uri, *split(uri), version_id=version_id)
 
     def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[Listed]:
         """Every object below ``s3://bucket/prefix``, in the order of the keys' bytes; ``start_after`` is a URI."""

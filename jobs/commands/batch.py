@@ -2,21 +2,20 @@
 
 import json
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import BaseModel
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
+from rich.markup import escape
 
 from jobs.commands.options import Json
-from jobs.counter import Counter
 from jobs.progress import Reporter
-from jobs.standing import Standing, Watcher, jobs_below
+
+if TYPE_CHECKING:  # boto3 takes half a second that --help need not wait
+    from jobs.counter import Counter
+    from jobs.standing import Standing
 
 app = typer.Typer(help="Classify images: a list, a prefix or a folder in, one table out.", no_args_is_help=True)
 
@@ -24,8 +23,6 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's name, as su
 Output = Annotated[
     str | None, typer.Option("--output", help="s3:// prefix where jobs lie.", show_default="TWOFOLD_OUTPUT_URI")
 ]
-
-_WATCH_S: Final = 2.0
 
 
 @app.command("submit", epilog="Example: twofold batch submit photos/ s3://shelter/lists/june.csv --wait")
@@ -56,7 +53,7 @@ def submit(
     from worker.draft import Draft  # noqa: PLC0415
 
     reporter = Reporter()
-    counter = Counter.open(output_uri=output)
+    counter = _open(output)
     output_uri = counter.settings.needed_output()
     if not dry_run:
         counter.settings.needed_queue()
@@ -84,27 +81,27 @@ def submit(
         _print(estimate, text, job_id=job.job_id, as_json=as_json)
         return
     reporter.say(said)
-    _tell(_watch(counter, job.job_id, reporter), as_json=as_json)
+    _wait(counter, job.job_id, reporter, as_json=as_json)
 
 
 @app.command("status", epilog="Example: twofold batch status june-3f2a9c01 --watch")
 def status(
     job_id: Annotated[str | None, typer.Argument(metavar="[JOB]", help="The job; without one, all jobs.")] = None,
-    watch: Annotated[
+    follow: Annotated[
         bool, typer.Option("--watch", help="Until the job is complete; exit 1 when it cannot be.")
     ] = False,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
     """Tell how far a job is: done, failed, waiting, rate, time left, refused requests and why."""
-    counter = Counter.open(output_uri=output)
+    counter = _open(output)
     if job_id is None:
         _list(counter, as_json=as_json)
-    elif watch:
-        _tell(_watch(counter, job_id, Reporter()), as_json=as_json)
+    elif follow:
+        _wait(counter, job_id, Reporter(), as_json=as_json)
     else:
         standing = counter.watcher(job_id).look()
-        print(standing.model_dump_json()) if as_json else Console(highlight=False).print(_table(standing))
+        _show(standing, as_json=as_json)
 
 
 @app.command("results", epilog="Example: twofold batch results june-3f2a9c01 --join -o june.parquet")
@@ -123,11 +120,11 @@ def results(
     from jobs import tables  # noqa: PLC0415
     from jobs.results import Results  # noqa: PLC0415
 
-    counter = Counter.open(output_uri=output)
+    counter = _open(output)
     path = file or f"{job_id}.csv"
     found = Results(folder=counter.folder(job_id), storage=counter.storage)
     joined = found.job.columns if join else ()
-    with Reporter().step(f"Writing {path}", total=found.job.images) as advance:
+    with Reporter().step(escape(f"Writing {path}"), total=found.job.images) as advance:
         counts = tables.write(found.chunks(join=join, partial=partial), path, joined=joined, advance=advance)
     text = f"{counts.rows:,} rows = {counts.scored:,} scored + {counts.failed:,} with an error code: {path}"
     if path == tables.STDOUT:
@@ -148,7 +145,7 @@ def report(
     from jobs.batch_gallery import Gallery  # noqa: PLC0415
     from jobs.results import Results  # noqa: PLC0415
 
-    counter = Counter.open(output_uri=output)
+    counter = _open(output)
     reporter = Reporter()
     found = Results(folder=counter.folder(job_id), storage=counter.storage)
     gallery = Gallery()
@@ -178,7 +175,7 @@ def redrive(
     from jobs.redrive import Redrive  # noqa: PLC0415
 
     reporter = Reporter()
-    counter = Counter.open(output_uri=output)
+    counter = _open(output)
     counter.settings.needed_queue()
     sources = Sources(storage=counter.storage, output_uri=counter.settings.needed_output())
     again = Redrive(folder=counter.folder(job_id), sources=sources, planner=counter.planner(), send=counter.send).run(
@@ -194,7 +191,7 @@ def redrive(
         print(again.model_dump_json() if as_json else text)
         return
     reporter.say(text)
-    _tell(_watch(counter, again.redrive_id or job_id, reporter), as_json=as_json)
+    _wait(counter, again.redrive_id or job_id, reporter, as_json=as_json)
 
 
 @app.command("cancel", epilog="Example: twofold batch cancel june-3f2a9c01")
@@ -202,7 +199,7 @@ def cancel(job_id: JobId, output: Output = None, as_json: Json = False) -> None:
     """Call a job off: workers drop its requests. What is written stays; ``results --partial`` reads it."""
     from jobs.results import needed_job  # noqa: PLC0415
 
-    counter = Counter.open(output_uri=output)
+    counter = _open(output)
     folder = counter.folder(job_id)
     needed_job(folder, counter.storage)
     counter.storage.write(folder.cancelled, b"no more of this\n", content_type="text/plain")
@@ -213,60 +210,41 @@ def cancel(job_id: JobId, output: Output = None, as_json: Json = False) -> None:
     print(standing.model_dump_json() if as_json else text)
 
 
-def _watch(counter: Counter, job_id: str, reporter: Reporter) -> Standing:
-    watcher: Watcher = counter.watcher(job_id)
-    shown: Callable[[], Standing] = watcher.look
-    standing = shown()
-    with Live(_table(standing), console=reporter.console, transient=True, auto_refresh=False) as live:
-        while not standing.settled:
-            time.sleep(_WATCH_S)
-            standing = shown()
-            live.update(_table(standing), refresh=True)
-    return standing
+def _open(output: str | None) -> "Counter":
+    from jobs.counter import Counter  # noqa: PLC0415
+
+    return Counter.open(output_uri=output)
 
 
-def _tell(standing: Standing, *, as_json: bool) -> None:
-    """The end of a wait: exit 1 where the job is not complete."""
+def _list(counter: "Counter", *, as_json: bool) -> None:
+    from jobs.board import table_of_all  # noqa: PLC0415
+    from jobs.standing import jobs_below  # noqa: PLC0415
+
+    found = jobs_below(counter.settings.needed_output(), counter.storage)
     if as_json:
-        print(standing.model_dump_json())
+        print(json.dumps([job.model_dump(mode="json") | {"complete": complete} for job, complete in found]))
     else:
-        Console(highlight=False).print(_table(standing))
+        Console(highlight=False).print(table_of_all(found) if found else "No jobs yet: twofold batch submit --help")
+
+
+def _wait(counter: "Counter", job_id: str, reporter: Reporter, *, as_json: bool) -> None:
+    """Until nothing more will happen by itself: exit 1 where the job is not complete."""
+    from jobs.board import watch  # noqa: PLC0415
+
+    standing = watch(counter.watcher(job_id), reporter.console)
+    _show(standing, as_json=as_json)
     if standing.state != "complete":
         raise typer.Exit(1)
 
 
+def _show(standing: "Standing", *, as_json: bool) -> None:
+    from jobs.board import table_of  # noqa: PLC0415
+
+    if as_json:
+        print(standing.model_dump_json())
+    else:
+        Console(highlight=False).print(table_of(standing))
+
+
 def _print(figures: BaseModel, text: str, *, job_id: str, as_json: bool) -> None:
     print(json.dumps(figures.model_dump() | {"job_id": job_id}) if as_json else text)
-
-
-def _list(counter: Counter, *, as_json: bool) -> None:
-    found = jobs_below(counter.settings.needed_output(), counter.storage)
-    if as_json:
-        print(json.dumps([job.model_dump(mode="json") | {"complete": complete} for job, complete in found]))
-        return
-    table = Table("job", "images", "", "since", "from", box=None)
-    for job, complete in found:
-        state = "complete" if complete else ""
-        table.add_row(job.job_id, f"{job.images:,}", state, f"{job.created_at:%Y-%m-%d %H:%M}", ", ".join(job.sources))
-    Console(highlight=False).print(table if found else "No jobs yet: twofold batch submit --help")
-
-
-def _table(standing: Standing) -> Table:
-    table = Table(title=f"{standing.job_id}: {standing.state}", box=None, show_header=False, title_justify="left")
-    share = standing.done / standing.images if standing.images else 0.0
-    table.add_row("done", f"{standing.done:,} of {standing.images:,} images, {share:.0%}")
-    table.add_row("scored", f"{standing.scored:,}")
-    by_code = ", ".join(f"{count:,} {code}" for code, count in sorted(standing.errors.items()))
-    table.add_row("failed", f"{standing.failed:,}" + (f": {by_code}" if by_code else ""))
-    table.add_row("waiting", f"{standing.waiting:,}, in {standing.parts - standing.parts_done:,} parts")
-    if standing.images_per_s is not None:
-        left = "" if standing.left_s is None or not standing.waiting else f", about {standing.left_s:,.0f} s left"
-        table.add_row("rate", f"{standing.images_per_s:,.0f} images a second{left}")
-    for one in standing.refused:
-        part = "the job" if one.shard is None else f"part {one.shard}"
-        table.add_row("refused", f"{part}: {one.error_code}, {one.error_message}")
-    if standing.parent:
-        table.add_row("of", standing.parent)
-    if standing.redrives:
-        table.add_row("redrives", ", ".join(standing.redrives))
-    return table

@@ -32,7 +32,9 @@ def local(
     # Profiles, endpoints and settings of the person's own must not steer it.
     for name in [name for name in os.environ if name.startswith(("AWS_", "TWOFOLD_"))]:
         del os.environ[name]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, what is to be kept is written down
+    # Both end it as Ctrl-C does, so that what is to be kept is written down; a shell's "&" would leave SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     reporter = Reporter()
     try:
         with open_playground(keep=keep, port=port, reporter=reporter, serverless=serverless) as running:

@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from jobs.errors import UserError
 from jobs.progress import Reporter
-from tests.bench import bill, figures, submit, worker
+from tests.bench import bill, figures, submit, train, worker
 
 app = typer.Typer(
     name="python -m tests.bench",
@@ -61,8 +61,8 @@ def measure_lambda(
     """Our Lambda's cold start beside the same handler with Keras, and what a million images cost."""
     compared = worker.run(data=data, images=images, runs=runs, reporter=Reporter(), is_lambda=True)
     figures.show(compared, json_file)
-    ours, peer = figures.medians(compared.ours), figures.medians(compared.peer)
-    bill.show(bill.lines(cpu_ms_per_image=ours.cpu_ms_per_image, peer_cpu_ms_per_image=peer.cpu_ms_per_image))
+    ours, peer = (median["cpu_ms_per_image"] for median in compared.medians())
+    bill.show(bill.lines(cpu_ms_per_image=ours, peer_cpu_ms_per_image=peer))
 
 
 @app.command("submit", epilog="Example: python -m tests.bench submit --json submit.json")
@@ -74,6 +74,27 @@ def measure_submit(
 ) -> None:
     """Long lists planned and submitted: 10,000 rows beside 100,000 and a million."""
     submit.show(submit.run(rows or [10_000, 100_000, 1_000_000], Reporter()), json_file)
+
+
+@app.command("train", epilog="Example: python -m tests.bench train --data cats_and_dogs_filtered --json train.json")
+def measure_train(
+    data: Annotated[
+        Path,
+        typer.Option(
+            envvar="TWOFOLD_DATA",
+            exists=True,
+            file_okay=False,
+            help="Folder with train/ and validation/, a folder of images in each for each of two classes.",
+        ),
+    ],
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each; the medians are told.")] = 3,
+    weights: Annotated[
+        str, typer.Option(help="The backbone's, for both: auto, imagenet, package, a file or an s3:// URI.")
+    ] = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """A training job against the recipe it started from: the same images, the same weights."""
+    figures.show(train.run(data=data, weights=weights, runs=runs, reporter=Reporter()), json_file)
 
 
 def main() -> int:

@@ -3,32 +3,24 @@
 import json
 import platform
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from worker.settings import available_cores
 
-
-@dataclass(frozen=True, kw_only=True)
-class Figures:
-    """Of one worker: of one run, or the medians of several."""
-
-    images_per_s: float  #: from one part to the next, the emulator's work on the same cores included
-    cpu_ms_per_image: float  #: user and system time of the worker alone
-    first_score_s: float  #: from the start of the process to the CSV of a request with one image
-    first_score_cpu_s: float  #: the worker's processor time until then, which other work on the machine hardly changes
-    peak_mb: float  #: resident, 1 MB = 1,000,000 bytes
+#: Of one run, or the medians of several, by the names of the measures.
+Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class _Measure:
-    """How a field of ``Figures`` is shown."""
+class Measure:
+    """One figure: what it is called in JSON and on the screen."""
 
     name: str
     title: str
@@ -36,44 +28,35 @@ class _Measure:
     more_is_better: bool = False
 
 
-_MEASURES: Final = (
-    _Measure("images_per_s", "images a second", 0, more_is_better=True),
-    _Measure("cpu_ms_per_image", "processor time an image, ms", 2),
-    _Measure("first_score_s", "start to first score, s", 2),
-    _Measure("first_score_cpu_s", "processor time to first score, s", 2),
-    _Measure("peak_mb", "peak resident memory, MB", 0),
-)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All runs of both workers, and what they were given."""
+    """All runs of both contenders, and what they were given."""
 
-    data: str
-    images: int  #: of a request
+    title: str
+    measures: Sequence[Measure]
     ours: Sequence[Figures]
     peer: Sequence[Figures]
-    agreement: float  #: share of the images that both sort into the same class
+    facts: Mapping[str, Any]  #: what they were given and what they came to, for the JSON
+    summary: str  #: the same, for the screen
 
     def as_json(self) -> dict[str, Any]:
         """Medians, ratios (above 1: ours is better), every run, and where it was measured."""
-        ours, peer = medians(self.ours), medians(self.peer)
+        ours, peer = self.medians()
         return {
             "machine": machine(),
-            "data": self.data,
-            "images": self.images,
-            "medians": {"ours": asdict(ours), "peer": asdict(peer)},
-            "ratios": {measure.name: _ratio(measure, ours, peer) for measure in _MEASURES},
-            "agreement": self.agreement,
-            "runs": {"ours": [asdict(run) for run in self.ours], "peer": [asdict(run) for run in self.peer]},
+            **self.facts,
+            "medians": {"ours": ours, "peer": peer},
+            "ratios": {measure.name: _ratio(measure, ours, peer) for measure in self.measures},
+            "runs": {"ours": self.ours, "peer": self.peer},
         }
 
-
-def medians(runs: Sequence[Figures]) -> Figures:
-    """Figure by figure: the middle one of the runs."""
-    return Figures(
-        **{measure.name: statistics.median(getattr(run, measure.name) for run in runs) for measure in _MEASURES}
-    )
+    def medians(self) -> tuple[Figures, Figures]:
+        """Of ours and of the peer's, figure by figure: the middle one of the runs."""
+        ours, peer = (
+            {measure.name: statistics.median(run[measure.name] for run in runs) for measure in self.measures}
+            for runs in (self.ours, self.peer)
+        )
+        return ours, peer
 
 
 def machine() -> dict[str, Any]:
@@ -90,26 +73,25 @@ def show(comparison: Comparison, json_file: Path | None) -> None:
     """Prints the table, and writes the file if one is asked for."""
     if json_file is not None:
         json_file.write_text(json.dumps(comparison.as_json(), indent=2) + "\n", encoding="utf-8")
-    ours, peer = medians(comparison.ours), medians(comparison.peer)
-    table = Table("", title="One worker, one machine")
+    ours, peer = comparison.medians()
+    table = Table("", title=comparison.title)
     for title in ("ours", "peer", "ratio"):
         table.add_column(title, justify="right")
-    for measure in _MEASURES:
-        values = [f"{getattr(figures, measure.name):,.{measure.digits}f}" for figures in (ours, peer)]
+    for measure in comparison.measures:
+        values = [f"{figures[measure.name]:,.{measure.digits}f}" for figures in (ours, peer)]
         table.add_row(measure.title, *values, f"{_ratio(measure, ours, peer):.1f}")
     out = Console(highlight=False)
     out.print(table)
     where = machine()
     out.print(
-        f"Medians of {len(comparison.ours)} runs of {comparison.images:,} images from {comparison.data}. "
-        f"A ratio above 1: ours is better. Both give {comparison.agreement:.1%} of the images the same class.\n"
+        f"Medians of {len(comparison.ours)} runs. A ratio above 1: ours is better. {comparison.summary}\n"
         f"{where['cores']} cores, {where['cpu']}, Python {where['python']}, {where['date']}",
         soft_wrap=True,
     )
 
 
-def _ratio(measure: _Measure, ours: Figures, peer: Figures) -> float:
-    mine, theirs = float(getattr(ours, measure.name)), float(getattr(peer, measure.name))
+def _ratio(measure: Measure, ours: Figures, peer: Figures) -> float:
+    mine, theirs = ours[measure.name], peer[measure.name]
     better, worse = (mine, theirs) if measure.more_is_better else (theirs, mine)
     return better / worse if worse else float("inf")
 

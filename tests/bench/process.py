@@ -1,11 +1,12 @@
-"""A worker's process, measured from outside."""
+"""Processes measured from outside: a worker while it runs, a job when it has ended."""
 
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -18,6 +19,18 @@ _LOOK_S: Final = 0.01
 #: A worker may wait for its open poll to end, 20 s at most.
 _STOP_S: Final = 30
 _TAIL_CHARACTERS: Final = 2000
+#: The unit of ``ru_maxrss``, which is another on macOS.
+_MAXRSS_BYTES: Final = 1 if sys.platform == "darwin" else 1024
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process from start to end, its children included."""
+
+    said: str  #: on standard output
+    wall_s: float
+    cpu_s: float  #: user and system time
+    peak_mb: float  #: the most memory that it, or a child, was resident with, in MB
 
 
 class WorkerProcess:
@@ -26,9 +39,7 @@ class WorkerProcess:
     def __init__(self, module: str, environment: dict[str, str], *arguments: str) -> None:
         self._module = module
         self._arguments = arguments
-        # As installed: with its bytecode kept, whatever this shell is told.
-        inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        self._environment = inherited | environment
+        self._environment = _inherited() | environment
 
     def __enter__(self) -> Self:
         self._stderr = tempfile.TemporaryFile(prefix="twofold-bench-")
@@ -80,6 +91,42 @@ class WorkerProcess:
         self._stderr.seek(0)
         said = self._stderr.read().decode(errors="replace").strip()[-_TAIL_CHARACTERS:]
         return f"Its last words:\n{said}" if said else "It said nothing."
+
+
+def run_to_end(module: str, arguments: Sequence[str], environment: dict[str, str]) -> Ended:
+    """``python -m <module>`` with ``environment`` on top of ours. Raises UserError if it fails."""
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        started_s = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            env=_inherited() | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+        )
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            raise
+        wall_s = time.monotonic() - started_s
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            stderr.seek(0)
+            words = stderr.read().decode(errors="replace")[-_TAIL_CHARACTERS:]
+            raise UserError(f"{module} ended with exit status {process.returncode}. Its last words:\n{words}")
+        stdout.seek(0)
+        return Ended(
+            said=stdout.read().decode(),
+            wall_s=wall_s,
+            cpu_s=usage.ru_utime + usage.ru_stime,
+            peak_mb=usage.ru_maxrss * _MAXRSS_BYTES / 1e6,
+        )
+
+
+def _inherited() -> dict[str, str]:
+    """As installed: with bytecode kept, whatever this shell is told."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _peak_bytes(process: psutil.Process) -> int:

@@ -26,9 +26,10 @@ Work = Callable[[], None]
 
 
 @pytest.fixture
-def endpoint(ministack: str) -> str:
-    """One emulator: what is tested here lies above storage and queues."""
-    return ministack
+def endpoint(request: pytest.FixtureRequest) -> str:
+    """One emulator, unless a test asks for each: most of what is tested here lies above storage and queues."""
+    url: str = request.getfixturevalue(getattr(request, "param", "ministack"))
+    return url
 
 
 @pytest.fixture
@@ -81,6 +82,7 @@ def _table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
 
 
+@pytest.mark.parametrize("endpoint", ["ministack", "moto"], indirect=True)
 def test_a_folder_becomes_a_table_and_what_failed_is_mended(
     twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path
 ) -> None:
@@ -230,9 +232,12 @@ def test_a_cancelled_job_ends_and_says_so(bench: Bench, twofold: Twofold, work: 
     status, said = twofold("status", "june", "--watch")
     assert (status, "cancelled" in said) == (1, True)
     assert twofold("results", "june")[0] == 1
+    status, said = twofold("submit", str(tmp_path / "list.csv"), "--job-id", "june")
+    assert (status, "was cancelled: choose another" in said) == (1, True)
     assert bench.dead_letters() == []
 
 
+@pytest.mark.parametrize("endpoint", ["ministack", "moto"], indirect=True)
 def test_refused_requests_are_told_and_asked_for_again(
     bench: Bench, twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path
 ) -> None:

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,21 @@ def prepare(keep: Path, models: Path, digit_images: Path, port: int) -> None:
             s3.upload_file(str(path), BUCKET, f"models/{path.relative_to(models).as_posix()}")
 
 
+@contextmanager
+def left_running(command: list[str], **options: Any) -> Iterator[tuple["subprocess.Popen[str]", dict[str, Any]]]:
+    """The process, and what it said when it was ready; killed in the end if it has not ended."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options) as process:
+        try:
+            assert process.stdout is not None
+            yield process, json.loads(process.stdout.readline())
+        finally:
+            process.terminate()
+            try:
+                process.wait(90)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
 def test_it_runs_takes_a_list_in_its_inbox_and_finds_its_data_again(
     models: Path, digit_images: Path, tmp_path: Path
 ) -> None:
@@ -47,11 +64,7 @@ def test_it_runs_takes_a_list_in_its_inbox_and_finds_its_data_again(
     port, keep = free_port(), tmp_path / "local"
     prepare(keep, models, digit_images, port)
     command = [sys.executable, "-m", "jobs.cli", "local", "--keep", str(keep), "--port", str(port), "--json"]
-    with subprocess.Popen(
-        command, cwd=REPOSITORY, env=os.environ | {"TWOFOLD_QUEUE_URL": "nowhere"}, stdout=subprocess.PIPE, text=True
-    ) as running:
-        assert running.stdout is not None
-        said = json.loads(running.stdout.readline())
+    with left_running(command, cwd=REPOSITORY, env=os.environ | {"TWOFOLD_QUEUE_URL": "nowhere"}) as (running, said):
         assert said["environment"]["AWS_ENDPOINT_URL"] == f"http://127.0.0.1:{port}"
         s3, _ = _clients(said["environment"])
         s3.put_object(Bucket=BUCKET, Key="inbox/june.csv", Body=b"source_ref\nno URI\n")
@@ -60,7 +73,7 @@ def test_it_runs_takes_a_list_in_its_inbox_and_finds_its_data_again(
             assert time.monotonic() < deadline
             time.sleep(0.1)
         running.send_signal(signal.SIGINT)
-        assert running.wait(60) == 0
+        assert running.wait(90) == 0
     with EmbeddedCloud(port=port, keep=keep / "cloud") as cloud:
         s3, sqs = _clients(cloud.environment)
         listed = s3.list_objects_v2(Bucket=BUCKET, Prefix="predictions/june")["Contents"]

@@ -20,6 +20,7 @@ from jobs.results import Line, Results
 from tests.conftest import Bench
 from tests.desk import Desk
 from worker.contract import PredictionRow
+from worker.errors import Reject
 from worker.predictions import COLUMNS, unguarded
 
 KINDS = ["good", "missing", "damaged", "empty", "no uri"]
@@ -105,6 +106,18 @@ def test_a_part_that_was_altered_is_named(desk: Desk) -> None:
     desk.bench.s3.put_object(Bucket=desk.bench.bucket, Key=key, Body=body, Metadata=metadata)
     with pytest.raises(UserError, match="its digest differs"):
         list(Results(folder=desk.folder("job"), storage=desk.storage).chunks())
+
+
+def test_a_part_of_another_job_is_named(desk: Desk) -> None:
+    """Copied into its place, it is whole, and still not what was asked for."""
+    for job_id in ("june", "july"):
+        desk.planner.submit(desk.plan([f"no URI for {job_id}"], job_id=job_id))
+        desk.handle(desk.sent[-1])
+    part = "predictions/{}/predictions/part-00000.csv".format
+    source = {"Bucket": desk.bench.bucket, "Key": part("july")}
+    desk.bench.s3.copy_object(Bucket=desk.bench.bucket, Key=part("june"), CopySource=source)
+    with pytest.raises(Reject, match="answers another request"):
+        list(Results(folder=desk.folder("june"), storage=desk.storage).chunks())
 
 
 def test_a_job_that_nobody_knows_is_said_to_be_none(desk: Desk) -> None:

@@ -109,6 +109,29 @@ def test_a_job_that_was_begun_goes_on_with_its_own_model(desk: Desk) -> None:
     assert len(desk.sent) == 5
 
 
+def test_a_list_that_says_more_than_names_is_planned_so_that_it_is_kept(desk: Desk) -> None:
+    """Its columns and versions are in the shard, however short it is."""
+    manifest = desk.bench.put("short.csv", b"source_ref,name\nno URI,Rex\n")
+    desk.handle(ClassifyRequest(schema_version=1, job_id="job", manifest=ManifestRef(uri=manifest)))
+    assert [one.shard for one in desk.sent] == [0]
+    assert json.loads(desk.bench.get(desk.folder("job").shard(0)))["columns"] == {"name": "Rex"}
+
+
+def test_a_request_under_the_name_of_a_planned_job_spoils_none_of_its_parts(desk: Desk) -> None:
+    """It is refused before it is answered: its one part would have been the first of that job."""
+    desk.plan(_refs(600))
+    manifest = desk.bench.put("other.csv", b"source_ref\nno URI\n")
+    requests = (
+        ClassifyRequest(schema_version=1, job_id="job", images=("no URI",)),
+        ClassifyRequest(schema_version=1, job_id="job", manifest=ManifestRef(uri=manifest)),
+    )
+    for request in requests:
+        outcome = desk.dispatch.handle(request.model_dump_json(), last_try=False, cancelled=lambda: False)
+        assert isinstance(outcome, Reject)
+        assert outcome.code is ErrorCode.CONFLICT
+    assert not [name for name in desk.names() if name.startswith("predictions")]
+
+
 def test_a_cancelled_job_is_answered_no_further(desk: Desk) -> None:
     """The message is done, and no part is written."""
     desk.storage.write(desk.folder("job").cancelled, b"x", content_type="text/plain")

@@ -17,6 +17,7 @@ from tests.conftest import REPOSITORY
 from worker.contract import (
     MAX_REQUEST_BYTES,
     ClassifyRequest,
+    Job,
     ManifestRef,
     ModelManifest,
     PartReport,
@@ -459,3 +460,33 @@ def test_a_model_manifest_with_a_wrong_field_is_refused(changes: dict[str, Any])
 def test_a_manifest_may_lie_anywhere_in_a_bucket(uri: str) -> None:
     """Any key that climbs nowhere."""
     assert ManifestRef(uri=uri).uri == uri
+
+
+def test_a_field_that_is_left_out_does_not_change_a_digest() -> None:
+    """Fields were added since these were written down; parts in buckets still answer their requests."""
+    images = ClassifyRequest(schema_version=1, job_id="june", images=("s3://shelter/a.jpg",), threshold=0.5)
+    manifest = ClassifyRequest(schema_version=1, job_id="june", manifest=ManifestRef(uri="s3://shelter/a.csv"))
+    assert images.digest() == "501704ebadc48b51ef5819585744e29b642fc12b7bd072df16528ffaf8f3c684"
+    assert manifest.digest() == "90608ade5b812aaef5eea77eb0149f01f7c7623b53ed0918a120216e59532e1a"
+
+
+def test_a_shard_is_a_manifest_with_a_number_of_five_digits() -> None:
+    """Each its own request."""
+    shard = {"schema_version": 1, "job_id": "june", "manifest": {"uri": "s3://shelter/june/shards/00000.jsonl"}}
+    digests = {ClassifyRequest.parse(json.dumps(shard | {"shard": number})).digest() for number in (0, 1, 99_999)}
+    assert len(digests | {ClassifyRequest.parse(json.dumps(shard)).digest()}) == 4
+    for wrong in (shard | {"shard": -1}, shard | {"shard": 100_000}, ASKED | {"shard": 0}):
+        with pytest.raises(ValueError, match="shard"):
+            ClassifyRequest.parse(json.dumps(wrong))
+
+
+@given(images=st.integers(1, 10_000), size=st.integers(1, 700))
+def test_the_parts_of_a_job_hold_its_images(images: int, size: int) -> None:
+    """Each full but the last, which is not empty."""
+    common: dict[str, Any] = {"job_id": "june", "created_at": datetime.now(UTC), "sources": (), "digest": "0" * 64}
+    job = Job(**common, images=images, shards=-(-images // size), shard_images=size, output_uri="s3://shelter/out")
+    rows = [job.rows_of(part) for part in range(job.parts)]
+    assert sum(rows) == images
+    assert set(rows[:-1]) <= {size}
+    assert 0 < rows[-1] <= size
+    assert Job(**common, images=images, output_uri="s3://shelter/out").rows_of(0) == images

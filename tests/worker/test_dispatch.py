@@ -43,8 +43,8 @@ class _Nothing:
     def is_cancelled(self, _: Any) -> bool:
         return False
 
-    def admit(self, *_: Any) -> None:
-        pass
+    def admit(self, *_: Any) -> bool:
+        return False
 
     def check(self, *_: Any) -> bool:
         return False
