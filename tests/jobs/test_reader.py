@@ -62,7 +62,7 @@ def _check(seen: Seen, images: list[LabelledImage]) -> None:
 def test_values_are_in_order_whatever_comes_from_the_shelf(
     images: list[LabelledImage], tmp_path_factory: pytest.TempPathFactory, gone: set[int]
 ) -> None:
-    """Any of the chunks there, the others computed; a row for each image that is kept, and what is left out the same."""
+    """Any of the chunks there, the others computed; a row for each image kept, and the same left out."""
     store = FolderStore(tmp_path_factory.mktemp("shelf"))
     shelf = Shelf(store, "s")
     first = Reader(32)
@@ -85,7 +85,8 @@ def test_features_of_unchanged_images_are_computed_once(store: Store, tmp_path: 
 
     def run(pixels: Pixels) -> NDArray[np.float32]:
         counts.append(len(pixels))
-        return pixels.mean(axis=(1, 2)).astype(np.float32)
+        means: NDArray[np.float32] = pixels.mean(axis=(1, 2)).astype(np.float32)
+        return means
 
     extractor = Extractor(run, "key")
     found = []

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.shelf import Shelf
+from jobs.shelf import Arrays, Shelf
 from jobs.store import FolderStore, Store
 
 
@@ -27,7 +27,8 @@ class _Memory(FolderStore):
 def test_what_is_put_comes_back(store: Store) -> None:
     """Values, shapes and types; and a shelf below is another place."""
     shelf = Shelf(store, "features")
-    arrays = {"values": np.arange(6, dtype=np.float32).reshape(2, 3), "none": np.empty(0), "count": np.array(7)}
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    arrays: Arrays = {"values": values, "none": np.empty(0), "count": np.array(7)}
     shelf.put("a", arrays)
     found = shelf.get("a")
     assert found is not None
