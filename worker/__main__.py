@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--drain", action="store_true", help="stop when the queue is empty")
     options = parser.parse_args(arguments)
     try:
-        settings = WorkerSettings()
+        settings = WorkerSettings.read()
         _configure_logging(settings.log_level)
         return _run(settings, drain=options.drain)
     except ValidationError as error:

@@ -5,10 +5,9 @@ Region, credentials and endpoint are not here: they come from the AWS SDK's own 
 """
 
 import os
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from worker.contract import S3Uri
 
@@ -22,10 +21,10 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(BaseModel):
     """One field a variable: ``queue_url`` is ``TWOFOLD_QUEUE_URL``. The description is the README's."""
 
-    model_config = SettingsConfigDict(env_prefix="TWOFOLD_", frozen=True, env_ignore_empty=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     queue_url: str = Field(description="the queue of requests")
     dead_letter_url: str | None = Field(
@@ -33,7 +32,7 @@ class WorkerSettings(BaseSettings):
     )
     model_uri: str | None = Field(default=None, description="the model used when a request names none")
     output_uri: S3Uri | None = Field(default=None, description="where results go when a request says nothing")
-    allowed_prefixes: Annotated[tuple[S3Uri, ...], NoDecode] = Field(
+    allowed_prefixes: tuple[S3Uri, ...] = Field(
         default=(), description="comma-separated s3:// prefixes that requests may read from or write to"
     )
     threads: PositiveInt = Field(default_factory=available_cores, description="decoding and scoring threads")
@@ -45,6 +44,15 @@ class WorkerSettings(BaseSettings):
         default=20, description="time for the current part after a stop signal; then its message goes back"
     )
     log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
+
+    @classmethod
+    def read(cls) -> Self:
+        """From the environment. A variable that is set to nothing, as templates leave it behind, is not set.
+
+        Not by pydantic-settings, which loads asyncio and more: a twelfth of what a worker imports, by time.
+        """
+        found = {field: os.environ.get(f"TWOFOLD_{field.upper()}") for field in cls.model_fields}
+        return cls.model_validate({field: value for field, value in found.items() if value})
 
     @field_validator("allowed_prefixes", mode="before")
     @classmethod

@@ -22,7 +22,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def _set(monkeypatch: pytest.MonkeyPatch, **settings: str) -> WorkerSettings:
     for name, value in settings.items():
         monkeypatch.setenv(f"TWOFOLD_{name.upper()}", value)
-    return WorkerSettings()
+    return WorkerSettings.read()
 
 
 def _refusal(monkeypatch: pytest.MonkeyPatch, **settings: str) -> str:
@@ -33,7 +33,7 @@ def _refusal(monkeypatch: pytest.MonkeyPatch, **settings: str) -> str:
 
 def test_a_queue_is_all_that_must_be_set() -> None:
     """The rest has defaults, those that the design gives."""
-    assert WorkerSettings().model_dump() == {
+    assert WorkerSettings.read().model_dump() == {
         "queue_url": QUEUE,
         "dead_letter_url": None,
         "model_uri": None,
