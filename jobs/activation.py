@@ -21,5 +21,5 @@ def contributions(seen_through: keras.Model, pixels: Pixels) -> tuple[Maps, floa
     The mean over a map, plus the bias, is the picture's logit.
     """
     weights, bias = seen_through.get_layer("probability").get_weights()
-    maps, _ = seen_through.predict(pixels, batch_size=32, verbose=0)  # (N, h, w, 1280)
+    maps, _ = seen_through.predict(pixels, batch_size=8, verbose=0)  # (N, h, w, 1280)
     return (maps.astype(np.float64) @ weights.astype(np.float64))[..., 0], float(bias[0])
