@@ -14,13 +14,12 @@ from worker.images import Pixels
 Maps = NDArray[np.float64]
 
 
-def contributions(model: keras.Model, pixels: Pixels) -> tuple[Maps, float]:
+def contributions(seen_through: keras.Model, pixels: Pixels) -> tuple[Maps, float]:
     """``(N, h, w)`` logits that each position of ``(N, H, W, 3)`` uint8 RGB pictures contributes, and the bias.
 
-    Above 0 speaks for class 1, below for class 0. The mean over a map, plus the bias, is the picture's logit.
+    ``seen_through`` is what ``network.see_through`` makes of the model. Above 0 speaks for class 1, below for class 0.
+    The mean over a map, plus the bias, is the picture's logit.
     """
-    last_maps = keras.Model(model.input, model.get_layer("pool").input)
-    weights, bias = model.get_layer("probability").get_weights()
-    # Called, not ``predict``, as in ``evaluation.parity``: for the pictures of a report.
-    maps = keras.ops.convert_to_numpy(last_maps(pixels, training=False))  # (N, h, w, 1280)
+    weights, bias = seen_through.get_layer("probability").get_weights()
+    maps, _ = seen_through.predict(pixels, batch_size=8, verbose=0)  # (N, h, w, 1280)
     return (maps.astype(np.float64) @ weights.astype(np.float64))[..., 0], float(bias[0])

@@ -26,12 +26,12 @@ def measure_curve(learned: Learned, config: TrainConfig) -> Curve | None:
     )
 
 
-def hang_gallery(model: keras.Model, test: Tested, threshold: float, reader: Reader) -> Gallery:
+def hang_gallery(seen_through: keras.Model, test: Tested, threshold: float, reader: Reader) -> Gallery:
     """The test images to look at, each with what its parts speak for."""
     answers = Answers([row.source_ref for row in test.rows], test.truth, test.scores, threshold)
     choice = gallery.choose(answers)
     chunk = reader.read([test.images[place] for place in choice.mistakes + choice.uncertain])
-    maps, _ = activation.contributions(model, chunk.pixels)
+    maps, _ = activation.contributions(seen_through, chunk.pixels)
     return gallery.hang(choice, answers, chunk.pixels, maps)
 
 

@@ -76,6 +76,14 @@ def join(extractor: keras.Model, head: keras.layers.Dense) -> keras.Model:
     return keras.Model(extractor.input, head(extractor.output), name="twofold")
 
 
+def see_through(model: keras.Model) -> keras.Model:
+    """The whole model with its last feature map: pixels to ``(N, h, w, D)`` and ``(N, 1)`` P(class 1).
+
+    One model for whoever needs either: to trace it takes longer than the pictures that are then put through it.
+    """
+    return keras.Model(model.input, [model.get_layer("pool").input, model.output])
+
+
 def predict_in_batches(model: keras.Model) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
     """``(N, …)`` inputs to ``(N, …)`` float32, in batches that any machine holds, on all of its GPUs."""
 

@@ -112,7 +112,8 @@ class _Job:
         with self._reporter.step("Exporting"):
             keras_file, litert_file = export.to_keras_bytes(model), export.to_litert_bytes(model)
         # The evaluation: of the exported graph, by the worker's own scorer. The report is about what is served.
-        test, parity = self._test(Scorer(litert_file), model, head.decision)
+        seen_through = network.see_through(model)
+        test, parity = self._test(Scorer(litert_file), seen_through, head.decision)
         told = evaluation.tell(test, head.decision, self._config, self._dataset, self._left_out()) | {
             "images": {split: len(learned.of(split).images) for split in ("train", "validation")}
             | {"test": len(test.images), "quarantined": len(self._left_out())},
@@ -123,7 +124,7 @@ class _Job:
             "resumed": self._checkpoint.resumed,
         }
         with self._reporter.step("Drawing the report"):
-            shown = exhibits.hang_gallery(model, test, head.decision.threshold, self._reader)
+            shown = exhibits.hang_gallery(seen_through, test, head.decision.threshold, self._reader)
             curve = exhibits.measure_curve(learned, self._config)
         told["seconds"] = {title: round(seconds, 2) for title, seconds in self._reporter.seconds.items()}
         # The bundle: model.json last, with the digest of every other file. The evaluation, which has a digest,
@@ -215,16 +216,16 @@ class _Job:
         layer = network.as_layer(head.final.cooled(head.decision.temperature), self._config)
         return network.join(network.build_extractor(plain, image_size=self._config.image_size), layer)
 
-    def _test(self, scorer: Scorer, model: keras.Model, decision: Decision) -> tuple[evaluation.Tested, float]:
+    def _test(self, scorer: Scorer, seen_through: keras.Model, decision: Decision) -> tuple[evaluation.Tested, float]:
         rule = Rule(labels=self._dataset.labels, threshold=decision.threshold, model_version=self._checkpoint.version)
         images = self._dataset.test
         with self._reporter.step("Evaluating on the test images", total=len(images)) as advance:
-            shelf = self._checkpoint.job.at(f"scores-{network.digest(model)[:16]}")
+            shelf = self._checkpoint.job.at(f"scores-{network.digest(seen_through)[:16]}")
             test = evaluation.score(scorer, self._dataset, self._reader, rule=rule, shelf=shelf, advance=advance)
             quarantine.check_share(self._dataset, self._left_out(), self._config.max_quarantined)
             every = max(1, len(test.images) // _PARITY_IMAGES)
             sample = self._reader.read(test.images[::every][:_PARITY_IMAGES])
-            return test, evaluation.parity(model, scorer, sample.pixels)
+            return test, evaluation.parity(seen_through, scorer, sample.pixels)
 
     def _left_out(self) -> list[Quarantined]:
         return self._dataset.quarantined + self._reader.quarantined
