@@ -134,7 +134,8 @@ class Sources:
         refs: Iterable[ImageRef] = manifest.of_file(pieces(), str(path), declared=None, opener=self._open)
         for ref in refs:
             beside = path.parent / ref.source_ref
-            if not ref.source_ref.startswith("s3://") and _is_file(beside):
+            # By its name, too: a list of somebody else's must not make us upload what is no picture.
+            if beside.suffix.lower() in IMAGE_SUFFIXES and not ref.source_ref.startswith("s3://") and _is_file(beside):
                 yield self._of_image(beside, ref.source_ref, ref.columns)
             else:
                 yield ref

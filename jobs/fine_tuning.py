@@ -62,9 +62,9 @@ def find_cut(backbone: keras.Model, layers: int) -> str:
 
 
 def _inputs(layer: keras.Layer) -> Iterator[str]:
-    for node in layer._inbound_nodes:  # noqa: SLF001 - Keras tells of a graph's edges nowhere else
-        for tensor in node.input_tensors:
-            yield tensor._keras_history.operation.name  # noqa: SLF001 - see above
+    # The first node is the backbone's own; later ones are of models that share the layer.
+    for tensor in layer._inbound_nodes[0].input_tensors:  # noqa: SLF001 - Keras tells of edges nowhere else
+        yield tensor._keras_history.operation.name  # noqa: SLF001 - see above
 
 
 class FineTuning:

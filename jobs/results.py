@@ -87,7 +87,9 @@ class Results:
         return read_shard(self._storage.read(uri, max_bytes=_MAX_PART_BYTES), uri)
 
     def _numbers(self, *, partial: bool) -> list[int]:
-        return sorted(part_numbers(self.folder, self._storage)) if partial else list(range(self.job.parts))
+        if not partial:
+            return list(range(self.job.parts))
+        return [number for number in part_numbers(self.folder, self._storage) if number < self.job.parts]
 
     def _merged(self, number: int, mended: dict[int, PredictionRow], *, join: bool) -> list[Line]:
         columns = {line.row: line.columns for line in self.shard(number)} if join else {}

@@ -247,10 +247,18 @@ class Trainer:
         return int(json.loads(self._process.stdout.readline()))
 
     def start(self, *arguments: str, **environment: str) -> Run:
+        return self._start(arguments, environment, in_container=False)
+
+    def start_container(self, *arguments: str, **environment: str) -> Run:
+        """``python -m jobs.train``."""
+        return self._start(arguments, environment, in_container=True)
+
+    def _start(self, arguments: tuple[str, ...], environment: dict[str, str], *, in_container: bool) -> Run:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         (folder / "stderr").touch()
         start = {
             "arguments": arguments,
+            "in_container": in_container,
             "environment": {"XDG_CACHE_HOME": str(self._folder / "cache")} | environment,
             "stdout": str(folder / "stdout"),
             "stderr": str(folder / "stderr"),

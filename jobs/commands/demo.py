@@ -1,7 +1,6 @@
 """``twofold demo``: the whole loop on one machine."""
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Annotated, Final
@@ -10,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from jobs.commands.environment import forget_environment
 from jobs.commands.options import Json
 from jobs.progress import Reporter
 from worker.contract import PredictionRow
@@ -33,7 +33,7 @@ def demo(
         from jobs import demo as loop  # noqa: PLC0415
         from jobs.metrics import headline  # noqa: PLC0415
 
-    _forget_environment()
+    forget_environment()
     folder = keep or Path(tempfile.mkdtemp(prefix="twofold-demo-"))
     outcome = loop.run(data=data, keep=folder, reporter=reporter)
     rate = outcome.report.rows / max(outcome.report.seconds, 1e-3)
@@ -57,13 +57,6 @@ def demo(
     )
     for name, path in outcome.files.items():
         out.print(f"{name:<9} {path}", soft_wrap=True)
-
-
-def _forget_environment() -> None:
-    """The demo is about this machine: profiles, endpoints and proxies of the person's own must not steer it."""
-    for name in list(os.environ):
-        if name.startswith(("AWS_", "TWOFOLD_")) or name.lower().endswith("_proxy"):
-            del os.environ[name]
 
 
 def _first_rows(rows: list[PredictionRow], count: int = 5) -> Table:

@@ -1,7 +1,6 @@
 """``twofold local``: a cloud on this machine, left running to play with."""
 
 import json
-import os
 import shlex
 import signal
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from jobs.commands.environment import forget_environment
 from jobs.commands.options import Json
 from jobs.errors import UserError
 from jobs.progress import Reporter
@@ -29,9 +29,7 @@ def local(
     """Run bucket, queues, a sample model and a worker on this machine, until Ctrl-C."""
     from jobs.playground import open_playground  # noqa: PLC0415 - boto3 takes a moment that --help need not wait
 
-    # Profiles, endpoints and settings of the person's own must not steer it.
-    for name in [name for name in os.environ if name.startswith(("AWS_", "TWOFOLD_"))]:
-        del os.environ[name]
+    forget_environment()
     # Both end it as Ctrl-C does, so that what is to be kept is written down; a shell's "&" would leave SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -1,5 +1,6 @@
 """A store of each kind, for every test that makes a promise about stored files."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,3 +15,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         return FolderStore(tmp_path / "store")
     bench: Bench = request.getfixturevalue("bench_on")(request.getfixturevalue(request.param))
     return BucketStore(f"s3://{bench.bucket}/store/", bench.storage(monkeypatch))
+
+
+@pytest.fixture(scope="session")
+def few_digits(digit_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty of each: enough for a job from start to end."""
+    folder = tmp_path_factory.mktemp("few")
+    for label in ("eight", "three"):
+        (folder / label).mkdir()
+        for path in sorted((digit_images / label).iterdir())[:40]:
+            shutil.copy(path, folder / label)
+    return folder

@@ -202,10 +202,11 @@ def test_a_prefix_is_listed_by_patterns(bench: Bench, desk: Desk, twofold: Twofo
 def test_a_list_on_this_machine_may_name_files_beside_it(
     bench: Bench, desk: Desk, twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path
 ) -> None:
-    """They are uploaded; its other columns come along, and the order stays."""
+    """They are uploaded, if their names are those of pictures; its other columns come along, and the order stays."""
+    (tmp_path / "id_rsa").write_text("a secret")
     shutil.copy(next(digit_images.rglob("*.png")), tmp_path / "rex, the dog.png")
     (tmp_path / "list.csv").write_text(
-        'name,source_ref\nRex,"rex, the dog.png"\nNobody,gone.png\nFar,s3://a-bucket/x.png\n'
+        'name,source_ref\nRex,"rex, the dog.png"\nNobody,gone.png\nFar,s3://a-bucket/x.png\nKey,id_rsa\n'
     )
     twofold("submit", str(tmp_path / "list.csv"), "--job-id", "list")
     work()
@@ -217,8 +218,10 @@ def test_a_list_on_this_machine_may_name_files_beside_it(
         ("Rex", ""),
         ("Nobody", "bad_source_ref"),
         ("Far", "not_allowed"),
+        ("Key", "bad_source_ref"),
     ]
     assert rows[0]["source_ref"].endswith("/rex, the dog.png")
+    assert len(_uploads(bench)) == 1
 
 
 def test_a_cancelled_job_ends_and_says_so(bench: Bench, twofold: Twofold, work: Work, tmp_path: Path) -> None:

@@ -174,3 +174,12 @@ def test_what_a_line_says_besides_is_kept_within_bounds() -> None:
     assert found.columns == {"age": "3", "tame": "true", "note": "x" * 1024 + "…"}
     wide = _table([["source_ref", *(f"c{n}" for n in range(500))], ["s3://b/k", *("x" for _ in range(500))]])
     assert len(_read({"s3://lists/m": wide})[0].columns) == 100
+
+
+def test_an_item_that_is_no_name_is_one_row_wherever_it_is_cut() -> None:
+    """A long array is read in pieces, and a number has no end of its own."""
+    for length in range(65_500, 65_536):
+        array = f'[{{"prefix": "{"x" * (length - 14)}"}}, 123456789012, "a.jpg"]'.encode()
+        number, name = _read({"s3://lists/m": array})
+        assert number.source_ref == "123456789012"
+        assert len(name.source_ref) == 2048  # the prefix alone is longer
