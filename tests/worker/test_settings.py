@@ -43,6 +43,9 @@ def test_a_queue_is_all_that_must_be_set() -> None:
         "fetchers": 16,
         "visibility_s": 60,
         "stop_s": 20,
+        "cache": None,
+        "heartbeat": None,
+        "notify_arn": None,
         "log_level": "INFO",
     }
 
@@ -58,6 +61,9 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "fetchers": "5",
         "visibility_s": "30",
         "stop_s": "7",
+        "cache": "kept/models",
+        "heartbeat": "kept/heartbeat",
+        "notify_arn": "arn:aws:sns:eu-west-1:123456789012:done",
         "log_level": "DEBUG",
     }
     read = _set(monkeypatch, **values).model_dump()
