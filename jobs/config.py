@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_serializer, field_validator
 
-from jobs.web import shown
+from jobs.data.web import shown
 from worker.contract import Name
 
 _RULE: Final = re.compile(r"(precision|recall)>=(0?\.\d+|1(?:\.0*)?)")
@@ -35,7 +35,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     #: A folder of two class folders, or of ``train/`` with them and ``validation/`` and/or ``test/``; an archive of
-    #: one, its ``https://`` address, or an ``s3://`` prefix; see ``jobs.sources``.
+    #: one, its ``https://`` address, or an ``s3://`` prefix; see ``jobs.data.sources``.
     data: str
     #: ``s3://bucket/prefix`` or a folder; the bundle goes to ``<output>/<name>/<version>/``.
     output: str
@@ -44,7 +44,7 @@ class TrainConfig(BaseModel):
     version: Name | None = None
     #: Width and height given to the backbone, pixels. MobileNetV2 halves it five times, hence the multiple of 32.
     image_size: Annotated[int, Field(ge=32, le=512, multiple_of=32)] = 160
-    #: ``auto``, ``imagenet``, ``package``, a file or an ``s3://`` URI; see ``jobs.backbone``.
+    #: ``auto``, ``imagenet``, ``package``, a file or an ``s3://`` URI; see ``jobs.training.backbone``.
     weights: str = "auto"
     #: Share of the training images that a first fit does not see, to tell how well it does. The head that is kept is
     #: then fitted on all of them.
@@ -70,7 +70,7 @@ class TrainConfig(BaseModel):
     precision: Literal["auto", "float32", "mixed_float16"] = "auto"
     #: How it is chosen on the validation images: a number, ``max-f1``, ``precision>=0.95`` or ``recall>=0.99``.
     threshold: Annotated[str, AfterValidator(check_rule)] = "0.5"
-    #: Share of a class's files that may be left out. More of them stop the job: see ``jobs.quarantine``.
+    #: Share of a class's files that may be left out. More of them stop the job: see ``jobs.data.quarantine``.
     max_quarantined: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     #: What is downloaded, unpacked or computed once is kept here. It changes no result, so no bundle tells of it.
     cache: Annotated[Path, Field(exclude=True, repr=False)] = Path("~/.cache/twofold")

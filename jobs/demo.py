@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from jobs import dataset, digits
 from jobs.config import TrainConfig
+from jobs.data import dataset, digits
+from jobs.data.labelled import Dataset, LabelledImage
 from jobs.errors import UserError
-from jobs.labelled import Dataset, LabelledImage
 from jobs.local import EmbeddedCloud, Queues, create_queues
 from jobs.progress import Reporter
 from worker import predictions

@@ -7,8 +7,8 @@ It is the seed's: split 80/20 with seed 123, MobileNetV2 without its top, frozen
 neuron, Adam and binary cross-entropy. Because the backbone is frozen, an image's features never change: they are
 computed once, and the head learns from those.
 
-Whatever takes time is kept when it is done (``jobs.checkpoint``). A job that was ended, by a signal or by a machine
-that went away, goes on from there when the same command is typed again, and comes to the same model.
+Whatever takes time is kept when it is done (``jobs.training.checkpoint``). A job that was ended, by a signal or by a
+machine that went away, goes on from there when the same command is typed again, and comes to the same model.
 """
 
 import json
@@ -19,29 +19,20 @@ from typing import Any, Final
 
 import keras
 
-from jobs import (
-    backbone,
-    bundle,
-    devices,
-    evaluation,
-    exhibits,
-    export,
-    fine_tuning,
-    metrics,
-    network,
-    quarantine,
-    tested,
-)
-from jobs.checkpoint import Checkpoint, libraries
 from jobs.config import TrainConfig
-from jobs.features import Extractor, Learned
-from jobs.fine_tuning import FineTuning, Outcome
-from jobs.head import Decision, Head
-from jobs.interruption import Interruption
-from jobs.labelled import Dataset, Quarantined
+from jobs.data import quarantine
+from jobs.data.labelled import Dataset, Quarantined
+from jobs.data.reader import Reader
+from jobs.models import bundle
+from jobs.pages import exhibits
 from jobs.progress import Reporter
-from jobs.reader import Reader
 from jobs.store import open_store
+from jobs.training import backbone, devices, evaluation, export, fine_tuning, metrics, network, tested
+from jobs.training.checkpoint import Checkpoint, libraries
+from jobs.training.features import Extractor, Learned
+from jobs.training.fine_tuning import FineTuning, Outcome
+from jobs.training.head import Decision, Head
+from jobs.training.interruption import Interruption
 from worker.contract import ModelManifest
 from worker.images import fingerprint
 from worker.model import MANIFEST_FILE, MODEL_FILE
@@ -249,6 +240,6 @@ class _Job:
 
 if __name__ == "__main__":
     from jobs.cli import main
-    from jobs.container import run
+    from jobs.training.container import run
 
     sys.exit(run(main, sys.argv[1:], os.environ))

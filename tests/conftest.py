@@ -18,7 +18,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pytest_localstack.session import RunningSession
 
-from jobs import digits
+from jobs.data import digits
 from jobs.local import EmbeddedCloud, Queues, create_queues
 from worker.clients import open_session, open_sqs, open_storage
 from worker.contract import PredictionRow

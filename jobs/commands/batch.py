@@ -14,8 +14,8 @@ from jobs.commands.options import Json
 from jobs.progress import Reporter
 
 if TYPE_CHECKING:  # boto3 takes half a second that --help need not wait
-    from jobs.counter import Counter
-    from jobs.standing import Standing
+    from jobs.batch.counter import Counter
+    from jobs.batch.standing import Standing
 
 app = typer.Typer(help="Classify images: a list, a prefix or a folder in, one table out.", no_args_is_help=True)
 
@@ -48,8 +48,8 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Ask for a row for every image of all sources. Typed again after an interruption, it goes on."""
-    from jobs import submission  # noqa: PLC0415 - LiteRT takes a moment that --help need not wait
-    from jobs.batch_sources import Patterns, Sources  # noqa: PLC0415
+    from jobs.batch import submission  # noqa: PLC0415 - LiteRT takes a moment that --help need not wait
+    from jobs.batch.sources import Patterns, Sources  # noqa: PLC0415
     from worker.draft import Draft  # noqa: PLC0415
 
     reporter = Reporter()
@@ -117,8 +117,8 @@ def results(
     as_json: Json = False,
 ) -> None:
     """Write one table with a row for every image, in the order of the manifest, redriven ones in their place."""
-    from jobs import tables  # noqa: PLC0415
-    from jobs.results import Results  # noqa: PLC0415
+    from jobs.batch import tables  # noqa: PLC0415
+    from jobs.batch.results import Results  # noqa: PLC0415
 
     counter = _open(output)
     path = file or f"{job_id}.csv"
@@ -141,9 +141,9 @@ def report(
     output: Output = None,
 ) -> None:
     """Write one HTML page: counts, how the scores lie and whether they have shifted, images worth a look, errors."""
-    from jobs import batch_page  # noqa: PLC0415
-    from jobs.batch_gallery import Gallery  # noqa: PLC0415
-    from jobs.results import Results  # noqa: PLC0415
+    from jobs.batch import page as batch_page  # noqa: PLC0415
+    from jobs.batch.gallery import Gallery  # noqa: PLC0415
+    from jobs.batch.results import Results  # noqa: PLC0415
 
     counter = _open(output)
     reporter = Reporter()
@@ -171,8 +171,8 @@ def redrive(
     as_json: Json = False,
 ) -> None:
     """Ask again for what failed: refused requests, or else the images without a score. ``results`` merges them."""
-    from jobs.batch_sources import Sources  # noqa: PLC0415
-    from jobs.redrive import Redrive  # noqa: PLC0415
+    from jobs.batch.redrive import Redrive  # noqa: PLC0415
+    from jobs.batch.sources import Sources  # noqa: PLC0415
 
     reporter = Reporter()
     counter = _open(output)
@@ -197,7 +197,7 @@ def redrive(
 @app.command("cancel", epilog="Example: twofold batch cancel june-3f2a9c01")
 def cancel(job_id: JobId, output: Output = None, as_json: Json = False) -> None:
     """Call a job off: workers drop its requests. What is written stays; ``results --partial`` reads it."""
-    from jobs.results import needed_job  # noqa: PLC0415
+    from jobs.batch.results import needed_job  # noqa: PLC0415
 
     counter = _open(output)
     folder = counter.folder(job_id)
@@ -211,14 +211,14 @@ def cancel(job_id: JobId, output: Output = None, as_json: Json = False) -> None:
 
 
 def _open(output: str | None) -> "Counter":
-    from jobs.counter import Counter  # noqa: PLC0415
+    from jobs.batch.counter import Counter  # noqa: PLC0415
 
     return Counter.open(output_uri=output)
 
 
 def _list(counter: "Counter", *, as_json: bool) -> None:
-    from jobs.board import table_of_all  # noqa: PLC0415
-    from jobs.standing import jobs_below  # noqa: PLC0415
+    from jobs.batch.board import table_of_all  # noqa: PLC0415
+    from jobs.batch.standing import jobs_below  # noqa: PLC0415
 
     found = jobs_below(counter.settings.needed_output(), counter.storage)
     if as_json:
@@ -229,7 +229,7 @@ def _list(counter: "Counter", *, as_json: bool) -> None:
 
 def _wait(counter: "Counter", job_id: str, reporter: Reporter, *, as_json: bool) -> None:
     """Until nothing more will happen by itself: exit 1 where the job is not complete."""
-    from jobs.board import watch  # noqa: PLC0415
+    from jobs.batch.board import watch  # noqa: PLC0415
 
     standing = watch(counter.watcher(job_id), reporter.console)
     _show(standing, as_json=as_json)
@@ -238,7 +238,7 @@ def _wait(counter: "Counter", job_id: str, reporter: Reporter, *, as_json: bool)
 
 
 def _show(standing: "Standing", *, as_json: bool) -> None:
-    from jobs.board import table_of  # noqa: PLC0415
+    from jobs.batch.board import table_of  # noqa: PLC0415
 
     if as_json:
         print(standing.model_dump_json())

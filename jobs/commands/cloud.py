@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from jobs import deploy, images, package, stack
-from jobs.aws import open_aws
+from jobs.cloud import deploy, images, package, stack
+from jobs.cloud.aws import open_aws
+from jobs.cloud.images import Docker, Kind
+from jobs.cloud.package import Architecture
+from jobs.cloud.reasons import explained
 from jobs.commands.options import Stack
 from jobs.errors import UserError
-from jobs.images import Docker, Kind
-from jobs.package import Architecture
 from jobs.progress import Reporter
-from jobs.reasons import explained
 from worker.storage import split
 
 app = typer.Typer(help="Put Twofold into an AWS account.", no_args_is_help=True)

@@ -27,7 +27,7 @@ def local(
     as_json: Json = False,
 ) -> None:
     """Run bucket, queues, a sample model and a worker on this machine, until Ctrl-C."""
-    from jobs.playground import open_playground  # noqa: PLC0415 - boto3 takes a moment that --help need not wait
+    from jobs.cloud.playground import open_playground  # noqa: PLC0415 - boto3 takes a moment that --help need not wait
 
     forget_environment()
     # Both end it as Ctrl-C does, so that what is to be kept is written down; a shell's "&" would leave SIGINT ignored.

@@ -15,7 +15,7 @@ from jobs.errors import UserError
 from jobs.progress import Reporter
 
 if TYPE_CHECKING:
-    from jobs.promotion import Change
+    from jobs.models.promotion import Change
 
 # What these commands do is imported inside them: scipy, LiteRT and the AWS SDK take a second that --help need not wait.
 
@@ -43,7 +43,7 @@ def list_models(
     as_json: Json = False,
 ) -> None:
     """List the models and their versions, the champion marked."""
-    from jobs import registry  # noqa: PLC0415
+    from jobs.models import registry  # noqa: PLC0415
 
     with Reporter().step("Reading the manifests"):
         found = registry.find_all(where)
@@ -60,9 +60,9 @@ def show(
     where: Annotated[str, typer.Argument(help="A version, or a model: then its champion.")], as_json: Json = False
 ) -> None:
     """Show all that is known of one version: manifest, evaluation with intervals, and history."""
-    from jobs import registry  # noqa: PLC0415
-    from jobs.champion import Champions  # noqa: PLC0415
-    from jobs.place import find  # noqa: PLC0415
+    from jobs.models import registry  # noqa: PLC0415
+    from jobs.models.champion import Champions  # noqa: PLC0415
+    from jobs.models.place import find  # noqa: PLC0415
 
     place = find(where)
     version = place.bundle()
@@ -91,9 +91,9 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Make a version the champion, unless it is damaged, or worse than the one in use on the same test pictures."""
-    from jobs import promotion  # noqa: PLC0415
-    from jobs.gate import Gate, Refused  # noqa: PLC0415
-    from jobs.place import find  # noqa: PLC0415
+    from jobs.models import promotion  # noqa: PLC0415
+    from jobs.models.gate import Gate, Refused  # noqa: PLC0415
+    from jobs.models.place import find  # noqa: PLC0415
 
     place = find(where)
     if place.version is None:
@@ -116,8 +116,8 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Go back to the champion before; twice goes back two."""
-    from jobs import promotion  # noqa: PLC0415
-    from jobs.place import find  # noqa: PLC0415
+    from jobs.models import promotion  # noqa: PLC0415
+    from jobs.models.place import find  # noqa: PLC0415
 
     place = find(where)
     if place.version is not None:
@@ -141,9 +141,9 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Hold every file of a version against its digest, and score its test pictures again. Exit status 1: a finding."""
-    from jobs.inspection import read_bundle  # noqa: PLC0415
-    from jobs.place import find  # noqa: PLC0415
-    from jobs.verification import verify as check  # noqa: PLC0415
+    from jobs.models.inspection import read_bundle  # noqa: PLC0415
+    from jobs.models.place import find  # noqa: PLC0415
+    from jobs.models.verification import verify as check  # noqa: PLC0415
 
     place = find(where)
     reporter = Reporter()

@@ -14,10 +14,10 @@ from rich.text import Text
 from worker.contract import ModelManifest
 
 if TYPE_CHECKING:  # they bring scipy, LiteRT and the AWS SDK, for which --help need not wait
-    from jobs.champion import ChampionRecord
-    from jobs.promotion import Change
-    from jobs.registry import Version
-    from jobs.verification import Verification
+    from jobs.models.champion import ChampionRecord
+    from jobs.models.promotion import Change
+    from jobs.models.registry import Version
+    from jobs.models.verification import Verification
 
 _HEADLINE: Final = ("accuracy", "log_loss")  #: what fits into 80 columns
 

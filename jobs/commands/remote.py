@@ -9,16 +9,16 @@ from typing import Annotated, Final, cast, get_args
 
 import typer
 
-from jobs import deploy
-from jobs.aws import Client, open_aws
+from jobs.cloud import deploy
+from jobs.cloud.aws import Client, open_aws
+from jobs.cloud.prices import Quote
+from jobs.cloud.reasons import explained, next_step
+from jobs.cloud.remote import BatchJobs, Remote, SageMakerJobs, Status, follow, split_job
+from jobs.cloud.stack import Stacks
+from jobs.cloud.submit import Cloud, Place, Submission, build_request, new_name
 from jobs.commands.options import Json, Stack
 from jobs.config import TrainConfig
 from jobs.errors import UserError
-from jobs.prices import Quote
-from jobs.reasons import explained, next_step
-from jobs.remote import BatchJobs, Remote, SageMakerJobs, Status, follow, split_job
-from jobs.stack import Stacks
-from jobs.submit import Cloud, Place, Submission, build_request, new_name
 
 Job = Annotated[str, typer.Argument(help="batch:ID or sagemaker:NAME, as submit printed it.")]
 _POLL_S: Final = 5.0

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from jobs.commands.options import Json
 from jobs.config import TrainConfig
-from jobs.interruption import Interruption
 from jobs.progress import Reporter, hushed
+from jobs.training.interruption import Interruption
 
 app = typer.Typer(help="Train a classifier.", no_args_is_help=True)
 
@@ -118,7 +118,7 @@ def train_run(
     interruption.install()
     reporter = Reporter()
     with reporter.step("Starting"):
-        from jobs.dataset import open_dataset  # noqa: PLC0415 - scikit-learn takes a second that --help need not wait
+        from jobs.data.dataset import open_dataset  # noqa: PLC0415 - scikit-learn takes a second that --help need not wait
     splits = open_dataset(config, reporter)  # a wrong folder is told at once, and not when TensorFlow has started
     with reporter.step("Starting TensorFlow"), hushed():
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

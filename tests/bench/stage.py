@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
-from jobs import dataset, digits
 from jobs.config import TrainConfig
+from jobs.data import dataset, digits
 from jobs.demo import BUCKET, MODEL, train, upload, uri_of
 from jobs.errors import UserError
 from jobs.local import EmbeddedCloud, create_queues

@@ -70,7 +70,7 @@ def run(*, data: Path, weights: str, runs: int, reporter: Reporter) -> Compariso
 
 
 def _save_weights(source: str, path: str) -> None:
-    from jobs import backbone  # noqa: PLC0415 - in a process of its own
+    from jobs.training import backbone  # noqa: PLC0415 - in a process of its own
 
     frozen, _ = backbone.load(source, image_size=160)
     frozen.save_weights(path)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobs.stack import as_settings
+from jobs.cloud.stack import as_settings
 from tests.infra.templates import as_list, load, resources, statements, variables, walk
 from worker import planner
 from worker.meter import NAMESPACE

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jobs.digits import write_digits
+from jobs.data.digits import write_digits
 from tests.conftest import REPOSITORY
 from worker.predictions import from_csv
 

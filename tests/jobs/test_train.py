@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from jobs.labelled import LabelledImage
-from jobs.reader import Reader
-from jobs.tested import from_csv
+from jobs.data.labelled import LabelledImage
+from jobs.data.reader import Reader
+from jobs.training.tested import from_csv
 from tests.conftest import Bench, Trainer
 from worker.contract import ModelManifest
 from worker.images import decode, fingerprint

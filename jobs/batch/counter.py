@@ -1,0 +1,76 @@
+"""What the ``batch`` commands share: settings, storage, queues, put together once."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from jobs.batch.dead_letters import DeadLetters
+from jobs.batch.settings import BatchSettings
+from jobs.batch.standing import Watcher
+from worker.clients import open_session, open_sqs, open_storage
+from worker.contract import ClassifyRequest
+from worker.errors import TwofoldError
+from worker.layout import JobFolder
+from worker.outbox import Outbox
+from worker.planner import Planner
+from worker.queue import Queue
+from worker.storage import Storage
+
+if TYPE_CHECKING:
+    import boto3
+
+
+@dataclass(frozen=True)
+class Counter:
+    """Where jobs are handed in and asked after."""
+
+    settings: BatchSettings
+    session: "boto3.Session"
+    storage: Storage
+
+    @classmethod
+    def open(cls, *, output_uri: str | None) -> Self:
+        """From the environment; an option goes before it."""
+        settings = BatchSettings(output_uri=output_uri) if output_uri else BatchSettings()
+        session = open_session()
+        return cls(settings, session, open_storage(session))
+
+    def folder(self, job_id: str) -> JobFolder:
+        """Where a job lies."""
+        return JobFolder(self.settings.needed_output(), job_id)
+
+    def model_uri(self) -> str | None:
+        """The model of the settings, where another machine could read it too."""
+        uri = self.settings.model_uri
+        return uri if uri and uri.startswith("s3://") else None
+
+    def pinned_model_uri(self) -> str | None:
+        """The bundle that it stands for now; None where there is none, or it cannot be read from here."""
+        from worker.model import pinned  # noqa: PLC0415 - LiteRT takes a moment that most commands need not wait
+
+        try:
+            uri = self.model_uri()
+            return None if uri is None else pinned(uri, storage=self.storage)
+        except TwofoldError:
+            return None
+
+    def planner(self) -> Planner:
+        """Writes jobs down and sends them."""
+        return Planner(storage=self.storage, send=self.send)
+
+    def send(self, requests: Iterable[ClassifyRequest]) -> None:
+        """Puts requests on the queue."""
+        Outbox(sqs=open_sqs(self.session), url=self.settings.needed_queue()).send(requests)
+
+    def dead_letters(self) -> DeadLetters | None:
+        """The queue of refused requests; None where nothing says which it is."""
+        sqs = open_sqs(self.session)
+        url = self.settings.dead_letter_url
+        if url is None and self.settings.queue_url is not None:
+            queue = Queue.open(sqs=sqs, url=self.settings.queue_url, dead_letter_url=None, visibility_s=60)
+            url = queue.dead_letter_url
+        return None if url is None else DeadLetters(sqs=sqs, url=url)
+
+    def watcher(self, job_id: str) -> Watcher:
+        """Looks at a job."""
+        return Watcher(folder=self.folder(job_id), storage=self.storage, dead_letters=self.dead_letters())

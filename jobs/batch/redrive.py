@@ -1,0 +1,130 @@
+"""What failed, asked for again: images as a job that points back, and refused requests as they are."""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import count
+
+from pydantic import BaseModel
+
+from jobs.batch.dead_letters import DeadLetters
+from jobs.batch.results import Results
+from jobs.batch.sources import Sources
+from jobs.batch.standing import redrives
+from jobs.batch.submission import upload
+from jobs.errors import UserError
+from jobs.progress import Reporter
+from worker.contract import ClassifyRequest, Job
+from worker.draft import Draft
+from worker.errors import ErrorCode, Reject
+from worker.layout import JobFolder
+from worker.planner import Planner, Sender
+from worker.table import ImageRef
+
+
+class Redriven(BaseModel):
+    """What was asked for again."""
+
+    job_id: str
+    images: int  #: failed ones
+    redrive_id: str | None  #: their job
+    requests: int  #: refused ones, sent again
+
+
+class Redrive:
+    """Asks again for what failed of a job."""
+
+    def __init__(self, *, folder: JobFolder, sources: Sources, planner: Planner, send: Sender) -> None:
+        self._storage = sources.storage
+        self._results = Results(folder=folder, storage=self._storage)
+        self._folder = folder
+        self._sources = sources
+        self._planner = planner
+        self._send = send
+
+    def run(self, codes: Iterable[str], dead_letters: DeadLetters | None, reporter: Reporter) -> Redriven:
+        """Sends refused requests again, or else the failed images of the given codes, or of all.
+
+        Killed on the way and called again, it goes on. Raises UserError where the job is still at work.
+        """
+        job = self._results.job
+        if job.parent is not None:
+            raise UserError(f"{job.job_id} asks again for images of {job.parent}: redrive {job.parent}.")
+        requests = self._send_refused(dead_letters, reporter)
+        if requests:
+            return Redriven(job_id=job.job_id, images=0, redrive_id=None, requests=requests)
+        self._results.check_complete()
+        with Draft() as draft:
+            self._fill(draft, codes, reporter)
+            if not draft.images:
+                return Redriven(job_id=job.job_id, images=0, redrive_id=None, requests=0)
+            upload(self._sources, reporter)
+            redrive_id = self._ask(draft, reporter)
+            return Redriven(job_id=job.job_id, images=draft.images, redrive_id=redrive_id, requests=0)
+
+    def _fill(self, draft: Draft, codes: Iterable[str], reporter: Reporter) -> None:
+        with reporter.step("Looking for what failed"):
+            for row, asked in self._results.failed(frozenset(codes)):
+                # Of an image of this machine, the file as it is now: that is where somebody would mend it.
+                file = asked.columns.get("file", "")
+                ref = self._sources.repaired(row.source_ref, file, self._results.job.sources)
+                draft.add(ImageRef(ref, asked.version_id, asked.columns), row=row.row)
+
+    def _ask(self, draft: Draft, reporter: Reporter) -> str:
+        """Under the next free name; one that was begun with other images, and never sent, stays as it is."""
+        for redrive_id in self._free_names():
+            try:
+                self._submit(draft, redrive_id, reporter)
+            except Reject as error:
+                if error.code is not ErrorCode.CONFLICT:
+                    raise
+            else:
+                return redrive_id
+        raise AssertionError
+
+    def _submit(self, draft: Draft, redrive_id: str, reporter: Reporter) -> None:
+        parent = self._results.job
+        job = Job(
+            job_id=redrive_id,
+            created_at=datetime.now(UTC),
+            sources=(self._folder.uri,),
+            digest=draft.digest,
+            images=draft.images,
+            shards=draft.shards,
+            columns=parent.columns,
+            model_uri=parent.model_uri,
+            asked_model_uri=parent.asked_model_uri,
+            output_uri=parent.output_uri,
+            threshold=parent.threshold,
+            parent=parent.job_id,
+        )
+        with reporter.step("Writing the plan", total=job.parts) as advance:
+            job = self._planner.write(draft, job, advance=advance)
+        # Before any part of it: results never miss one that is there.
+        self._storage.write(f"{self._folder.redrives}{redrive_id}", b"see there\n", content_type="text/plain")
+        with reporter.step("Sending requests", total=job.parts) as advance:
+            self._planner.submit(job, advance=advance)
+
+    def _free_names(self) -> Iterator[str]:
+        """Names that no job was sent under. Raises UserError while one that was is still at work."""
+        taken = set(redrives(self._folder, self._storage))
+        for number in count(1):
+            name = f"{self._folder.job_id[:120]}-r{number}"
+            folder = JobFolder(self._folder.output_uri, name)
+            if name not in taken or self._storage.metadata(folder.submitted) is None:
+                yield name
+            elif self._storage.metadata(folder.success) is None and self._storage.metadata(folder.cancelled) is None:
+                raise UserError(f"{name} is not complete: wait for it, or 'twofold batch cancel {name}'.")
+
+    def _send_refused(self, dead_letters: DeadLetters | None, reporter: Reporter) -> int:
+        if dead_letters is None:
+            return 0
+        letters = dead_letters.take(self._folder.job_id)
+        if not letters:
+            return 0
+        with reporter.step("Sending refused requests again", total=len(letters)) as advance:
+            for letter in letters:
+                again: list[ClassifyRequest] = [one for one in letter.requests if one.job_id == self._folder.job_id]
+                self._send(again)
+                dead_letters.remove([letter])
+                advance(1)
+        return len(letters)

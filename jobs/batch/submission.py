@@ -1,0 +1,106 @@
+"""Sources to a job: read, planned, estimated, uploaded, written down, sent."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+from rich.markup import escape
+
+from jobs.batch.sources import Sources
+from jobs.errors import UserError
+from jobs.progress import Reporter
+from worker import cost
+from worker.contract import Job
+from worker.draft import Draft
+from worker.inbox import job_id_of
+from worker.model import pinned
+from worker.planner import Planner
+from worker.storage import Storage
+
+#: Images between two signs of life.
+_TOLD: Final = 10_000
+
+
+class Wishes(BaseModel):
+    """What a person asks for, beside the images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    output_uri: str
+    job_id: str | None = None
+    model_uri: str | None = None
+    threshold: float | None = None
+
+
+class Estimate(BaseModel):
+    """What a job will take, before anything is sent."""
+
+    images: int
+    parts: int
+    worker_s: float  #: of one worker with two processors
+    cost_usd: float
+    assumes: str = cost.ASSUMES
+
+
+def estimate(job: Job) -> Estimate:
+    """Time and cost from the measured milliseconds an image."""
+    worker_s = cost.estimated_s(job.images)
+    price = cost.usd(images=job.images, parts=job.parts, worker_s=worker_s)
+    return Estimate(images=job.images, parts=job.parts, worker_s=round(worker_s, 1), cost_usd=round(price, 6))
+
+
+def read(names: Sequence[str], sources: Sources, draft: Draft, reporter: Reporter) -> None:
+    """Puts the images of all sources into the draft, one source after the other."""
+    with reporter.step(escape(f"Reading {', '.join(names)[:60]}")) as advance:
+        for name in names:
+            for ref in sources.references(name):
+                draft.add(ref)
+                if draft.images % _TOLD == 0:  # telling takes longer than adding
+                    advance(_TOLD)
+
+
+def plan(names: Sequence[str], draft: Draft, wishes: Wishes, storage: Storage) -> Job:
+    """The job that the draft makes. Nothing is written.
+
+    Without a name of its own it is called after its first source and all that it asks for: typed again it is the same.
+    """
+    model_uri = wishes.model_uri
+    if model_uri is not None:
+        if not model_uri.startswith("s3://"):
+            raise UserError(f"--model {model_uri}: workers on other machines need an s3:// URI.")
+        model_uri = pinned(model_uri, storage=storage)
+    asked = f"{draft.digest} {model_uri} {wishes.threshold} {wishes.output_uri.rstrip('/')}"
+    identity = hashlib.sha256(asked.encode()).hexdigest()
+    return Job(
+        job_id=wishes.job_id or job_id_of(names[0], identity=identity),
+        created_at=datetime.now(UTC),
+        sources=tuple(name if name.startswith("s3://") else str(Path(name).resolve()) for name in names),
+        digest=draft.digest,
+        images=draft.images,
+        shards=draft.shards,
+        columns=draft.columns,
+        model_uri=model_uri,
+        asked_model_uri=wishes.model_uri,
+        output_uri=wishes.output_uri,
+        threshold=wishes.threshold,
+    )
+
+
+def upload(sources: Sources, reporter: Reporter) -> None:
+    """Puts files of this machine where the workers can read them."""
+    if sources.files:
+        with reporter.step("Uploading images", total=len(sources.files)) as advance:
+            new = sources.upload(advance)
+        reporter.say(f"  {new:,} new, {len(sources.files) - new:,} were there")
+
+
+def submit(draft: Draft, job: Job, sources: Sources, planner: Planner, reporter: Reporter) -> tuple[Job, int]:
+    """Uploads, writes and sends what is not there yet; the job, and how many requests were sent."""
+    upload(sources, reporter)
+    with reporter.step("Writing the plan", total=job.parts) as advance:
+        job = planner.write(draft, job, advance=advance)
+    with reporter.step("Sending requests", total=job.parts) as advance:
+        return job, planner.submit(job, advance=advance)

@@ -1,0 +1,1 @@
+"""Accounts, stacks and machines elsewhere, and the same on this one to play with."""

@@ -1,0 +1,115 @@
+"""Objects of a bucket as files of this machine: all under a prefix, or one that is large.
+
+An object is kept under a name made of its URI, size and entity tag: one that changed is another file, and one that did
+not is not read again.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from jobs.data.download import Answer, Version
+from jobs.data.listing import Listing, SourceFile, is_ignored
+from jobs.data.reason import Reason
+from jobs.errors import UserError
+from jobs.progress import Reporter
+from worker.errors import ErrorCode, Reject, Retry
+from worker.images import MAX_BYTES
+from worker.storage import Listed, Storage
+
+#: Reading waits for the network: each of these holds one object in memory.
+_READERS: Final = 32
+#: Objects given to the readers at once, so that a million of them are not a million tasks.
+_BATCH: Final = 1024
+_RANGE_BYTES: Final = 8 * 1024**2
+_RANGES: Final = 8
+
+
+def read_prefix(prefix_uri: str, folder: Path, storage: Storage, reporter: Reporter) -> Listing:
+    """All objects whose URI begins with ``prefix_uri``, which ends with a slash, as files in ``folder``.
+
+    An object that can never be read is listed with its reason. Raises UserError when storage is down; what was read is
+    kept.
+    """
+    with reporter.step(f"Listing {prefix_uri}"):
+        listed = [item for item in storage.list(prefix_uri) if item.uri != prefix_uri]
+    names = {item.uri: item.uri[len(prefix_uri) :] for item in listed}
+    folders = [name.rstrip("/") for name in names.values() if name.endswith("/")]  # as the console makes them
+    wanted = [item for item in listed if not names[item.uri].endswith("/") and not is_ignored(names[item.uri])]
+    files = []
+    with (
+        reporter.step(f"Reading {prefix_uri}", total=len(wanted)) as advance,
+        ThreadPoolExecutor(_READERS) as pool,
+    ):
+        remaining = iter(wanted)
+        while batch := list(islice(remaining, _BATCH)):
+            places = pool.map(lambda item: _read(item, folder, storage), batch)
+            for item, (path, reason) in zip(batch, places, strict=True):
+                files.append(SourceFile(names[item.uri], path, reason))
+                advance(1)
+    return Listing.of(prefix_uri, files, folders)
+
+
+def _read(item: Listed, folder: Path, storage: Storage) -> tuple[Path, Reason | None]:
+    name = hashlib.sha256(f"{item.uri}\n{item.size_bytes}\n{item.etag}".encode()).hexdigest()
+    path = folder / name[:2] / name
+    if item.size_bytes > MAX_BYTES:
+        return path, Reason(ErrorCode.TOO_MANY_BYTES, f"{item.size_bytes:,} bytes, over {MAX_BYTES:,}")
+    if item.etag and path.exists() and path.stat().st_size == item.size_bytes:
+        return path, None
+    try:
+        body = storage.read(item.uri, max_bytes=MAX_BYTES, etag=item.etag)
+    except Reject as error:
+        return path, Reason(error.code, error.message)
+    except Retry as error:
+        raise UserError(f"{error.message}. What was read is kept: run the same command again to go on.") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(body)
+    Path(draft).rename(path)
+    return path, None
+
+
+class LargeObject:
+    """A ``download.Remote``: one object, read in ranges, several at a time."""
+
+    def __init__(self, uri: str, storage: Storage) -> None:
+        self.where = uri
+        self._storage = storage
+
+    def is_still(self, version: Version) -> bool:
+        """As a listing tells."""
+        return self._version() == version
+
+    @contextmanager
+    def open(self, start: int, version: Version | None) -> Iterator[Answer]:
+        """From ``start`` on, if the object has the same size and entity tag."""
+        now = self._version()
+        first = start if version == now else 0
+        with ThreadPoolExecutor(_RANGES) as pool:
+            yield Answer(now, first, self._ranges(now, first, pool))
+
+    def _version(self) -> Version:
+        for item in self._storage.list(self.where):
+            if item.uri == self.where:
+                return Version(etag=item.etag, size_bytes=item.size_bytes)
+        raise UserError(f"{self.where}: no such object.")
+
+    def _ranges(self, version: Version, first: int, pool: ThreadPoolExecutor) -> Iterator[bytes]:
+        size = version.size_bytes or 0
+
+        def read(start: int) -> bytes:
+            end = min(start + _RANGE_BYTES, size)
+            return self._storage.read_range(self.where, start=start, end=end, etag=version.etag)
+
+        # A few ranges ahead of the disk, no more: an archive can be larger than memory.
+        step = _RANGES * _RANGE_BYTES
+        for begin in range(first, size, step):
+            yield from pool.map(read, range(begin, min(begin + step, size), _RANGE_BYTES))

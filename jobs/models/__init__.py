@@ -1,0 +1,1 @@
+"""Bundles, once they are written: which there are, which is in use, whether another should be."""

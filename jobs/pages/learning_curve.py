@@ -1,0 +1,93 @@
+"""Accuracy against the number of training images: would more pictures help?
+
+The features are there, so all that is fitted is the head, many times over.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jobs.training.intervals import wilson
+from jobs.training.metrics import RESAMPLES, Scores, Truth
+from jobs.training.neuron import Features
+
+#: ``(N, D)`` features and ``(N,)`` classes to a function from features to ``(M,)`` scores, P(class 1).
+Fit = Callable[[Features, Truth], Callable[[Features], Scores]]
+
+#: Each twice the one before, so that the last step answers: what does doubling the pictures give?
+_SHARES: Final = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+#: Small draws differ much from one another: each point is the mean of several, where several differ.
+_DRAWS: Final = 5
+#: Fewer of a class to learn from say nothing of what more would give.
+_LEAST: Final = 2
+
+
+@dataclass(frozen=True)
+class Point:
+    """Mean accuracy on the held-out images of ``draws`` fits, each to ``images`` training images of its own."""
+
+    images: int
+    draws: int
+    accuracy: float
+    interval_95: tuple[float, float]  #: Wilson's, of the held-out images
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points by rising number of images, and what the last doubling gained, on the same held-out images."""
+
+    points: list[Point]
+    held_images: int
+    gain: float  #: accuracy at the last point less that at the one before
+    gain_interval_95: tuple[float, float]  #: over the held-out images, in pairs
+
+
+def measure(
+    features: Features, classes: Truth, held_features: Features, held_classes: Truth, *, fit: Fit, seed: int
+) -> Curve | None:
+    """Fits to 1/16, 1/8, 1/4, 1/2 and all of the training images, each class by its share, and tries the held-out ones.
+
+    None where there are too few images for two points. The same seed gives the same curve.
+    """
+    right: dict[int, list[NDArray[np.bool_]]] = {}
+    for share in _SHARES:
+        for draw in range(_DRAWS if share < 1 else 1):
+            chosen = _draw(classes, share, np.random.default_rng([seed, draw]))
+            if np.bincount(classes[chosen], minlength=2).min() >= _LEAST:
+                scores = fit(features[chosen], classes[chosen])(held_features)
+                right.setdefault(len(chosen), []).append((scores >= 0.5) == (held_classes == 1))  # noqa: PLR2004
+    if len(right) < 2:  # noqa: PLR2004
+        return None
+    means = {images: np.mean(draws, axis=0) for images, draws in right.items()}
+    points = [_point(images, len(right[images]), mean) for images, mean in means.items()]
+    before, after = list(means.values())[-2:]
+    return Curve(points, len(held_classes), float((after - before).mean()), _gain_interval(after - before, seed))
+
+
+def _draw(classes: Truth, share: float, random: np.random.Generator) -> NDArray[np.int64]:
+    """Places of ``share`` of each class, without repeats."""
+    places = [np.flatnonzero(classes == label) for label in (0, 1)]
+    return np.concatenate([random.permutation(of_class)[: round(len(of_class) * share)] for of_class in places])
+
+
+def _point(images: int, draws: int, right: NDArray[np.float64]) -> Point:
+    accuracy = float(right.mean())
+    return Point(images, draws, accuracy, wilson(accuracy, len(right)))
+
+
+def _gain_interval(differences: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    """The 95 % interval of a mean by bootstrap; where no image differs there is nothing to draw, and Wilson's is taken.
+
+    Of the few different values it matters only how many of each are drawn.
+    """
+    count = len(differences)
+    values, counts = np.unique(differences, return_counts=True)
+    if not differences.any():
+        _, most = wilson(0.0, count)
+        return -most, most
+    drawn = np.random.default_rng(seed).multinomial(count, counts / count, size=RESAMPLES)
+    low, high = np.percentile(drawn @ values / count, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,1 @@
+"""What a training job is made of: backbone, features, head, fine-tuning, evaluation, export, checkpoint."""

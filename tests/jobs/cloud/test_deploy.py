@@ -1,0 +1,107 @@
+"""The worker's stack on the embedded cloud: the template as it is, and its queue really runs the Lambda."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.cloud.deploy import deploy_embedded
+from jobs.local import EmbeddedCloud
+from jobs.progress import Reporter
+from worker.predictions import from_csv
+from worker.storage import split
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A deployed stack, and what a test does with it."""
+
+    cloud: EmbeddedCloud
+    settings: dict[str, str]
+
+    @property
+    def bucket(self) -> str:
+        return split(self.settings["TWOFOLD_OUTPUT_URI"])[0]
+
+    def put(self, key: str, body: bytes) -> str:
+        self.cloud.s3().put_object(Bucket=self.bucket, Key=key, Body=body)
+        return f"s3://{self.bucket}/{key}"
+
+    def parts(self) -> dict[str, list[dict[str, Any]]]:
+        """The rows of each part there is, by job."""
+        s3 = self.cloud.s3()
+        listed = s3.list_objects_v2(Bucket=self.bucket, Prefix="predictions/").get("Contents", ())
+        keys = [item["Key"] for item in listed if "/predictions/part-" in item["Key"]]
+        return {
+            key.split("/")[1]: [
+                row.model_dump() for row in from_csv(s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())
+            ]
+            for key in keys
+        }
+
+    def dead_letters(self) -> list[Any]:
+        answer = self.cloud.sqs().receive_message(
+            QueueUrl=self.settings["TWOFOLD_DEAD_LETTER_URL"],
+            MaxNumberOfMessages=10,
+            MessageAttributeNames=["All"],
+            VisibilityTimeout=0,
+        )
+        return list(answer.get("Messages", ()))
+
+    def waiting(self) -> int:
+        attributes = self.cloud.sqs().get_queue_attributes(
+            QueueUrl=self.settings["TWOFOLD_QUEUE_URL"], AttributeNames=["All"]
+        )["Attributes"]
+        return sum(int(value) for name, value in attributes.items() if name.startswith("ApproximateNumber"))
+
+
+@pytest.fixture(scope="module")
+def stack(models: Path) -> Iterator[Stack]:
+    """infra/worker.yaml deployed in its zip form, with the digits' model in its bucket."""
+    with EmbeddedCloud() as cloud:
+        parameters = {"Model": "digits", "TimeoutS": "60", "AlarmEmail": "someone@example.com"}
+        settings = deploy_embedded(cloud, parameters=parameters, reporter=Reporter(quiet=True))
+        deployed = Stack(cloud, settings)
+        for path in models.rglob("*"):
+            if path.is_file():
+                deployed.put(f"models/{path.relative_to(models).as_posix()}", path.read_bytes())
+        yield deployed
+
+
+def _wait(done: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline, "the Lambda did not answer within a minute"
+        time.sleep(0.1)
+
+
+def test_the_queue_runs_the_lambda_and_one_poisoned_message_delays_nobody(stack: Stack, digit_images: Path) -> None:
+    """A manifest on the queue and one in the inbox become CSVs; poison ends in the dead-letter queue, with why."""
+    pictures = sorted(digit_images.rglob("*.png"))[:4]
+    refs = [stack.put(f"images/{index}.png", picture.read_bytes()) for index, picture in enumerate(pictures)]
+    lines = "".join(json.dumps({"source-ref": ref}) + "\n" for ref in [*refs, f"s3://{stack.bucket}/images/none.png"])
+    manifest = stack.put("manifests/autumn.jsonl", lines.encode())
+    bodies = [
+        json.dumps({"schema_version": 1, "job_id": "before", "images": refs[:1]}),
+        "<html>not a request</html>",
+        json.dumps({"schema_version": 1, "job_id": "autumn", "manifest": {"uri": manifest}}),
+    ]
+    entries: Any = [{"Id": str(index), "MessageBody": body} for index, body in enumerate(bodies)]
+    stack.cloud.sqs().send_message_batch(QueueUrl=stack.settings["TWOFOLD_QUEUE_URL"], Entries=entries)
+    stack.put("inbox/dropped.csv", "\n".join(["source_ref", *refs]).encode())
+
+    _wait(lambda: len(stack.parts()) >= 3 and stack.dead_letters() and not stack.waiting())
+
+    parts = stack.parts()
+    dropped = parts.pop(next(job for job in parts if "dropped" in job))
+    assert [row["source_ref"] for row in dropped] == refs
+    assert [row["source_ref"] for row in parts["before"]] == refs[:1]
+    assert [row["error_code"] for row in parts["autumn"]] == [None] * 4 + ["not_found"]
+    assert {row["label"] for row in dropped} <= {"three", "eight"}
+    (letter,) = stack.dead_letters()
+    assert letter["Body"] == bodies[1]
+    assert letter["MessageAttributes"]["error_code"]["StringValue"] == "bad_request"

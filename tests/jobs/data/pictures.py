@@ -1,0 +1,50 @@
+"""Small datasets for the tests: folders of pictures, packed and opened."""
+
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from jobs.config import TrainConfig
+from jobs.data.dataset import open_dataset
+from jobs.data.labelled import Dataset
+from jobs.progress import Reporter
+
+QUIET = Reporter(quiet=True)
+
+
+def picture(path: Path, seed: int) -> Path:
+    """Writes a small PNG, another one for each seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def folder(root: Path, **counts: int) -> Path:
+    """Class folders of so many pictures, all different."""
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            picture(root / name / f"{number:03d}.png", zlib.crc32(f"{root.name}/{name}/{number}".encode()))
+    return root
+
+
+def pack(data: Path, archive: Path) -> Path:
+    """The folder as a zip or a tar, by the archive's name, with the folder itself in it, as people pack."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+            for path in sorted(data.rglob("*")):
+                zipped.write(path, path.relative_to(data.parent))
+    else:
+        with tarfile.open(archive, "w" if archive.suffix == ".tar" else "w:gz") as tar:
+            tar.add(data, data.name)
+    return archive
+
+
+def open_data(data: Path | str, **options: object) -> Dataset:
+    """The dataset, as a training job would open it."""
+    config = TrainConfig.model_validate({"data": str(data), "output": "out", "cache": Path("no-cache"), **options})
+    return open_dataset(config, QUIET)

@@ -1,0 +1,111 @@
+"""``twofold model`` as it is typed: what a script reads, what a person sees, and what a mistake looks like."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs.cli import app, main
+from jobs.models.champion import Champions
+from jobs.store import FolderStore
+from tests.jobs.models.versions import add_version, images_of, with_mistakes
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, bundle: Path) -> Path:
+    """A folder with two versions of ``digits``: ``v1``, the champion, and ``v2``, which is worse."""
+    store = FolderStore(tmp_path / "models")
+    add_version(store, bundle, "v1")
+    add_version(store, bundle, "v2", images=with_mistakes(images_of(bundle), range(9)))
+    Champions(store, "digits").crown("v1", seen=None, how="first")
+    return tmp_path / "models"
+
+
+def _run(*arguments: object, status: int = 0) -> str:
+    done = CliRunner().invoke(app, ["model", *map(str, arguments)])
+    assert (done.exit_code == 0) is (status == 0), (done.output, done.exception)
+    return done.stdout
+
+
+def _json(*arguments: object, status: int = 0) -> Any:
+    return json.loads(_run(*arguments, "--json", status=status))
+
+
+def test_scripts_read_json(shelf: Path) -> None:
+    """Of each of the five, and nothing else on standard output."""
+    listed = _json("list", shelf)
+    assert [(line["name"], line["version"], line["champion"], line["problem"]) for line in listed] == [
+        ("digits", "v1", True, None),
+        ("digits", "v2", False, None),
+    ]
+    shown = _json("show", shelf / "digits")
+    assert shown["manifest"]["version"] == "v1"
+    assert shown["manifest"]["training_config"]["seed"] == 123
+    assert shown["evaluation"]["binary_classification_metrics"]["accuracy"]["interval_95"]
+    assert [record["how"] for record in shown["history"]] == ["first"]
+    refused = _json("promote", shelf / "digits/v2", status=1)
+    assert refused["moved"] is False
+    assert refused["comparison"]["challenger_accuracy"] == 63 / 72
+    assert "at most 0.005 may be lost" in refused["refused"]
+    promoted = _json("promote", shelf / "digits/v2", "--force")
+    assert (promoted["moved"], promoted["how"], promoted["replaced"]) == (True, "forced", "v1")
+    assert _json("rollback", shelf / "digits")["version"] == "v1"
+    assert _json("verify", shelf / "digits")["findings"] == []
+
+
+def test_people_see_tables(shelf: Path) -> None:
+    """The figures of both, what was found, and what it was not able to check."""
+    assert "★" in _run("list", shelf)
+    assert "McNemar" in _run("promote", shelf / "digits/v2", status=1)
+    assert "It was forced." in _run("promote", shelf / "digits/v2", "--force")
+    shown = _run("show", shelf / "digits")
+    for told in ("decoder fingerprint", "seed: 123", "model.keras", "95 % interval", "forced", "first"):
+        assert told in shown
+    (shelf / "digits/v2/quarantine.csv").unlink()
+    said = _run("verify", shelf / "digits/v2", status=1)
+    assert "quarantine.csv" in said
+    assert "missing" in said
+    assert "Only digests were checked" in said
+
+
+def test_names_from_a_bundle_are_shown_as_they_are(shelf: Path, bundle: Path) -> None:
+    """Neither markup nor a terminal's control characters come through."""
+    labels = ["[red]eight[/red]", "\x1b[2Jthree"]
+    add_version(FolderStore(shelf), bundle, "v3", images=[], labels=labels)
+    said = _run("show", shelf / "digits/v3")
+    assert "[red]eight[/red]" in said
+    assert "�[2Jthree" in said
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("promote", "{shelf}/digits"), "name one of its versions"),
+        (("rollback", "{shelf}/digits/v1"), "name the model"),
+        (("show", "{shelf}/digits/v9"), "twofold model list"),
+        (("verify", "{shelf}/../none"), "twofold model list"),
+    ],
+)
+def test_a_mistake_is_told_with_the_next_step(shelf: Path, arguments: tuple[str, str], said: str) -> None:
+    """As an error that the command prints, not as a traceback."""
+    command, where = arguments
+    done = CliRunner().invoke(app, ["model", command, where.format(shelf=shelf)])
+    assert said in str(done.exception)
+
+
+def test_a_refusal_has_exit_status_1_and_a_wrong_option_2(shelf: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """One sentence, and no traceback."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit, match=r"^2$"):
+            main(["model", "promote", str(shelf / "digits/v2"), "--margin", "2"])
+        assert main(["model", "promote", str(shelf / "digits/v2")]) == 1
+    finally:
+        signal.signal(signal.SIGTERM, handler)  # the command takes it
+    said = capfd.readouterr().err
+    assert "Error: v2 does not replace v1: on the same 72 test images" in said
+    assert "Traceback" not in said

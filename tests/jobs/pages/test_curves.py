@@ -1,0 +1,109 @@
+"""What charts show is what the evaluation says, and every mark lies inside its chart."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from jobs.pages import charts, curves
+from jobs.training.intervals import wilson
+from jobs.training.metrics import _FIGURES, _Sample
+
+PAIRS = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), max_size=40)
+
+
+def _arrays(pairs: list[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([0, 1] + [p[0] for p in pairs]), np.array([0.3, 0.6] + [p[1] for p in pairs])
+
+
+@given(PAIRS)
+def test_the_area_below_the_roc_curve_is_the_auc(pairs: list[tuple[int, float]]) -> None:
+    """As it is drawn, ties and all."""
+    truth, scores = _arrays(pairs)
+    x, y = np.array(curves.roc(truth, scores)).T
+    assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(truth, scores), abs=5e-3)
+    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+
+
+@given(PAIRS)
+def test_the_area_below_the_precision_recall_steps_is_the_average_precision(pairs: list[tuple[int, float]]) -> None:
+    """Between two points the precision is the second one's, and no straight line."""
+    truth, scores = _arrays(pairs)
+    x, y = np.array(curves.precision_recall(truth, scores)).T
+    assert (np.diff(x) * y[1:]).sum() == pytest.approx(average_precision_score(truth, scores), abs=5e-3)
+
+
+def test_a_million_images_make_no_larger_page() -> None:
+    """And the curve is the same to half a pixel."""
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 2, 200_000)
+    scores = random.random(200_000) * 0.8 + truth * 0.2
+    roc, pr = curves.roc(truth, scores), curves.precision_recall(truth, scores)
+    assert len(roc) < 1_300
+    assert len(pr) < 1_300
+    x, y = np.array(roc).T
+    assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(truth, scores), abs=1e-3)
+
+
+@given(PAIRS)
+def test_the_bins_are_those_of_the_calibration_error(pairs: list[tuple[int, float]]) -> None:
+    """Weighted by their images, the distances in the diagram are the figure in the table; no image is left out."""
+    truth, scores = _arrays(pairs)
+    bins = curves.reliability(truth, scores)
+    error = sum(b.images * abs(b.mean_score - b.share) for b in bins) / len(truth)
+    figure = _FIGURES["expected_calibration_error"](_Sample.of(truth, scores, 0.5), np.ones(len(truth)))
+    assert error == pytest.approx(figure)
+    assert sum(b.images for b in bins) == len(truth)
+    assert all(b.low <= b.mean_score <= b.high + 1e-9 for b in bins)
+    assert all(b.interval_95[0] <= b.share <= b.interval_95[1] for b in bins)
+
+
+@given(PAIRS)
+def test_every_image_is_in_the_histogram(pairs: list[tuple[int, float]]) -> None:
+    """Once, with its class; a score of exactly 1 too."""
+    truth, scores = _arrays(pairs)
+    zeros, ones = curves.histogram(truth, scores).counts
+    assert (sum(zeros), sum(ones)) == ((truth == 0).sum(), (truth == 1).sum())
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "interval"),
+    [(0.5, 10, (0.2366, 0.7634)), (0.0, 10, (0.0, 0.2775)), (1.0, 72, (0.9493, 1.0)), (0.3, 0, (0.0, 1.0))],
+)
+def test_wilson_by_the_book(share: float, count: int, interval: tuple[float, float]) -> None:
+    """Brown, Cai and DasGupta 2001; nothing seen is nothing known."""
+    assert wilson(share, count) == pytest.approx(interval, abs=1e-4)
+
+
+AXES = st.sampled_from(
+    [
+        charts.percentages("%"),
+        charts.counts(450, "n"),
+        charts.mirrored([3, 200], [0, 9], "n"),
+        charts.mirrored([0], [0], "n"),
+        charts.growth([14, 28, 1_000_000], 0.3).x,
+        charts.growth([2, 4], 0.0).y,
+        charts.growth([2, 4], 0.999).y,
+    ]
+)
+
+
+@given(AXES, st.floats(0, 1), st.floats(0, 1))
+def test_an_axis_keeps_order_and_stays_within_itself(axis: charts.Axis, a: float, b: float) -> None:
+    """Whatever the scale."""
+    low, high = (axis.low + (axis.high - axis.low) * share for share in sorted((a, b)))
+    assert 0 <= axis.share(low) <= axis.share(high) <= 1
+    assert axis.share(axis.low) == 0
+    assert axis.share(axis.high) == 1
+    assert axis.share(axis.high + 1) == 1  # what lies beyond is drawn at the end, not outside the chart
+    assert all(axis.low - 1e-9 <= value <= axis.high + 1e-9 for value, _ in axis.ticks)
+    assert len({text for _, text in axis.ticks if not text.startswith("0")}) >= len(axis.ticks) // 2
+
+
+@pytest.mark.parametrize("most", [1, 2, 7, 450, 12_345, 9_999_999])
+def test_ticks_of_counts_are_round_and_few(most: int) -> None:
+    """And none beyond the highest count, nor so low that it runs into 0."""
+    ticks = [value for value, _ in charts.count_ticks(most, most / 100)]
+    assert 1 <= len(ticks) <= 3
+    assert all(most / 100 <= value <= most for value in ticks)

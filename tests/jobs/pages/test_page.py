@@ -1,0 +1,61 @@
+"""Numbers and names as a page shows them."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.pages.page import compact, count, figure, percent, plain, points, short, visible
+
+
+@given(st.text(st.characters(codec=None)))
+def test_what_is_shown_can_be_seen_and_written(text: str) -> None:
+    """No control character, no half of a pair, nothing that turns the line around it."""
+    seen = visible(text)
+    seen.encode()
+    assert not [c for c in seen if unicodedata.category(c) in {"Cc", "Cs"}]
+    assert not [c for c in seen if unicodedata.bidirectional(c) in {"LRO", "RLO", "LRE", "RLE", "PDF", "LRI", "RLI"}]
+
+
+@pytest.mark.parametrize("text", ["cat.1.jpg", "חתולים", "كلاب", "👩\u200d🔬.jpg", "naïve\u0301", "a b"])
+def test_a_name_in_any_script_stays_as_it_is(text: str) -> None:
+    """Joiners and marks belong to it."""
+    assert visible(text) == text
+
+
+def test_a_name_that_lies_about_its_end_is_shown_as_it_is() -> None:
+    """With its bytes where they are no text."""
+    assert visible("a\u202egpj.exe") == "a\\u202egpj.exe"
+    assert visible("cat\udcff\n") == "cat\\udcff\\n"
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"),
+    [
+        (0.976, "97.6 %"),
+        (1.0, "100 %"),
+        (0.0, "0 %"),
+        (0.9996, "99.96 %"),
+        (0.0002, "0.02 %"),
+        (0.99999999, "99.999999 %"),
+    ],
+)
+def test_nearly_all_is_not_all(share: float, shown: str) -> None:
+    """One mistake in ten thousand is a mistake."""
+    assert percent(share) == shown.replace(" ", "\u202f")
+
+
+def test_numbers_read_well() -> None:
+    """Thousands apart, a true minus sign, no more digits than are worth it."""
+    assert (count(1234567), compact(999), compact(1234), compact(45_678), compact(1_200_000)) == (
+        *("1,234,567", "999", "1.2k", "46k"),
+        "1.2M",
+    )
+    assert (points(0.0123), points(-0.0123), points(-0.0001)) == ("1.2", "\u22121.2", "0.0")
+    assert (figure(0.976), figure(0.0), figure(0.00002)) == ("0.9760", "0.0000", "2.00e-05")
+    assert [plain(v) for v in (1599, 1.32126, True, None, "x", [1, 2], [])] == [
+        *("1,599", "1.321", "yes", "none", "x"),
+        *("1, 2", "none"),
+    ]
+    assert (short("dogs"), short("a" * 200)) == ("dogs", "a" * 11 + "…")
