@@ -97,6 +97,7 @@ def _seconds(*command: str, cwd: Path, **environment: str) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.slow
 def test_the_workers_file_alone_answers_a_message(
     ministack_bench: Bench, models: Path, digit_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

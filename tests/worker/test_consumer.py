@@ -1,6 +1,7 @@
 """The loop, as real processes on real queues, stopped and killed with real signals."""
 
 import dataclasses
+import io
 import json
 import random
 import signal
@@ -12,6 +13,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.conftest import Bench
 from worker.consumer import Consumer, Stop
@@ -164,14 +166,13 @@ def test_a_stop_signal_lets_the_current_part_finish(
     assert (_waiting(bench), _in_flight(bench)) == (0, 0)
 
 
-def test_a_stop_signal_gives_back_what_takes_too_long(
-    ministack_bench: Bench, own_settings: dict[str, str], digit_images: Path
-) -> None:
+def test_a_stop_signal_gives_back_what_takes_too_long(ministack_bench: Bench, own_settings: dict[str, str]) -> None:
     """After TWOFOLD_STOP_S the message is visible again at once, and nothing was written."""
     bench = ministack_bench
-    request = _long_request(bench, digit_images, "given-back")
-    bench.put("given-back.jsonl", bench.get(request["manifest"]["uri"]) * 10)
-    bench.send(request)
+    large = io.BytesIO()
+    Image.effect_noise((4000, 3000), 50).save(large, "PNG", compress_level=1)  # a quarter of a second to decode
+    image = bench.put("in/large.png", large.getvalue())
+    bench.send({"schema_version": 1, "job_id": "given-back", "images": [image] * 400})
     worker = bench.start_worker(**own_settings, TWOFOLD_STOP_S="1")
     _wait(lambda: _in_flight(bench) == 1)
     worker.send_signal(signal.SIGTERM)
