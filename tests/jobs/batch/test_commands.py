@@ -345,6 +345,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(start(), 0)[1]))
 """
 
 
+@pytest.mark.slow
 def test_a_submit_killed_at_random_instants_and_typed_again_asks_for_each_image_once(
     bench: Bench, desk: Desk, twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path
 ) -> None:

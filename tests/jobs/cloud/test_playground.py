@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import pytest
 
 from jobs.cloud.playground import BUCKET, MODEL
 from jobs.local import EmbeddedCloud
@@ -57,6 +58,7 @@ def left_running(command: list[str], **options: Any) -> Iterator[tuple["subproce
                 process.kill()
 
 
+@pytest.mark.slow
 def test_it_runs_takes_a_list_in_its_inbox_and_finds_its_data_again(
     models: Path, digit_images: Path, tmp_path: Path
 ) -> None:

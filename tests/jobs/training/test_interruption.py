@@ -125,6 +125,7 @@ def test_a_job_killed_while_it_writes_leaves_no_bundle_that_opens(job: Job, tmp_
     _check_whole(_files(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_from_a_bucket(
     trainer: Trainer, few_digits: Path, ministack_bench: Bench, tmp_path: Path
 ) -> None:
