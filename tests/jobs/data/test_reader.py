@@ -130,7 +130,7 @@ def test_a_chunk_with_an_unopened_file_is_not_taken_for_one_without(
     shelf = Shelf(FolderStore(tmp_path), "s")
     _compute(Reader(32), [images[0]], shelf)
     unopened = replace(images[1], sha256="")
-    assert len(_compute(Reader(32), [images[0], unopened], shelf).values) == 2
+    _check(_compute(Reader(32), [images[0], unopened], shelf), [images[0], unopened])
 
 
 def test_values_are_held_once(tmp_path: Path, images: list[LabelledImage]) -> None:

@@ -32,7 +32,7 @@ SAME = ("model.keras", "model.tflite", "test_predictions.csv", "quarantine.csv")
 #: (phase, signal): a job is ended in each of these, and then goes on to the next.
 Ends = Sequence[tuple[str, signal.Signals]]
 TERM, KILL = signal.SIGTERM, signal.SIGKILL
-FEW: Ends = (("Loading the backbone", TERM), ("Computing activations of 2 views", KILL), ("Exporting", TERM))
+FEW: Ends = (("Loading the backbone", TERM), ("Computing activations of 2 views", KILL))
 
 Job = Callable[[Path], Run]
 
@@ -125,37 +125,49 @@ def test_a_job_killed_while_it_writes_leaves_no_bundle_that_opens(job: Job, tmp_
     _check_whole(_files(tmp_path))
 
 
-@pytest.mark.slow
-def test_a_job_goes_on_from_a_bucket(
-    trainer: Trainer, few_digits: Path, ministack_bench: Bench, tmp_path: Path
-) -> None:
-    """``--checkpoint s3://…``, on another machine: version and time are the first run's, and of the job nothing stays.
-
-    A second job with another head computes no features: the objects stay as they are.
-    """
-    bench, place = ministack_bench, f"s3://{ministack_bench.bucket}/work"
+@pytest.fixture
+def start(trainer: Trainer, few_digits: Path, ministack_bench: Bench, tmp_path: Path) -> Callable[..., Run]:
+    """Starts a job on a machine that has its own cache, and the bucket's ``work/`` for its checkpoint."""
+    place = f"s3://{ministack_bench.bucket}/work"
+    given = ("train", "run", f"--data={few_digits}", f"--output={tmp_path}", f"--checkpoint={place}", "--image-size=32")
 
     def start(machine: str, *options: str) -> Run:
-        given = ("train", "run", f"--data={few_digits}", f"--output={tmp_path}", f"--checkpoint={place}")
-        return trainer.start(*given, f"--cache={tmp_path / machine}", "--image-size=32", *options, **bench.environment)
+        return trainer.start(*given, f"--cache={tmp_path / machine}", *options, **ministack_bench.environment)
 
-    def features() -> dict[str, object]:
-        listed = bench.s3.list_objects_v2(Bucket=bench.bucket, Prefix="work/features/")
-        return {item["Key"]: item["LastModified"] for item in listed.get("Contents", ())}
+    return start
 
+
+def test_a_job_goes_on_from_a_bucket(start: Callable[..., Run], ministack_bench: Bench, tmp_path: Path) -> None:
+    """``--checkpoint s3://…``, on another machine: the version is the first run's, and of the job nothing stays."""
     first = start("one")
     assert _end_in_phase_after(first, "Training the head", TERM) == EXIT_STATUS, first.stderr
-    before, begun = features(), bench.keys("work/jobs/")
-    assert before
-    assert begun
+    assert ministack_bench.keys("work/features/")
+    assert ministack_bench.keys("work/jobs/")
     second = start("two")
     assert second.wait() == 0, second.stderr
     (manifest,) = tmp_path.glob("model/*/model.json")
-    assert f"going on with version {json.loads(manifest.read_bytes())['version']}" in second.stderr
+    told = json.loads(manifest.read_bytes())
+    assert f"going on with version {told['version']}" in second.stderr
+    # Both are the moment of the first run's start, to the second.
+    assert told["created_at"].replace("-", "").replace(":", "").startswith(told["version"].removesuffix("Z"))
     assert json.loads(manifest.with_name("evaluation.json").read_bytes())["resumed"] is True
-    assert bench.keys("work/jobs/") == []
-    third = start("three", "--threshold=max-f1", "--l2=0.1", "--version=second")
-    assert third.wait() == 0, third.stderr
+    assert ministack_bench.keys("work/jobs/") == []
+
+
+@pytest.mark.slow
+def test_another_head_computes_no_features(start: Callable[..., Run], ministack_bench: Bench) -> None:
+    """With another rule and another weight of the squared weights: the objects stay as they are, and none is added."""
+
+    def features() -> dict[str, object]:
+        listed = ministack_bench.s3.list_objects_v2(Bucket=ministack_bench.bucket, Prefix="work/features/")
+        return {item["Key"]: item["LastModified"] for item in listed.get("Contents", ())}
+
+    first = start("one", "--version=first")
+    assert first.wait() == 0, first.stderr
+    before = features()
+    assert before
+    second = start("two", "--version=second", "--threshold=max-f1", "--l2=0.1")
+    assert second.wait() == 0, second.stderr
     assert features() == before
 
 
