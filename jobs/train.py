@@ -4,8 +4,8 @@
     python -m jobs.train --data pets/ --output s3://shelter/models
 
 It is the seed's: split 80/20 with seed 123, MobileNetV2 without its top, frozen, global average pooling, one sigmoid
-neuron, Adam and binary cross-entropy. Because the backbone is frozen, an image's features never change: they are
-computed once, and the head learns from those.
+neuron and binary cross-entropy. Because the backbone is frozen, an image's features never change: they are computed
+once, and the head is fitted to those, to the minimum that the seed's Adam descends towards (``jobs.training.neuron``).
 
 Whatever takes time is kept when it is done (``jobs.training.checkpoint``). A job that was ended, by a signal or by a
 machine that went away, goes on from there when the same command is typed again, and comes to the same model.

@@ -20,7 +20,9 @@ import numpy as np
 from jobs.errors import UserError
 from worker.clients import open_session, open_storage
 
-_CACHED: Final = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+#: Keras has a file of weights for each of these sizes, and takes 224's for any other.
+_SIZES_PX: Final = (96, 128, 160, 192, 224)
+_CACHED: Final = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{size}_no_top.h5"
 
 #: The package trained a face-mask detector on a frozen MobileNetV2: its base is ImageNet's, tensor for tensor.
 #: The file is read as data and checked; the package is never imported.
@@ -33,7 +35,7 @@ _MAX_WEIGHTS_BYTES: Final = 100 * 1024 * 1024
 def load(weights: str, *, image_size: int) -> tuple[keras.Model, str]:
     """The frozen backbone, taking ``(N, H, W, 3)`` floats in [-1, 1], and a sentence on where its weights are from."""
     if weights == "auto":
-        weights = _first_at_hand()
+        weights = _first_at_hand(image_size)
     if weights == "imagenet":
         return _build(image_size, "imagenet"), "ImageNet weights of keras.applications"
     if weights == "package":
@@ -43,9 +45,10 @@ def load(weights: str, *, image_size: int) -> tuple[keras.Model, str]:
     return _build(image_size, str(_file(weights))), f"weights from {weights}"
 
 
-def _first_at_hand() -> str:
+def _first_at_hand(image_size: int) -> str:
     keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")  # as keras.utils.get_file has it
-    if (keras_home / "models" / _CACHED).exists():
+    size = image_size if image_size in _SIZES_PX else 224
+    if (keras_home / "models" / _CACHED.format(size=size)).exists():
         return "imagenet"
     try:
         metadata.distribution(_PACKAGE)

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import keras
@@ -58,7 +59,7 @@ class Extractor:
         ``model`` is known by its name and its weights: two cuts can have the same weights below them.
         """
         by_litert = not on_gpu and keras.backend.backend() == "tensorflow" and precision == "float32"
-        engine = "litert" if by_litert else keras.backend.backend()
+        engine = f"litert{metadata.version('ai-edge-litert')}" if by_litert else keras.backend.backend()
         weights = network.digest(model)[:16]
         key = f"{fingerprint()[:16]}-{image_size}-{engine}-{precision}-{model.name}-{weights}"
         return cls(_lazily(model) if by_litert else network.predict_in_batches(model), key)

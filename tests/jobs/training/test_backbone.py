@@ -35,6 +35,17 @@ def test_auto_says_which_weights_it_took() -> None:
     assert model.trainable_weights == []
 
 
+def test_auto_takes_keras_own_weights_only_where_those_of_the_size_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keras has a file for each size: with another size's alone it would go and download."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5").touch()
+    chosen = {size: backbone._first_at_hand(size) for size in (96, 160, 224, 256)}
+    assert chosen == {96: "package", 160: "package", 224: "imagenet", 256: "imagenet"}
+
+
 def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
     """With what could be given instead."""
     with pytest.raises(UserError, match=r"none\.h5: give 'auto'"):
