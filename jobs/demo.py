@@ -22,7 +22,7 @@ from worker import predictions
 from worker.contract import ClassifyRequest, ManifestRef, PartReport, PredictionRow
 from worker.layout import part_uri
 from worker.reports import from_metadata
-from worker.storage import split
+from worker.uris import split
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -26,7 +26,8 @@ from worker.layout import errors_uri, part_uri
 from worker.pipeline import Pipeline
 from worker.predictions import from_csv
 from worker.queue import Queue
-from worker.storage import Storage, split
+from worker.storage import Storage
+from worker.uris import split
 
 if TYPE_CHECKING:
     from tests.desk import Desk

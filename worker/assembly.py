@@ -16,11 +16,12 @@ from worker.intake import Intake
 from worker.model import Models
 from worker.notice import open_notifier
 from worker.outbox import Outbox
-from worker.pipeline import Pipeline, is_allowed
+from worker.pipeline import Pipeline
 from worker.planner import Planner
 from worker.queue import Queue
 from worker.settings import WorkerSettings
 from worker.stages import Stages
+from worker.uris import is_allowed
 
 if TYPE_CHECKING:
     import boto3

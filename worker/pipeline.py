@@ -10,11 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Final, Self
 
 from worker.contract import S3Uri
-from worker.errors import ErrorCode, Reject, Retry, TwofoldError
+from worker.errors import ErrorCode, Retry, TwofoldError
 from worker.images import MAX_BYTES, decode
 from worker.model import Model
 from worker.stages import Stages
-from worker.storage import Storage, split
+from worker.storage import Storage
+from worker.uris import check_allowed, split
 
 #: Images on their way for each scoring thread, so that none waits for an image while another is decoded.
 _AHEAD: Final = 2
@@ -94,16 +95,3 @@ def _wait(future: Future[float | TwofoldError], cancelled: Callable[[], bool]) -
         if wait([future], timeout=_ASK_S).done:
             return future.result()
     raise Retry(ErrorCode.UNAVAILABLE, "the worker was told to stop", delay_s=0)
-
-
-def check_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> None:
-    """Raises Reject ``not_allowed`` unless ``uri`` lies under one of ``prefixes``: no packet goes anywhere else."""
-    if ".." in uri.split("/"):  # to S3 a name like any other, but not to whoever reads this prefix as a folder
-        raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} climbs out of its prefix")
-    if not is_allowed(uri, prefixes):
-        raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} is outside TWOFOLD_ALLOWED_PREFIXES")
-
-
-def is_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> bool:
-    """Whether ``uri`` is one of ``prefixes`` or below it: "s3://shelter" is not above "s3://shelter-of-others"."""
-    return any(f"{uri.rstrip('/')}/".startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes)

@@ -8,9 +8,9 @@ from worker import manifest
 from worker.contract import ClassifyRequest, ManifestRef, S3Uri, ShardLine
 from worker.draft import read_shard
 from worker.layout import JobFolder
-from worker.pipeline import check_allowed
 from worker.storage import Storage
 from worker.table import ImageRef
+from worker.uris import check_allowed
 
 #: Longer manifests are planned: so many images fit a Lambda's fifteen minutes, and a plan costs some requests.
 MAX_DIRECT: Final = 2_000

@@ -20,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from worker import download
 from worker.decisions import CHANGED, OBSTORE_ERRORS, code_of, from_botocore, from_obstore, status_of
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
+from worker.uris import split
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -37,15 +38,6 @@ class Listed:
     size_bytes: int
     modified_at: datetime
     etag: str | None
-
-
-def split(uri: str) -> tuple[str, str]:
-    """``s3://bucket/key`` -> ``("bucket", "key")``. Raises Reject for anything else."""
-    scheme, _, rest = uri.partition("://")
-    bucket, slash, key = rest.partition("/")
-    if scheme != "s3" or not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket) or not slash or not key:
-        raise Reject(ErrorCode.BAD_SOURCE_REF, f"{uri[:200]!r} is not of the form s3://bucket/key")
-    return bucket, key
 
 
 class Storage:

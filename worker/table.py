@@ -1,13 +1,13 @@
 """Manifests that are tables: CSV with a header, and the CSV of S3 itself, without one."""
 
 import csv
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Final, NamedTuple, Self
 from urllib.parse import unquote_plus
 
 from worker.predictions import COLUMNS, unguarded
+from worker.uris import is_bucket
 
 #: How much of a line that is no reference is repeated in the row.
 _MAX_REF: Final = 2048
@@ -15,7 +15,6 @@ _MAX_REF: Final = 2048
 _MAX_COLUMNS: Final = 100
 _MAX_CELL: Final = 1024
 
-_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory.html
 _VERSIONED: Final = ("Bucket", "Key", "VersionId", "IsLatest", "IsDeleteMarker")
 
@@ -42,7 +41,7 @@ def is_header(row: Sequence[str]) -> bool:
 
 def is_s3_row(row: Sequence[str]) -> bool:
     """Whether it looks like a bucket and a key; two plain words rather look like a header that says something else."""
-    return len(row) > 1 and _BUCKET.fullmatch(row[0]) is not None and not {".", "/", "%"}.isdisjoint(row[1])
+    return len(row) > 1 and is_bucket(row[0]) and not {".", "/", "%"}.isdisjoint(row[1])
 
 
 def text_of(value: str | float | bool) -> str:  # noqa: FBT001 - a value of JSON

@@ -15,7 +15,7 @@ from jobs.cloud.deploy import deploy_embedded
 from jobs.errors import UserError
 from jobs.local import EmbeddedCloud, create_queues, send_inbox_to
 from jobs.progress import Reporter
-from worker.storage import split
+from worker.uris import split
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

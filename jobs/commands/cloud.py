@@ -13,7 +13,7 @@ from jobs.cloud.reasons import explained
 from jobs.commands.options import Stack
 from jobs.errors import UserError
 from jobs.progress import Reporter
-from worker.storage import split
+from worker.uris import split
 
 app = typer.Typer(help="Put Twofold into an AWS account.", no_args_is_help=True)
 

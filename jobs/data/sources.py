@@ -22,7 +22,7 @@ from jobs.data.web import WebFile, shown
 from jobs.errors import UserError
 from jobs.progress import Reporter
 from worker.clients import open_session, open_storage
-from worker.storage import split
+from worker.uris import split
 
 _ARCHIVE: Final = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
 _CHUNK_BYTES: Final = 1024**2

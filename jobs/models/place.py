@@ -16,11 +16,11 @@ from jobs.errors import UserError
 from jobs.models.champion import Champions
 from jobs.store import Store, open_store
 from worker.model import CHAMPION_FILE, MANIFEST_FILE, MODEL_FILE
+from worker.uris import is_bucket
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  #: worker.contract.Name
 #: ``<name>/<version>/model.json``
 BUNDLE: Final = re.compile(rf"({_NAME})/({_NAME})/{re.escape(MANIFEST_FILE)}")
-_BUCKET: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _step_up(folder: str) -> tuple[str, str] | None:
 def open_output(output: str) -> Store | None:
     """The store of an output that is there; unlike for training, no folder is made."""
     if output.startswith("s3:"):
-        if not _BUCKET.fullmatch("/".join(output.split("/")[:3])):
+        if not (output.startswith("s3://") and is_bucket(output.split("/")[2])):
             raise UserError(f"{output} is not of the form s3://bucket/prefix.")
         return open_store(output)
     return open_store(output) if Path(output).is_dir() else None

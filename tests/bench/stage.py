@@ -21,7 +21,7 @@ from jobs.local import EmbeddedCloud, create_queues
 from jobs.progress import Reporter
 from worker.contract import ChampionPointer, ClassifyRequest, ManifestRef
 from worker.layout import part_uri
-from worker.storage import split
+from worker.uris import split
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -4,9 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from worker.errors import ErrorCode, Reject
-from worker.pipeline import check_allowed
 from worker.settings import WorkerSettings, available_cores, name_settings
-from worker.storage import split
+from worker.uris import check_allowed, split
 
 QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/requests"
 

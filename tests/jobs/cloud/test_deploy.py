@@ -13,7 +13,7 @@ from jobs.cloud.deploy import deploy_embedded
 from jobs.local import EmbeddedCloud
 from jobs.progress import Reporter
 from worker.predictions import from_csv
-from worker.storage import split
+from worker.uris import split
 
 
 @dataclass(frozen=True)

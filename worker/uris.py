@@ -1,0 +1,37 @@
+"""``s3://`` URIs, and the prefixes a worker may use. Standard library only: cheap to import."""
+
+import re
+from typing import Final
+
+from worker.contract import S3Uri
+from worker.errors import ErrorCode, Reject
+
+#: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+def is_bucket(name: str) -> bool:
+    """Whether ``name`` is a valid bucket name."""
+    return _BUCKET.fullmatch(name) is not None
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Splits ``s3://bucket/key`` into ``("bucket", "key")``. Raises Reject ``bad_source_ref`` for anything else."""
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme != "s3" or not is_bucket(bucket) or not key:
+        raise Reject(ErrorCode.BAD_SOURCE_REF, f"{uri[:200]!r} is not of the form s3://bucket/key")
+    return bucket, key
+
+
+def check_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> None:
+    """Raises Reject ``not_allowed`` unless ``uri`` is below one of ``prefixes``, so no request reaches another bucket."""
+    if ".." in uri.split("/"):  # an ordinary name to S3, but not to a program that maps the prefix to a folder
+        raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} contains '..', which could leave its prefix")
+    if not is_allowed(uri, prefixes):
+        raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} is outside TWOFOLD_ALLOWED_PREFIXES")
+
+
+def is_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> bool:
+    """Whether ``uri`` is one of ``prefixes`` or below one: ``s3://shelter`` does not include ``s3://shelter-other``."""
+    return any(f"{uri.rstrip('/')}/".startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes)
