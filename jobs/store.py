@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from jobs.errors import UserError
-from worker.clients import open_session, open_storage
+from worker.aws.clients import open_session, open_storage
+from worker.aws.storage import Storage
 from worker.errors import ErrorCode, Reject
-from worker.storage import Storage
 
 _CONTENT_TYPES: Final = {
     ".json": "application/json",

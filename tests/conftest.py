@@ -20,13 +20,13 @@ from pytest_localstack.session import RunningSession
 
 from jobs.data import digits
 from jobs.local import EmbeddedCloud, Queues, create_queues
-from worker.clients import open_session, open_sqs, open_storage
+from worker.aws.clients import open_session, open_sqs, open_storage
+from worker.aws.queue import Queue
+from worker.aws.storage import Storage
 from worker.contract import PredictionRow
 from worker.layout import errors_uri, part_uri
 from worker.pipeline import Pipeline
 from worker.predictions import from_csv
-from worker.queue import Queue
-from worker.storage import Storage
 from worker.uris import split
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from tests.conftest import Bench
+from worker.aws.storage import Storage
 from worker.batch import Batch
 from worker.completion import Completion
 from worker.contract import ClassifyRequest, Job, Summary
@@ -13,7 +14,6 @@ from worker.layout import JobFolder
 from worker.model import Models
 from worker.pipeline import Pipeline
 from worker.planner import Planner
-from worker.storage import Storage
 from worker.table import ImageRef
 
 

@@ -20,15 +20,15 @@ TRAINING = {"tensorflow", "keras", "sklearn", "h5py"}
 
 #: The libraries that are kept at the edge, and the files that are the edge.
 EDGES = {
-    "boto3": {"worker/clients.py", "jobs/local.py"},
+    "boto3": {"worker/aws/clients.py", "jobs/local.py"},
     "botocore": {
-        "worker/storage.py",
-        "worker/decisions.py",
-        "worker/download.py",
-        "worker/queue.py",
-        "worker/outbox.py",
-        "worker/notice.py",
-        "worker/clients.py",
+        "worker/aws/storage.py",
+        "worker/aws/failures.py",
+        "worker/aws/storage.py",
+        "worker/aws/queue.py",
+        "worker/aws/queue.py",
+        "worker/aws/notifications.py",
+        "worker/aws/clients.py",
         "jobs/batch/dead_letters.py",
         "jobs/cloud/stack.py",
         "jobs/cloud/deploy.py",
@@ -36,7 +36,7 @@ EDGES = {
         "jobs/cloud/reasons.py",
         "jobs/cloud/playground.py",
     },
-    "obstore": {"worker/storage.py", "worker/decisions.py", "worker/clients.py"},
+    "obstore": {"worker/aws/storage.py", "worker/aws/failures.py", "worker/aws/clients.py"},
     "ai_edge_litert": {"worker/scorer.py"},
     "PIL": {
         "worker/images.py",
@@ -49,7 +49,7 @@ EDGES = {
 #: Wire once: the entry points, and what must know of another library's variable.
 ENVIRONMENT = {
     "worker/settings.py",
-    "worker/clients.py",
+    "worker/aws/clients.py",
     "jobs/batch/settings.py",
     "jobs/commands/train.py",
     "jobs/commands/environment.py",
@@ -122,8 +122,8 @@ def _tracked() -> list[str]:
 def test_there_is_something_to_look_at() -> None:
     """The rules below hold of files and imports that were found."""
     assert {"worker/contract.py", "jobs/train.py"} <= set(TREES)
-    assert Import("worker/storage.py", "botocore.exceptions", typing_only=False) in IMPORTS
-    assert Import("worker/storage.py", "mypy_boto3_s3", typing_only=True) in IMPORTS
+    assert Import("worker/aws/storage.py", "botocore.exceptions", typing_only=False) in IMPORTS
+    assert Import("worker/aws/storage.py", "mypy_boto3_s3", typing_only=True) in IMPORTS
 
 
 def test_the_worker_imports_nothing_of_ours_but_the_worker() -> None:

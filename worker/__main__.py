@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from worker import logs
 from worker.assembly import check_settings, open_dispatch, open_queue
-from worker.clients import open_session
+from worker.aws.clients import open_session
 from worker.consumer import Consumer, Stop
 from worker.errors import TwofoldError
 from worker.health import Heartbeat

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from worker import predictions
+from worker.aws.storage import Storage
 from worker.contract import (
     ClassifyRequest,
     ModelManifest,
@@ -27,7 +28,6 @@ from worker.pipeline import Pipeline
 from worker.predictions import Rule
 from worker.reader import Reader
 from worker.reports import DIGEST, as_metadata, from_metadata
-from worker.storage import Storage
 from worker.uris import check_allowed
 
 log = logging.getLogger(__name__)

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 from worker import cost
+from worker.aws.storage import Storage
 from worker.contract import ClassifyRequest, Job, PartReport, PartSummary, Summary
 from worker.errors import ErrorCode, Reject, Retry
 from worker.layout import JobFolder, part_number
 from worker.planner import check_same, find_job
 from worker.reports import check_answers, from_metadata
-from worker.storage import Storage
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from worker.aws.queue import Message, Queue
 from worker.dispatch import Dispatch
 from worker.errors import ErrorCode, Retry
 from worker.lease import Lease
-from worker.queue import Message, Queue
 from worker.settle import backoff_s, settle
 
 log = logging.getLogger(__name__)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from worker.aws.storage import Storage
 from worker.batch import Batch
 from worker.contract import ClassifyRequest, Job
 from worker.draft import Draft
@@ -10,7 +11,6 @@ from worker.errors import ErrorCode, Reject, Retry
 from worker.layout import JobFolder
 from worker.model import pinned
 from worker.planner import Planner
-from worker.storage import Storage
 
 
 class Intake:

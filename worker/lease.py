@@ -5,8 +5,8 @@ import threading
 import time
 from typing import Final, Self
 
+from worker.aws.queue import MAX_LEASE_S, LeaseLost, Message, Queue
 from worker.errors import Reject, Retry
-from worker.queue import MAX_LEASE_S, LeaseLost, Message, Queue
 
 log = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
+from worker.aws.storage import Storage, read_anywhere
 from worker.cache import Cache
 from worker.contract import ChampionPointer, ModelManifest, explain
 from worker.errors import ErrorCode, Reject
 from worker.images import fingerprint
 from worker.scorer import Scorer
-from worker.storage import Storage, read_anywhere
 
 log = logging.getLogger(__name__)
 Parsed = TypeVar("Parsed", ModelManifest, ChampionPointer)

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Final, Self
 
+from worker.aws.storage import Storage
 from worker.contract import S3Uri
 from worker.errors import ErrorCode, Retry, TwofoldError
 from worker.images import MAX_BYTES, decode
 from worker.model import Model
 from worker.stages import Stages
-from worker.storage import Storage
 from worker.uris import check_allowed, split
 
 #: Images on their way for each scoring thread, so that none waits for an image while another is decoded.

@@ -12,11 +12,11 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from worker.aws.storage import Storage
 from worker.contract import ClassifyRequest, Job, explain
 from worker.draft import Draft
 from worker.errors import ErrorCode, Reject, Retry
 from worker.layout import JobFolder, part_number
-from worker.storage import Storage
 
 #: User metadata of the first shard.
 PLAN: Final = "plan-digest"

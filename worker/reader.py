@@ -5,10 +5,10 @@ from itertools import islice
 from typing import Final
 
 from worker import manifest
+from worker.aws.storage import Storage
 from worker.contract import ClassifyRequest, ManifestRef, S3Uri, ShardLine
 from worker.draft import read_shard
 from worker.layout import JobFolder
-from worker.storage import Storage
 from worker.table import ImageRef
 from worker.uris import check_allowed
 

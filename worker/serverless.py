@@ -23,11 +23,11 @@ from typing import Any, Final, Protocol
 
 from worker import logs
 from worker.assembly import open_dispatch, open_queue
-from worker.clients import open_session
+from worker.aws.clients import open_session
+from worker.aws.queue import Message, Queue
 from worker.dispatch import Dispatch, Outcome
 from worker.errors import ErrorCode, Retry
 from worker.meter import Meter
-from worker.queue import Message, Queue
 from worker.settings import WorkerSettings
 from worker.settle import settle
 from worker.stages import Stages

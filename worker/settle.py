@@ -5,9 +5,9 @@ import math
 import random
 from typing import Final
 
+from worker.aws.queue import LeaseLost, Message, Queue
 from worker.dispatch import Done, Outcome
 from worker.errors import Reject, Retry
-from worker.queue import LeaseLost, Message, Queue
 
 log = logging.getLogger(__name__)
 

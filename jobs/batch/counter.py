@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Self
 from jobs.batch.dead_letters import DeadLetters
 from jobs.batch.settings import BatchSettings
 from jobs.batch.standing import Watcher
-from worker.clients import open_session, open_sqs, open_storage
+from worker.aws.clients import open_session, open_sqs, open_storage
+from worker.aws.queue import Outbox, Queue
+from worker.aws.storage import Storage
 from worker.contract import ClassifyRequest
 from worker.errors import TwofoldError
 from worker.layout import JobFolder
-from worker.outbox import Outbox
 from worker.planner import Planner
-from worker.queue import Queue
-from worker.storage import Storage
 
 if TYPE_CHECKING:
     import boto3

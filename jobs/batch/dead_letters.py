@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from worker import inbox
+from worker.aws.queue import decide
 from worker.contract import ClassifyRequest
-from worker.queue import decide
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

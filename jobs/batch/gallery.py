@@ -14,10 +14,10 @@ from PIL import Image
 
 from jobs.batch.drift import Scores
 from jobs.batch.results import Line
+from worker.aws.storage import Storage
 from worker.contract import PredictionRow
 from worker.errors import TwofoldError
 from worker.images import MAX_BYTES, decode
-from worker.storage import Storage
 
 _SHOWN: Final = 8
 _THUMBNAIL_PX: Final = 160

@@ -11,10 +11,10 @@ from jobs.batch.gallery import Gallery
 from jobs.batch.results import Results
 from jobs.training import tested
 from worker import cost
+from worker.aws.storage import Storage
 from worker.completion import collect
 from worker.contract import Job
 from worker.errors import TwofoldError
-from worker.storage import Storage
 
 _BINS: Final = 40
 _MAX_CSV_BYTES: Final = 1024 * 1024 * 1024

@@ -9,12 +9,12 @@ from typing import Final, NamedTuple
 from jobs.batch.standing import redrives
 from jobs.errors import UserError
 from worker import predictions
+from worker.aws.storage import Storage
 from worker.contract import Job, PredictionRow, ShardLine
 from worker.draft import read_shard
 from worker.layout import JobFolder
 from worker.planner import find_job, part_numbers
 from worker.reports import check_answers, from_metadata
-from worker.storage import Storage
 
 _MAX_PART_BYTES: Final = 1024 * 1024 * 1024
 #: Parts on their way while one is written: a few hundred kilobytes each.

@@ -19,9 +19,9 @@ from typing import Final
 from jobs.errors import UserError
 from jobs.progress import Advance
 from worker import manifest
+from worker.aws.storage import Storage
 from worker.contract import ManifestRef
 from worker.layout import UPLOADS
-from worker.storage import Storage
 from worker.table import ImageRef
 
 IMAGE_SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})

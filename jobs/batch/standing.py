@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict
 
 from jobs.batch.dead_letters import DeadLetters
 from jobs.errors import UserError
+from worker.aws.storage import Storage
 from worker.contract import Job, PartReport
 from worker.layout import JobFolder, part_number
 from worker.planner import find_job
 from worker.reports import from_metadata
-from worker.storage import Storage
 
 State = Literal["planning", "sending", "running", "stuck", "complete", "cancelled"]
 

@@ -13,12 +13,12 @@ from jobs.batch.sources import Sources
 from jobs.errors import UserError
 from jobs.progress import Reporter
 from worker import cost
+from worker.aws.storage import Storage
 from worker.contract import Job
 from worker.draft import Draft
 from worker.inbox import job_id_of
 from worker.model import pinned
 from worker.planner import Planner
-from worker.storage import Storage
 
 #: Images between two signs of life.
 _TOLD: Final = 10_000

@@ -1,9 +1,9 @@
-"""Clients of any AWS service, by name. What is a decision about retries or time-outs stands in ``worker.clients``."""
+"""Clients of any AWS service, by name. What is a decision about retries or time-outs stands in ``worker.aws.clients``."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias, cast
 
-from worker.clients import open_session
+from worker.aws.clients import open_session
 
 #: The type stubs know services by their literal names alone, and only those that were asked for.
 Client: TypeAlias = Any

@@ -19,9 +19,9 @@ from jobs.data.listing import Listing, SourceFile, is_ignored
 from jobs.data.reason import Reason
 from jobs.errors import UserError
 from jobs.progress import Reporter
+from worker.aws.storage import Listed, Storage
 from worker.errors import ErrorCode, Reject, Retry
 from worker.images import MAX_BYTES
-from worker.storage import Listed, Storage
 
 #: Reading waits for the network: each of these holds one object in memory.
 _READERS: Final = 32

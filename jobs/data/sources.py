@@ -21,7 +21,7 @@ from jobs.data.reason import DatasetCode, Reason
 from jobs.data.web import WebFile, shown
 from jobs.errors import UserError
 from jobs.progress import Reporter
-from worker.clients import open_session, open_storage
+from worker.aws.clients import open_session, open_storage
 from worker.uris import split
 
 _ARCHIVE: Final = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)

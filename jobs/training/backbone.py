@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from jobs.errors import UserError
-from worker.clients import open_session, open_storage
+from worker.aws.clients import open_session, open_storage
 
 #: Keras has a file of weights for each of these sizes, and takes 224's for any other.
 _SIZES_PX: Final = (96, 128, 160, 192, 224)

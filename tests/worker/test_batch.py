@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Bench
+from worker.aws.storage import Storage
 from worker.batch import Batch
 from worker.contract import ClassifyRequest, ManifestRef, PartReport
 from worker.errors import ErrorCode, Reject, Retry
@@ -18,7 +19,6 @@ from worker.layout import errors_uri, part_uri
 from worker.model import Models
 from worker.pipeline import Pipeline
 from worker.predictions import from_csv
-from worker.storage import Storage
 
 MakeBatch = Callable[[], Batch]
 

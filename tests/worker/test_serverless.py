@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import Bench
+from worker.aws.queue import Message, Queue
 from worker.contract import PartReport
 from worker.dispatch import Dispatch, Done, Outcome
 from worker.errors import ErrorCode, Reject, Retry
-from worker.queue import Message, Queue
 from worker.serverless import Serverless, read_event
 from worker.stages import Stages
 

@@ -17,8 +17,8 @@ from jobs.errors import UserError
 from tests.conftest import Bench
 from tests.jobs.data.pictures import QUIET, folder, open_data, pack, picture
 from tests.jobs.data.serving import serve
+from worker.aws.storage import Listed, Storage
 from worker.errors import ErrorCode, Reject, Retry
-from worker.storage import Listed, Storage
 
 
 @pytest.fixture

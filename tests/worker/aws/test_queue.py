@@ -5,9 +5,9 @@ import time
 import pytest
 
 from tests.conftest import Bench
+from worker.aws.queue import LeaseLost, Message, Queue
 from worker.errors import ErrorCode, Reject
 from worker.lease import Lease
-from worker.queue import LeaseLost, Message, Queue
 
 
 @pytest.fixture

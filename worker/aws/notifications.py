@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from worker.clients import open_events, open_sns
+from worker.aws.clients import open_events, open_sns
+from worker.aws.queue import decide
 from worker.contract import Summary
 from worker.errors import Reject
-from worker.queue import decide
 
 if TYPE_CHECKING:
     import boto3

@@ -7,9 +7,9 @@ import boto3
 import pytest
 
 from tests.conftest import Bench
-from worker.clients import open_session
+from worker.aws.clients import open_session
+from worker.aws.notifications import open_notifier
 from worker.contract import Summary
-from worker.notice import open_notifier
 
 SUMMARY = Summary(
     job_id="june",

@@ -1,4 +1,4 @@
-"""The one table from a storage's answer to a decision: Reject or Retry. Used by ``worker.storage`` alone."""
+"""The one table from a storage's answer to a decision: Reject or Retry. Used by ``worker.aws.storage`` alone."""
 
 import re
 from typing import Final

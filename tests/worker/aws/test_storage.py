@@ -8,10 +8,10 @@ import pytest
 from botocore.exceptions import IncompleteReadError
 
 from tests.conftest import Bench
-from worker.clients import open_session, open_storage
-from worker.decisions import decide
+from worker.aws.clients import open_session, open_storage
+from worker.aws.failures import decide
+from worker.aws.storage import Storage
 from worker.errors import ErrorCode, Reject, Retry
-from worker.storage import Storage
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -8,9 +8,9 @@ import pytest
 from botocore.stub import ANY, Stubber
 
 from tests.conftest import Bench
+from worker.aws.queue import Outbox
 from worker.contract import ClassifyRequest
 from worker.errors import Reject, Retry
-from worker.outbox import Outbox
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -32,7 +32,7 @@ def _failed(*numbers: int, fault: bool = False) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Stubber:
-    monkeypatch.setattr("worker.outbox._PAUSE_S", 0)
+    monkeypatch.setattr("worker.aws.queue._PAUSE_S", 0)
     sqs = boto3.Session("a", "b", region_name="eu-central-1").client("sqs")
     # botocore compares the digests of what was sent, which a stub does not have.
     sqs.meta.events.unregister("after-call.sqs.SendMessageBatch")

@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
 
-from worker.storage import Storage
+from worker.aws.storage import Storage
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient

@@ -1,4 +1,4 @@
-"""s3:// bytes in and out. Errors of botocore and obstore become Reject or Retry here (by ``worker.decisions``), and
+"""s3:// bytes in and out. Errors of botocore and obstore become Reject or Retry here (by ``worker.aws.failures``), and
 nowhere else.
 
 Reading goes through obstore: an eighth of the processor time of boto3 an object. Conditional writes, lists and
@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Final
 import obstore
 from botocore.exceptions import BotoCoreError, ClientError
 
-from worker import download
-from worker.decisions import CHANGED, OBSTORE_ERRORS, code_of, from_botocore, from_obstore, status_of
+from worker.aws.failures import CHANGED, OBSTORE_ERRORS, code_of, from_botocore, from_obstore, status_of
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 from worker.uris import split
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from obstore.store import S3Store
+
 
 #: obstore normalises such keys: it refuses some, and of "/a.jpg" it would silently read "a.jpg", another object.
 _KEY_OBSTORE_CHANGES: Final = re.compile(r"^/|/$|//|(^|/)\.\.?(/|$)|[\x00-\x1f\x7f]")
@@ -146,7 +146,7 @@ class Storage:
 
         Raises Reject ``conflict`` when the object is written over in the meantime.
         """
-        return download.pieces(self._s3, uri, *split(uri), version_id=version_id)
+        return pieces(self._s3, uri, *split(uri), version_id=version_id)
 
     def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[Listed]:
         """Every object below ``s3://bucket/prefix``, in the order of the keys' bytes; ``start_after`` is a URI."""
@@ -222,3 +222,32 @@ def read_anywhere(uri: str, *, storage: Storage, max_bytes: int) -> bytes:
 def _check_size(uri: str, size_bytes: int, max_bytes: int) -> None:
     if size_bytes > max_bytes:
         raise Reject(ErrorCode.TOO_MANY_BYTES, f"{uri}: {size_bytes:,} bytes, over {max_bytes:,}")
+
+
+_PIECE_BYTES: Final = 1024 * 1024
+#: A connection that breaks is opened again where it was; so many breaks without a byte in between are too many.
+_RESUMES: Final = 5
+
+
+def pieces(s3: "S3Client", uri: str, bucket: str, key: str, *, version_id: str | None) -> Iterator[bytes]:
+    """The object's bytes, all of one and the same object. ``uri`` is for messages."""
+    request: dict[str, Any] = {"Bucket": bucket, "Key": key}
+    if version_id is not None:
+        request["VersionId"] = version_id
+    done, size, breaks = 0, 1, 0
+    while done < size:
+        try:
+            answer = s3.get_object(**request)
+            size = done + answer["ContentLength"]
+            for piece in answer["Body"].iter_chunks(_PIECE_BYTES):
+                yield piece
+                done, breaks = done + len(piece), 0
+        except ClientError as error:
+            if status_of(error) == CHANGED:
+                raise Reject(ErrorCode.CONFLICT, f"{uri}: was written over while it was read") from error
+            raise from_botocore(error, uri) from error
+        except BotoCoreError as error:
+            breaks += 1
+            if done == 0 or breaks > _RESUMES:
+                raise from_botocore(error, uri) from error
+        request |= {"Range": f"bytes={done}-", "IfMatch": answer["ETag"]}
