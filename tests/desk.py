@@ -11,10 +11,10 @@ from worker.dispatch import Dispatch, Done
 from worker.draft import Draft, fill
 from worker.intake import Intake
 from worker.layout import JobFolder
+from worker.manifest.formats import ImageRef
 from worker.model import Models
 from worker.pipeline import Pipeline
 from worker.planner import Planner
-from worker.table import ImageRef
 
 
 class Desk:

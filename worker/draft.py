@@ -11,7 +11,7 @@ from typing import Final, Self
 
 from worker.contract import MAX_SHARDS, SHARD_IMAGES, ShardLine
 from worker.errors import ErrorCode, Reject
-from worker.table import ImageRef
+from worker.manifest.formats import ImageRef
 
 _MAX_IMAGES: Final = MAX_SHARDS * SHARD_IMAGES
 #: Made once: json.dumps would make one for each line.

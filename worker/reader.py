@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from worker import manifest
 from worker.aws.storage import Storage
 from worker.contract import ClassifyRequest, ManifestRef, S3Uri, ShardLine
 from worker.draft import read_shard
 from worker.layout import JobFolder
-from worker.table import ImageRef
+from worker.manifest.formats import ImageRef
+from worker.manifest.references import references
 from worker.uris import check_allowed
 
 #: Longer manifests are planned: so many images fit a Lambda's fifteen minutes, and a plan costs some requests.
@@ -56,4 +56,4 @@ class Reader:
             check_allowed(uri, self._allowed)
             return (item.uri for item in self._storage.list(uri) if not item.uri.startswith(own))
 
-        return manifest.references(ref, opener=opener, lister=lister)
+        return references(ref, opener=opener, lister=lister)

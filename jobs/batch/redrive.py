@@ -17,8 +17,8 @@ from worker.contract import ClassifyRequest, Job
 from worker.draft import Draft
 from worker.errors import ErrorCode, Reject
 from worker.layout import JobFolder
+from worker.manifest.formats import ImageRef
 from worker.planner import Planner, Sender
-from worker.table import ImageRef
 
 
 class Redriven(BaseModel):

@@ -1,6 +1,6 @@
 """What a person points at, to image references: manifests and prefixes in storage, and files of this machine.
 
-    s3://bucket/list.csv, list.jsonl.gz, manifest.json   every kind of worker.manifest
+    s3://bucket/list.csv, list.jsonl.gz, manifest.json   every kind of worker.manifest.references
     s3://bucket/prefix/                                  every object below it
     list.csv                                             the same kinds, on this machine
     pets/, rex.jpg                                       images of this machine
@@ -18,11 +18,11 @@ from typing import Final
 
 from jobs.errors import UserError
 from jobs.progress import Advance
-from worker import manifest
 from worker.aws.storage import Storage
 from worker.contract import ManifestRef
 from worker.layout import UPLOADS
-from worker.table import ImageRef
+from worker.manifest.formats import ImageRef
+from worker.manifest.references import of_file, references
 
 IMAGE_SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -55,7 +55,7 @@ class Sources:
     def references(self, source: str) -> Iterator[ImageRef]:
         """The images of one source, in its order. Raises UserError or Reject, saying what was expected."""
         if source.startswith("s3://"):
-            return manifest.references(ManifestRef(uri=source), opener=self._open, lister=self._list)
+            return references(ManifestRef(uri=source), opener=self._open, lister=self._list)
         path = Path(source)
         if path.is_dir():
             return self._of_folder(path)
@@ -131,7 +131,7 @@ class Sources:
                 while piece := file.read(_PIECE):
                     yield piece
 
-        refs: Iterable[ImageRef] = manifest.of_file(pieces(), str(path), declared=None, opener=self._open)
+        refs: Iterable[ImageRef] = of_file(pieces(), str(path), declared=None, opener=self._open)
         for ref in refs:
             beside = path.parent / ref.source_ref
             # By its name, too: a list of somebody else's must not make us upload what is no picture.

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from worker.draft import Draft, fill, read_shard
 from worker.errors import ErrorCode, Reject
-from worker.table import ImageRef
+from worker.manifest.formats import ImageRef
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 refs = st.builds(ImageRef, text, st.none() | text.filter(bool), st.dictionaries(text, text, max_size=3))

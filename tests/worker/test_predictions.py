@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker import manifest
 from worker.contract import ManifestRef, PredictionRow
 from worker.errors import ErrorCode, Reject
+from worker.manifest.references import references
 from worker.predictions import COLUMNS, Rule, csv_bytes, from_csv, only_failed, to_csv
 
 HEADER = b"row,source_ref,label,confidence,score,threshold,model_version,error_code,error_message\n"
@@ -169,7 +169,7 @@ def test_a_score_of_the_model_is_written_without_loss(score: float) -> None:
 
 def _references(data: bytes) -> list[str]:
     ref = ManifestRef(uri="s3://shelter/errors/part-00000.csv")
-    return [found.source_ref for found in manifest.references(ref, opener=lambda *_: [data], lister=lambda _: ())]
+    return [found.source_ref for found in references(ref, opener=lambda *_: [data], lister=lambda _: ())]
 
 
 @given(

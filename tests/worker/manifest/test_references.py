@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tests.conftest import REPOSITORY
 from worker.contract import ManifestFormat, ManifestRef
 from worker.errors import ErrorCode, Reject
-from worker.manifest import references
-from worker.table import ImageRef
-from worker.unpacking import BOMB_BYTES
+from worker.manifest.formats import ImageRef
+from worker.manifest.references import references
+from worker.manifest.text import BOMB_BYTES
 
 characters = st.characters(exclude_categories=["Cs"])
 #: Any reference, most of them of the kind that lists break on.
@@ -280,7 +280,7 @@ def test_a_small_file_cannot_take_much_memory(bomb: str) -> None:
     code = f"""
 import gzip, re
 from worker.errors import Reject
-from worker.manifest import references
+from worker.manifest.references import references
 from worker.contract import ManifestRef
 content, times = {BOMBS[bomb]}
 data = gzip.compress(content, 1) * times

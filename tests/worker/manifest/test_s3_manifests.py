@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from worker.contract import ManifestRef
 from worker.errors import ErrorCode, Reject
-from worker.manifest import references
-from worker.table import ImageRef
+from worker.manifest.formats import ImageRef
+from worker.manifest.references import references
 
 #: Any key, most of them of the kind that lists break on.
 characters = st.text(

@@ -17,12 +17,11 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Final, NamedTuple, TextIO
 
-from worker import table
 from worker.contract import ManifestFormat, ManifestRef
-from worker.documents import from_array, from_lines, members
 from worker.errors import ErrorCode, Reject
-from worker.table import ImageRef
-from worker.unpacking import MAX_LINE, lines, open_text
+from worker.manifest import formats
+from worker.manifest.formats import ImageRef, from_array, from_lines, members
+from worker.manifest.text import MAX_LINE, lines, open_text
 
 #: The bytes of an object, by URI and version.
 Opener = Callable[[str, str | None], Iterable[bytes]]
@@ -101,9 +100,9 @@ def _of_text(text: TextIO, uri: str, kind: ManifestFormat | None, opener: Opener
     if kind == "jsonl":
         return from_lines(start.lines())
     if kind == "csv":
-        return table.with_header(start.lines())
+        return formats.with_header(start.lines())
     if kind == "s3-csv":
-        return table.without_header(start.lines())
+        return formats.without_header(start.lines())
     raise _unknown(start)
 
 
@@ -125,9 +124,9 @@ def _tell(start: _Start) -> ManifestFormat:
         row = next(csv.reader([start.first]), [])
     except csv.Error:
         raise _unknown(start) from None
-    if table.is_header(row):
+    if formats.is_header(row):
         return "csv"
-    if table.is_s3_row(row):
+    if formats.is_s3_row(row):
         return "s3-csv"
     raise _unknown(start)
 
@@ -151,4 +150,4 @@ def _from_inventory(start: _Start, opener: Opener) -> Iterator[ImageRef]:
     columns = [name.strip() for name in schema.split(",")]
     for file in files:
         uri = f"s3://{bucket}/{file['key']}" if isinstance(file, dict) and "key" in file else str(file)
-        yield from table.without_header(lines(open_text(opener(uri, None), uri), uri), columns)
+        yield from formats.without_header(lines(open_text(opener(uri, None), uri), uri), columns)

@@ -1,0 +1,1 @@
+"""Manifests: every kind of list of images, read as a stream of references."""
