@@ -34,10 +34,10 @@ from jobs.training.fine_tuning import FineTuning, Outcome
 from jobs.training.head import Decision, Head
 from jobs.training.interruption import Interruption
 from worker.contract import ModelManifest
-from worker.images import fingerprint
-from worker.model import MANIFEST_FILE, MODEL_FILE
 from worker.predictions import Rule
-from worker.scorer import Scorer
+from worker.scoring.decoder import fingerprint
+from worker.scoring.litert import Scorer
+from worker.scoring.model import MANIFEST_FILE, MODEL_FILE
 
 #: Test images that are scored by both formats.
 _PARITY_IMAGES: Final = 32

@@ -25,8 +25,8 @@ from worker.aws.queue import Queue
 from worker.aws.storage import Storage
 from worker.contract import PredictionRow
 from worker.layout import errors_uri, part_uri
-from worker.pipeline import Pipeline
 from worker.predictions import from_csv
+from worker.scoring.pipeline import Pipeline
 from worker.uris import split
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from worker.draft import Draft, fill
 from worker.intake import Intake
 from worker.layout import JobFolder
 from worker.manifest.formats import ImageRef
-from worker.model import Models
-from worker.pipeline import Pipeline
 from worker.planner import Planner
+from worker.scoring.model import Models
+from worker.scoring.pipeline import Pipeline
 
 
 class Desk:

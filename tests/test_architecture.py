@@ -37,9 +37,9 @@ EDGES = {
         "jobs/cloud/playground.py",
     },
     "obstore": {"worker/aws/storage.py", "worker/aws/failures.py", "worker/aws/clients.py"},
-    "ai_edge_litert": {"worker/scorer.py"},
+    "ai_edge_litert": {"worker/scoring/litert.py"},
     "PIL": {
-        "worker/images.py",
+        "worker/scoring/decoder.py",
         "jobs/data/digits.py",
         "jobs/pages/gallery.py",
         "jobs/batch/gallery.py",

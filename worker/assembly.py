@@ -9,17 +9,15 @@ from worker.aws.clients import open_sqs, open_storage
 from worker.aws.notifications import open_notifier
 from worker.aws.queue import Outbox, Queue
 from worker.batch import Batch
-from worker.cache import Cache
 from worker.completion import Completion, no_notice
 from worker.contract import ClassifyRequest
 from worker.dispatch import Dispatch
 from worker.errors import TwofoldError
 from worker.intake import Intake
-from worker.model import Models
-from worker.pipeline import Pipeline
 from worker.planner import Planner
+from worker.scoring.model import Cache, Models
+from worker.scoring.pipeline import Pipeline, Stages
 from worker.settings import WorkerSettings
-from worker.stages import Stages
 from worker.uris import is_allowed
 
 if TYPE_CHECKING:

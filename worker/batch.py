@@ -23,11 +23,11 @@ from worker.contract import (
 )
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 from worker.layout import JobFolder
-from worker.model import Model, Models
-from worker.pipeline import Pipeline
 from worker.predictions import Rule
 from worker.reader import Reader
 from worker.reports import DIGEST, as_metadata, from_metadata
+from worker.scoring.model import Model, Models
+from worker.scoring.pipeline import Pipeline
 from worker.uris import check_allowed
 
 log = logging.getLogger(__name__)

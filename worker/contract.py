@@ -299,7 +299,7 @@ class ModelManifest(Document):
     created_at: AwareDatetime  #: UTC
     labels: tuple[Label, Label]  #: class 0, class 1
     image_size: Annotated[int, Field(ge=32, le=1024)]  #: width and height the model takes, pixels
-    decoder_fingerprint: Sha256  #: of ``worker.images``, see there
+    decoder_fingerprint: Sha256  #: of ``worker.scoring.decoder``, see there
     threshold: Probability  #: score >= threshold is class 1
     files: dict[str, BundleFile]  #: by name, all but ``model.json`` itself
     training_config: dict[str, Any]

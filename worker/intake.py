@@ -9,8 +9,8 @@ from worker.contract import ClassifyRequest, Job
 from worker.draft import Draft
 from worker.errors import ErrorCode, Reject, Retry
 from worker.layout import JobFolder
-from worker.model import pinned
 from worker.planner import Planner
+from worker.scoring.model import pinned
 
 
 class Intake:

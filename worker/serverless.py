@@ -28,9 +28,9 @@ from worker.aws.queue import Message, Queue
 from worker.dispatch import Dispatch, Outcome
 from worker.errors import ErrorCode, Retry
 from worker.meter import Meter
+from worker.scoring.pipeline import Stages
 from worker.settings import WorkerSettings
 from worker.settle import settle
-from worker.stages import Stages
 
 log = logging.getLogger(__name__)
 _IMPORTS_MS: Final = (time.perf_counter() - _STARTED_S) * 1000

@@ -45,7 +45,7 @@ class Counter:
 
     def pinned_model_uri(self) -> str | None:
         """The bundle that it stands for now; None where there is none, or it cannot be read from here."""
-        from worker.model import pinned  # noqa: PLC0415 - LiteRT takes a moment that most commands need not wait
+        from worker.scoring.model import pinned  # noqa: PLC0415 - LiteRT takes a moment that most commands need not wait
 
         try:
             uri = self.model_uri()

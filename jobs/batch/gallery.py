@@ -17,7 +17,7 @@ from jobs.batch.results import Line
 from worker.aws.storage import Storage
 from worker.contract import PredictionRow
 from worker.errors import TwofoldError
-from worker.images import MAX_BYTES, decode
+from worker.scoring.decoder import MAX_BYTES, decode
 
 _SHOWN: Final = 8
 _THUMBNAIL_PX: Final = 160

@@ -17,8 +17,8 @@ from worker.aws.storage import Storage
 from worker.contract import Job
 from worker.draft import Draft
 from worker.inbox import job_id_of
-from worker.model import pinned
 from worker.planner import Planner
+from worker.scoring.model import pinned
 
 #: Images between two signs of life.
 _TOLD: Final = 10_000

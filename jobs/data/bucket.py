@@ -21,7 +21,7 @@ from jobs.errors import UserError
 from jobs.progress import Reporter
 from worker.aws.storage import Listed, Storage
 from worker.errors import ErrorCode, Reject, Retry
-from worker.images import MAX_BYTES
+from worker.scoring.decoder import MAX_BYTES
 
 #: Reading waits for the network: each of these holds one object in memory.
 _READERS: Final = 32

@@ -14,7 +14,7 @@ from jobs.data.layout import SPLITS
 from jobs.data.reason import DatasetCode, Reason
 from jobs.progress import Reporter
 from worker.errors import Reject
-from worker.images import decode
+from worker.scoring.decoder import decode
 from worker.settings import available_cores
 
 

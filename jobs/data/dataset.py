@@ -15,7 +15,7 @@ from jobs.data.quarantine import check_share
 from jobs.data.reason import Reason
 from jobs.errors import UserError
 from jobs.progress import Reporter
-from worker.images import MAX_BYTES
+from worker.scoring.decoder import MAX_BYTES
 from worker.settings import available_cores
 
 

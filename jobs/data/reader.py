@@ -16,7 +16,7 @@ from jobs.data.reason import Reason
 from jobs.progress import Advance
 from jobs.training.shelf import Shelf
 from worker.errors import ErrorCode, Reject
-from worker.images import MAX_BYTES, Pixels, decode
+from worker.scoring.decoder import MAX_BYTES, Pixels, decode
 from worker.settings import available_cores
 
 #: Images decoded together: 10 MB at 160 pixels, so memory does not grow with the dataset.

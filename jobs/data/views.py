@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from worker.images import Pixels
+from worker.scoring.decoder import Pixels
 
 #: Of a crop, along each side.
 _SMALLEST: Final = 0.75

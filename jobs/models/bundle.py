@@ -6,7 +6,7 @@ from jobs.errors import UserError
 from jobs.models.champion import Champions
 from jobs.store import Store
 from worker.contract import BundleFile, ModelManifest
-from worker.model import MANIFEST_FILE
+from worker.scoring.model import MANIFEST_FILE
 
 
 def describe(files: dict[str, bytes]) -> dict[str, BundleFile]:

@@ -20,7 +20,7 @@ from pydantic import AwareDatetime, ValidationError
 from jobs.errors import UserError
 from jobs.store import Store
 from worker.contract import ChampionPointer, Document, Name, SchemaVersion, explain
-from worker.model import CHAMPION_FILE
+from worker.scoring.model import CHAMPION_FILE
 
 #: No version can be called so: names begin with a letter or a digit.
 _HISTORY: Final = "_history"

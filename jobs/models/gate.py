@@ -17,7 +17,7 @@ from jobs.training import tested
 from jobs.training.metrics import Scores
 from jobs.training.tested import ScoredImage
 from worker.errors import Reject
-from worker.model import MANIFEST_FILE, MODEL_FILE
+from worker.scoring.model import MANIFEST_FILE, MODEL_FILE
 
 
 class Refused(UserError):

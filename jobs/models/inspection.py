@@ -15,7 +15,7 @@ from jobs.training import tested
 from jobs.training.tested import ScoredImage
 from worker.contract import BundleFile, ModelManifest
 from worker.errors import ErrorCode, Reject
-from worker.model import MANIFEST_FILE, Model, open_files
+from worker.scoring.model import MANIFEST_FILE, Model, open_files
 
 #: ``hushed`` turns away standard error for the whole process, so one thread at a time.
 _OPENING: Final = Lock()

@@ -11,8 +11,8 @@ from typing import Final
 from jobs.progress import Reporter
 from jobs.training.tested import ScoredImage
 from worker.errors import Reject
-from worker.images import MAX_BYTES, decode
-from worker.model import Model
+from worker.scoring.decoder import MAX_BYTES, decode
+from worker.scoring.model import Model
 from worker.settings import available_cores
 
 #: What a picture scores that cannot be decoded here.

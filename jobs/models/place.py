@@ -15,7 +15,7 @@ from typing import Final
 from jobs.errors import UserError
 from jobs.models.champion import Champions
 from jobs.store import Store, open_store
-from worker.model import CHAMPION_FILE, MANIFEST_FILE, MODEL_FILE
+from worker.scoring.model import CHAMPION_FILE, MANIFEST_FILE, MODEL_FILE
 from worker.uris import is_bucket
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  #: worker.contract.Name

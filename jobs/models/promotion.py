@@ -17,7 +17,7 @@ from jobs.models.verification import expected_tolerance
 from jobs.progress import Reporter
 from jobs.store import Store
 from worker.errors import Reject
-from worker.model import Model
+from worker.scoring.model import Model
 
 #: Times a promotion decides anew because another was faster; then it says so.
 _TRIES: Final = 10

@@ -13,7 +13,7 @@ from jobs.models.place import BUNDLE, find, open_output, versions_of, without_fi
 from jobs.store import Store
 from worker.contract import ModelManifest, explain
 from worker.errors import Reject
-from worker.model import MANIFEST_FILE
+from worker.scoring.model import MANIFEST_FILE
 
 EVALUATION_FILE: Final = "evaluation.json"
 

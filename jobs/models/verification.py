@@ -14,8 +14,8 @@ from jobs.training import tested
 from jobs.training.tested import ScoredImage
 from worker.contract import ModelManifest
 from worker.errors import Reject
-from worker.images import fingerprint
-from worker.model import MODEL_FILE
+from worker.scoring.decoder import fingerprint
+from worker.scoring.model import MODEL_FILE
 
 Done = TypeVar("Done")
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.images import Pixels
+from worker.scoring.decoder import Pixels
 
 Maps = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from jobs.training.metrics import Scores, Truth
-from worker.images import Pixels
+from worker.scoring.decoder import Pixels
 
 #: Pictures of each kind. A page with 24 stays well below a megabyte.
 EACH: Final = 12

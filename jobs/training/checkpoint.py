@@ -18,7 +18,7 @@ from jobs.config import TrainConfig
 from jobs.data.labelled import Dataset
 from jobs.store import open_store
 from jobs.training.shelf import Shelf
-from worker.images import fingerprint
+from worker.scoring.decoder import fingerprint
 
 #: What a result depends on besides the configuration and the pictures.
 _LIBRARIES: Final = ("twofold", "keras", "tensorflow", "numpy", "scikit-learn", "ai-edge-litert")

@@ -18,9 +18,9 @@ from jobs.training.head import Decision
 from jobs.training.metrics import Scores, Truth
 from jobs.training.shelf import Shelf
 from jobs.training.tested import ScoredImage
-from worker.images import Pixels
 from worker.predictions import Rule
-from worker.scorer import Scorer
+from worker.scoring.decoder import Pixels
+from worker.scoring.litert import Scorer
 
 #: The largest difference of scores between model.keras and model.tflite that is rounding, not a broken export.
 PARITY: Final = 1e-3

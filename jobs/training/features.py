@@ -17,8 +17,8 @@ from jobs.progress import Advance
 from jobs.training import export, network
 from jobs.training.neuron import Classes
 from jobs.training.shelf import Shelf
-from worker.images import Pixels, fingerprint
-from worker.scorer import Graph
+from worker.scoring.decoder import Pixels, fingerprint
+from worker.scoring.litert import Graph
 
 Extract = Callable[[Pixels], NDArray[np.float32]]
 

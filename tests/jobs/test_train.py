@@ -15,8 +15,8 @@ from jobs.data.reader import Reader
 from jobs.training.tested import from_csv
 from tests.conftest import Bench, Trainer
 from worker.contract import ModelManifest
-from worker.images import decode, fingerprint
-from worker.scorer import Scorer
+from worker.scoring.decoder import decode, fingerprint
+from worker.scoring.litert import Scorer
 
 
 @pytest.fixture(scope="session")

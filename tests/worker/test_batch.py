@@ -14,11 +14,11 @@ from worker.aws.storage import Storage
 from worker.batch import Batch
 from worker.contract import ClassifyRequest, ManifestRef, PartReport
 from worker.errors import ErrorCode, Reject, Retry
-from worker.images import MAX_BYTES
 from worker.layout import errors_uri, part_uri
-from worker.model import Models
-from worker.pipeline import Pipeline
 from worker.predictions import from_csv
+from worker.scoring.decoder import MAX_BYTES
+from worker.scoring.model import Models
+from worker.scoring.pipeline import Pipeline
 
 MakeBatch = Callable[[], Batch]
 

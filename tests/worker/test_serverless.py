@@ -12,8 +12,8 @@ from worker.aws.queue import Message, Queue
 from worker.contract import PartReport
 from worker.dispatch import Dispatch, Done, Outcome
 from worker.errors import ErrorCode, Reject, Retry
+from worker.scoring.pipeline import Stages
 from worker.serverless import Serverless, read_event
-from worker.stages import Stages
 
 START_S = 20
 

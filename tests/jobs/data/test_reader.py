@@ -18,7 +18,7 @@ from jobs.training.features import Extractor
 from jobs.training.shelf import Shelf
 from tests.jobs.data.pictures import folder, open_data, picture
 from worker.errors import ErrorCode
-from worker.images import Pixels, decode
+from worker.scoring.decoder import Pixels, decode
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jobs.pages.gallery import EACH, Answers, choose, hang
-from worker.images import decode
+from worker.scoring.decoder import decode
 
 
 def _answers(truth: list[int], scores: list[float], threshold: float = 0.5) -> Answers:

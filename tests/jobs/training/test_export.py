@@ -12,7 +12,7 @@ import pytest
 from jobs.config import TrainConfig
 from jobs.training import backbone, export, network
 from jobs.training.neuron import Neuron
-from worker.scorer import Scorer
+from worker.scoring.litert import Scorer
 
 keras = pytest.importorskip("keras")
 

@@ -4,18 +4,46 @@ Fetching waits for the network and decoding and scoring keep a core busy, so eac
 moves over the images: the first is waited for while those behind it are read.
 """
 
-from collections import deque
+import threading
+import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Final, Self
 
 from worker.aws.storage import Storage
 from worker.contract import S3Uri
 from worker.errors import ErrorCode, Retry, TwofoldError
-from worker.images import MAX_BYTES, decode
-from worker.model import Model
-from worker.stages import Stages
+from worker.scoring.decoder import MAX_BYTES, decode
+from worker.scoring.model import Model
 from worker.uris import check_allowed, split
+
+
+class Stages:
+    """Milliseconds by stage. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ms: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Adds what the block takes, also when it fails."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            passed_ms = (time.perf_counter() - started) * 1000
+            with self._lock:
+                self._ms[stage] += passed_ms
+
+    def take(self) -> dict[str, float]:
+        """What was added since the last call."""
+        with self._lock:
+            taken, self._ms = dict(self._ms), defaultdict(float)
+        return taken
+
 
 #: Images on their way for each scoring thread, so that none waits for an image while another is decoded.
 _AHEAD: Final = 2

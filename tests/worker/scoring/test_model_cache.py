@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY, Bench
-from worker import cache as cache_module
-from worker.cache import Cache
 from worker.health import MAX_AGE_S, Heartbeat, is_well
-from worker.model import MODEL_FILE, open_bundle
+from worker.scoring import model as cache_module
+from worker.scoring.model import MODEL_FILE, Cache, open_bundle
 
 
 def _digest(body: bytes) -> str:

@@ -8,7 +8,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from worker.errors import ErrorCode, Reject
-from worker.images import Pixels
+from worker.scoring.decoder import Pixels
 from worker.settings import available_cores
 
 

@@ -29,7 +29,7 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS: Final = 30_000_000
 #: JPEG's own limit. Pillow resizes with a table of some 32 bytes for each pixel of a side: 30 million would be 1 GB.
 MAX_SIDE_PX: Final = 65_535
-#: Times the images held at once (``worker.pipeline``), this bounds the memory that hostile files can take.
+#: Times the images held at once (``worker.scoring.pipeline``), this bounds the memory that hostile files can take.
 MAX_BYTES: Final = 32 * 1024 * 1024
 
 #: How files of these formats begin, whatever becomes of them later.

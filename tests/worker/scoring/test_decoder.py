@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.conftest import REPOSITORY
 from worker.errors import ErrorCode, Reject
-from worker.images import FORMATS, MAX_BYTES, MAX_PIXELS, Pixels, decode, fingerprint
+from worker.scoring.decoder import FORMATS, MAX_BYTES, MAX_PIXELS, Pixels, decode, fingerprint
 
 # Pillow remarks on what is odd about a file, and odd files are what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
@@ -270,7 +270,7 @@ def test_an_eps_file_starts_no_ghostscript(tmp_path: Path) -> None:
     ghostscript = tmp_path / "gs"
     ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
     ghostscript.chmod(0o755)
-    code = "import sys\nfrom worker.images import decode\ndecode(sys.stdin.buffer.read(), size_px=32)"
+    code = "import sys\nfrom worker.scoring.decoder import decode\ndecode(sys.stdin.buffer.read(), size_px=32)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         input=STRANGERS["EPS"],
@@ -430,7 +430,7 @@ def test_the_fingerprint_is_one_sha256_for_this_machine() -> None:
     """The same each time it is computed, here and in another process: training and serving can compare it."""
     assert len(bytes.fromhex(fingerprint())) == 32
     fingerprint.cache_clear()
-    code = "from worker.images import fingerprint; print(fingerprint())"
+    code = "from worker.scoring.decoder import fingerprint; print(fingerprint())"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.stdout.strip() == fingerprint()
 

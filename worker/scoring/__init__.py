@@ -1,0 +1,1 @@
+"""Scoring: image bytes to P(class 1)."""
