@@ -19,9 +19,8 @@ from jobs.errors import UserError
 from jobs.local import EmbeddedCloud, Queues, create_queues
 from jobs.progress import Reporter
 from worker import predictions
+from worker.batch.job_folder import from_metadata, part_uri
 from worker.contract import ClassifyRequest, ManifestRef, PartReport, PredictionRow
-from worker.layout import part_uri
-from worker.reports import from_metadata
 from worker.uris import split
 
 if TYPE_CHECKING:

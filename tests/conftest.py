@@ -23,8 +23,8 @@ from jobs.local import EmbeddedCloud, Queues, create_queues
 from worker.aws.clients import open_session, open_sqs, open_storage
 from worker.aws.queue import Queue
 from worker.aws.storage import Storage
+from worker.batch.job_folder import errors_uri, part_uri
 from worker.contract import PredictionRow
-from worker.layout import errors_uri, part_uri
 from worker.predictions import from_csv
 from worker.scoring.pipeline import Pipeline
 from worker.uris import split

@@ -4,15 +4,14 @@ from datetime import UTC, datetime
 
 from tests.conftest import Bench
 from worker.aws.storage import Storage
-from worker.batch import Batch
-from worker.completion import Completion
+from worker.batch.completion import Completion
+from worker.batch.job_folder import JobFolder
+from worker.batch.part import Batch
+from worker.batch.plan import Intake, Planner
+from worker.batch.shards import Draft, fill
 from worker.contract import ClassifyRequest, Job, Summary
 from worker.dispatch import Dispatch, Done
-from worker.draft import Draft, fill
-from worker.intake import Intake
-from worker.layout import JobFolder
 from worker.manifest.formats import ImageRef
-from worker.planner import Planner
 from worker.scoring.model import Models
 from worker.scoring.pipeline import Pipeline
 

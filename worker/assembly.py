@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from worker.aws.clients import open_sqs, open_storage
 from worker.aws.notifications import open_notifier
 from worker.aws.queue import Outbox, Queue
-from worker.batch import Batch
-from worker.completion import Completion, no_notice
+from worker.batch.completion import Completion, no_notice
+from worker.batch.part import Batch
+from worker.batch.plan import Intake, Planner
 from worker.contract import ClassifyRequest
 from worker.dispatch import Dispatch
 from worker.errors import TwofoldError
-from worker.intake import Intake
-from worker.planner import Planner
 from worker.scoring.model import Cache, Models
 from worker.scoring.pipeline import Pipeline, Stages
 from worker.settings import WorkerSettings

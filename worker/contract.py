@@ -273,7 +273,7 @@ class Summary(Document):
     positives: NonNegativeInt  #: scored rows of class 1
     models: tuple[str, ...]  #: "name version", of all parts
     worker_s: NonNegativeFloat  #: what the parts took, added up
-    cost_usd: NonNegativeFloat  #: an estimate, see worker/cost.py
+    cost_usd: NonNegativeFloat  #: an estimate, see worker/batch/cost.py
     parts: tuple[PartSummary, ...]
 
     @model_validator(mode="after")

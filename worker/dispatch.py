@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from worker import inbox, logs
-from worker.batch import Batch
-from worker.completion import Completion
+from worker.batch.completion import Completion
+from worker.batch.part import Batch
+from worker.batch.plan import Intake
 from worker.contract import ClassifyRequest, PartReport
 from worker.errors import ErrorCode, Reject, Retry
-from worker.intake import Intake
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from jobs.batch.standing import Watcher
 from worker.aws.clients import open_session, open_sqs, open_storage
 from worker.aws.queue import Outbox, Queue
 from worker.aws.storage import Storage
+from worker.batch.job_folder import JobFolder
+from worker.batch.plan import Planner
 from worker.contract import ClassifyRequest
 from worker.errors import TwofoldError
-from worker.layout import JobFolder
-from worker.planner import Planner
 
 if TYPE_CHECKING:
     import boto3

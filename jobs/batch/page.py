@@ -10,9 +10,9 @@ from jobs.batch.drift import Scores, drift, shares
 from jobs.batch.gallery import Gallery
 from jobs.batch.results import Results
 from jobs.training import tested
-from worker import cost
 from worker.aws.storage import Storage
-from worker.completion import collect
+from worker.batch import cost
+from worker.batch.completion import collect
 from worker.contract import Job
 from worker.errors import TwofoldError
 

@@ -13,12 +13,12 @@ from jobs.batch.standing import redrives
 from jobs.batch.submission import upload
 from jobs.errors import UserError
 from jobs.progress import Reporter
+from worker.batch.job_folder import JobFolder
+from worker.batch.plan import Planner, Sender
+from worker.batch.shards import Draft
 from worker.contract import ClassifyRequest, Job
-from worker.draft import Draft
 from worker.errors import ErrorCode, Reject
-from worker.layout import JobFolder
 from worker.manifest.formats import ImageRef
-from worker.planner import Planner, Sender
 
 
 class Redriven(BaseModel):

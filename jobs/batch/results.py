@@ -10,11 +10,9 @@ from jobs.batch.standing import redrives
 from jobs.errors import UserError
 from worker import predictions
 from worker.aws.storage import Storage
+from worker.batch.job_folder import JobFolder, check_answers, find_job, from_metadata, part_numbers
+from worker.batch.shards import read_shard
 from worker.contract import Job, PredictionRow, ShardLine
-from worker.draft import read_shard
-from worker.layout import JobFolder
-from worker.planner import find_job, part_numbers
-from worker.reports import check_answers, from_metadata
 
 _MAX_PART_BYTES: Final = 1024 * 1024 * 1024
 #: Parts on their way while one is written: a few hundred kilobytes each.

@@ -19,8 +19,8 @@ from typing import Final
 from jobs.errors import UserError
 from jobs.progress import Advance
 from worker.aws.storage import Storage
+from worker.batch.job_folder import UPLOADS
 from worker.contract import ManifestRef
-from worker.layout import UPLOADS
 from worker.manifest.formats import ImageRef
 from worker.manifest.references import of_file, references
 

@@ -9,10 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from jobs.batch.dead_letters import DeadLetters
 from jobs.errors import UserError
 from worker.aws.storage import Storage
+from worker.batch.job_folder import JobFolder, find_job, from_metadata, part_number
 from worker.contract import Job, PartReport
-from worker.layout import JobFolder, part_number
-from worker.planner import find_job
-from worker.reports import from_metadata
 
 State = Literal["planning", "sending", "running", "stuck", "complete", "cancelled"]
 

@@ -12,12 +12,12 @@ from rich.markup import escape
 from jobs.batch.sources import Sources
 from jobs.errors import UserError
 from jobs.progress import Reporter
-from worker import cost
 from worker.aws.storage import Storage
+from worker.batch import cost
+from worker.batch.plan import Planner
+from worker.batch.shards import Draft
 from worker.contract import Job
-from worker.draft import Draft
 from worker.inbox import job_id_of
-from worker.planner import Planner
 from worker.scoring.model import pinned
 
 #: Images between two signs of life.

@@ -50,7 +50,7 @@ def submit(
     """Ask for a row for every image of all sources. Typed again after an interruption, it goes on."""
     from jobs.batch import submission  # noqa: PLC0415 - LiteRT takes a moment that --help need not wait
     from jobs.batch.sources import Patterns, Sources  # noqa: PLC0415
-    from worker.draft import Draft  # noqa: PLC0415
+    from worker.batch.shards import Draft  # noqa: PLC0415
 
     reporter = Reporter()
     counter = _open(output)

@@ -11,7 +11,13 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-from worker.cost import LAMBDA_USD_PER_GB_S, LAMBDA_USD_PER_REQUEST, S3_USD_PER_GET, S3_USD_PER_PUT, SQS_USD_PER_REQUEST
+from worker.batch.cost import (
+    LAMBDA_USD_PER_GB_S,
+    LAMBDA_USD_PER_REQUEST,
+    S3_USD_PER_GET,
+    S3_USD_PER_PUT,
+    SQS_USD_PER_REQUEST,
+)
 
 _MILLION: Final = 1_000_000
 #: One processor of a Lambda: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html

@@ -19,8 +19,8 @@ from jobs.demo import BUCKET, MODEL, train, upload, uri_of
 from jobs.errors import UserError
 from jobs.local import EmbeddedCloud, create_queues
 from jobs.progress import Reporter
+from worker.batch.job_folder import part_uri
 from worker.contract import ChampionPointer, ClassifyRequest, ManifestRef
-from worker.layout import part_uri
 from worker.uris import split
 
 if TYPE_CHECKING:

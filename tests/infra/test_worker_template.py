@@ -8,7 +8,7 @@ import pytest
 
 from jobs.cloud.stack import as_settings
 from tests.infra.templates import as_list, load, resources, statements, variables, walk
-from worker import planner
+from worker.batch import plan
 from worker.meter import NAMESPACE
 from worker.settings import WorkerSettings
 
@@ -172,7 +172,7 @@ def test_shards_and_broken_uploads_do_not_stay_for_ever() -> None:
     """Results do, and models."""
     rules = {rule["Id"]: rule for rule in _only("AWS::S3::Bucket")["LifecycleConfiguration"]["Rules"]}
     (tag,) = rules["shards"]["TagFilters"]
-    assert f"{tag['Key']}={tag['Value']}" == planner.TAG
+    assert f"{tag['Key']}={tag['Value']}" == plan.TAG
     assert rules["broken-uploads"]["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] <= 7
     assert [name for name, rule in rules.items() if "ExpirationInDays" in rule] == ["shards", "checkpoints"]
     assert rules["checkpoints"]["Prefix"] == "checkpoints/"

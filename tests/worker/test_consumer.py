@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import Bench
+from worker.batch.job_folder import part_uri
 from worker.consumer import Consumer, Stop
 from worker.dispatch import Dispatch
 from worker.errors import ErrorCode, Reject, Retry
-from worker.layout import part_uri
 from worker.settle import backoff_s
 
 #: Long enough to be killed in the middle: some seconds of work.

@@ -5,13 +5,13 @@ from typing import Any, cast
 
 import pytest
 
-from worker.batch import Batch
-from worker.completion import Completion
+from worker.batch.completion import Completion
+from worker.batch.job_folder import JobFolder
+from worker.batch.part import Batch
+from worker.batch.plan import Intake
 from worker.contract import ClassifyRequest, PartReport
 from worker.dispatch import Dispatch, Done
 from worker.errors import ErrorCode, Reject, Retry
-from worker.intake import Intake
-from worker.layout import JobFolder
 
 REQUEST = json.dumps({"schema_version": 1, "job_id": "x", "images": ["s3://shelter/a.jpg"]})
 

@@ -5,9 +5,9 @@ from itertools import islice
 from typing import Final
 
 from worker.aws.storage import Storage
+from worker.batch.job_folder import JobFolder
+from worker.batch.shards import read_shard
 from worker.contract import ClassifyRequest, ManifestRef, S3Uri, ShardLine
-from worker.draft import read_shard
-from worker.layout import JobFolder
 from worker.manifest.formats import ImageRef
 from worker.manifest.references import references
 from worker.uris import check_allowed

@@ -10,8 +10,15 @@ summary.json, _SUCCESS     written when the last part is in
 """
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
+
+from pydantic import ValidationError
+
+from worker.aws.storage import Storage
+from worker.contract import Job, PartReport, explain
+from worker.errors import ErrorCode, Reject
 
 _PART: Final = re.compile(r"/part-(\d{5})\.csv$")
 
@@ -93,3 +100,49 @@ def part_uri(output_uri: str, job_id: str, number: int = 0) -> str:
 def errors_uri(output_uri: str, job_id: str, number: int = 0) -> str:
     """Where the failed rows of a part lie, if there are any."""
     return JobFolder(output_uri, job_id).errors(number)
+
+
+DIGEST: Final = "request-digest"
+REPORT: Final = "part-report"
+
+
+def as_metadata(report: PartReport) -> dict[str, str]:
+    """The metadata of a part."""
+    return {DIGEST: report.request_digest, REPORT: report.model_dump_json()}
+
+
+def from_metadata(metadata: Mapping[str, str], uri: str) -> PartReport:
+    """The report on the part ``uri``. Raises Reject ``conflict`` where no worker of ours has written it."""
+    try:
+        return PartReport.model_validate_json(metadata.get(REPORT, ""))
+    except ValidationError as error:
+        raise Reject(ErrorCode.CONFLICT, f"{uri} was not written by a worker: {explain(error)}") from None
+
+
+def check_answers(report: PartReport, job: Job, folder: JobFolder, number: int) -> None:
+    """Raises Reject ``conflict`` where the part of that number answers another request than the job's."""
+    asked = job.request(number, shard_uri=folder.shard(number)).digest() if job.shards else job.digest
+    if report.request_digest != asked:
+        raise Reject(ErrorCode.CONFLICT, f"{folder.part(number)} answers another request than {folder.job} asks")
+
+
+_MAX_JSON_BYTES: Final = 1024 * 1024
+
+
+def find_job(folder: JobFolder, storage: Storage) -> Job | None:
+    """The job of that name, if there is one."""
+    body = storage.find(folder.job, max_bytes=_MAX_JSON_BYTES)
+    if body is None:
+        return None
+    try:
+        return Job.model_validate_json(body)
+    except ValidationError as error:
+        raise Reject(ErrorCode.CONFLICT, f"{folder.job} was not written by twofold: {explain(error)}") from None
+
+
+def part_numbers(folder: JobFolder, storage: Storage) -> Iterator[int]:
+    """The parts that are there, ascending."""
+    for item in storage.list(folder.parts):
+        number = part_number(item.uri)
+        if number is not None:
+            yield number

@@ -7,16 +7,17 @@ lists, only one ever gets further than the first shard.
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
-from pydantic import ValidationError
-
 from worker.aws.storage import Storage
-from worker.contract import ClassifyRequest, Job, explain
-from worker.draft import Draft
+from worker.batch.job_folder import JobFolder, find_job, part_numbers
+from worker.batch.part import Batch
+from worker.batch.shards import Draft
+from worker.contract import ClassifyRequest, Job
 from worker.errors import ErrorCode, Reject, Retry
-from worker.layout import JobFolder, part_number
+from worker.scoring.model import pinned
 
 #: User metadata of the first shard.
 PLAN: Final = "plan-digest"
@@ -24,7 +25,6 @@ PLAN: Final = "plan-digest"
 TAG: Final = "twofold=shard"
 
 _CONTENT_TYPE: Final = "application/x-ndjson"
-_MAX_JSON_BYTES: Final = 1024 * 1024
 _WRITERS: Final = 8
 
 #: Sends requests; every one is on the queue when it returns.
@@ -106,25 +106,6 @@ class Planner:
         )
 
 
-def find_job(folder: JobFolder, storage: Storage) -> Job | None:
-    """The job of that name, if there is one."""
-    body = storage.find(folder.job, max_bytes=_MAX_JSON_BYTES)
-    if body is None:
-        return None
-    try:
-        return Job.model_validate_json(body)
-    except ValidationError as error:
-        raise Reject(ErrorCode.CONFLICT, f"{folder.job} was not written by twofold: {explain(error)}") from None
-
-
-def part_numbers(folder: JobFolder, storage: Storage) -> Iterator[int]:
-    """The parts that are there, ascending."""
-    for item in storage.list(folder.parts):
-        number = part_number(item.uri)
-        if number is not None:
-            yield number
-
-
 def check_same(written: Job, job: Job) -> None:
     """Raises Reject ``conflict`` unless both ask the same of the same images."""
 
@@ -154,3 +135,50 @@ def _counted(requests: Iterator[ClassifyRequest], advance: Callable[[int], None]
     while batch := list(islice(requests, 10)):
         yield from batch
         advance(len(batch))
+
+
+class Intake:
+    """Plans what is too long, and knows what was called off."""
+
+    def __init__(self, *, storage: Storage, batch: Batch, planner: Planner) -> None:
+        self._storage = storage
+        self._batch = batch
+        self._planner = planner
+
+    def is_cancelled(self, folder: JobFolder) -> bool:
+        """Whether nothing more is to be done for the job."""
+        return self._storage.metadata(folder.cancelled) is not None
+
+    def plan(self, request: ClassifyRequest, *, cancelled: Callable[[], bool]) -> Job:
+        """Writes the request's manifest as shards, and asks for each of them. Done twice, it changes nothing.
+
+        Raises Reject where the manifest can never be read, Retry where ``cancelled`` says so.
+        """
+        if request.manifest is None:
+            raise Reject(ErrorCode.CONFLICT, f"there is a job {request.job_id} already: choose another job_id")
+        folder = self._batch.folder(request)
+        with Draft() as draft:
+            for ref in self._batch.reader.references(request.manifest, folder):
+                draft.add(ref)
+                if cancelled():
+                    raise Retry(ErrorCode.UNAVAILABLE, "told to stop while planning", delay_s=0)
+            asked = self._batch.model_uri(request)
+            model_uri = pinned(asked, storage=self._storage)
+            # A default on the worker's own disk has no URI that a request could name: each worker knows its own.
+            shared = model_uri.startswith("s3://")
+            job = Job(
+                job_id=request.job_id,
+                created_at=datetime.now(UTC),
+                sources=(request.manifest.uri,),
+                digest=draft.digest,
+                images=draft.images,
+                shards=draft.shards,
+                columns=draft.columns,
+                model_uri=model_uri if shared else None,
+                asked_model_uri=asked if shared else None,
+                output_uri=folder.output_uri,
+                threshold=request.threshold,
+            )
+            job = self._planner.write(draft, job, cancelled=cancelled)
+        self._planner.submit(job)
+        return job

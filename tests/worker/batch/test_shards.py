@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.draft import Draft, fill, read_shard
+from worker.batch.shards import Draft, fill, read_shard
 from worker.errors import ErrorCode, Reject
 from worker.manifest.formats import ImageRef
 
@@ -47,7 +47,7 @@ def test_rows_of_another_job_keep_their_numbers() -> None:
 
 def test_more_images_than_a_job_can_number_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Part numbers have five digits."""
-    monkeypatch.setattr("worker.draft._MAX_IMAGES", 3)
+    monkeypatch.setattr("worker.batch.shards._MAX_IMAGES", 3)
     with Draft() as draft, pytest.raises(Reject, match="over 3 images"):
         fill(draft, [ImageRef("a")] * 4)
 

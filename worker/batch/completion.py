@@ -11,13 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Final
 
-from worker import cost
 from worker.aws.storage import Storage
+from worker.batch import cost
+from worker.batch.job_folder import JobFolder, check_answers, find_job, from_metadata, part_number
+from worker.batch.plan import check_same
 from worker.contract import ClassifyRequest, Job, PartReport, PartSummary, Summary
 from worker.errors import ErrorCode, Reject, Retry
-from worker.layout import JobFolder, part_number
-from worker.planner import check_same, find_job
-from worker.reports import check_answers, from_metadata
 
 log = logging.getLogger(__name__)
 

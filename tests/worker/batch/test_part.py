@@ -11,10 +11,10 @@ from PIL import Image
 
 from tests.conftest import Bench
 from worker.aws.storage import Storage
-from worker.batch import Batch
+from worker.batch.job_folder import errors_uri, part_uri
+from worker.batch.part import Batch
 from worker.contract import ClassifyRequest, ManifestRef, PartReport
 from worker.errors import ErrorCode, Reject, Retry
-from worker.layout import errors_uri, part_uri
 from worker.predictions import from_csv
 from worker.scoring.decoder import MAX_BYTES
 from worker.scoring.model import Models

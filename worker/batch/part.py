@@ -13,6 +13,8 @@ from typing import Final
 
 from worker import predictions
 from worker.aws.storage import Storage
+from worker.batch.job_folder import DIGEST, JobFolder, as_metadata, from_metadata
+from worker.batch.resolve import Reader
 from worker.contract import (
     ClassifyRequest,
     ModelManifest,
@@ -22,10 +24,7 @@ from worker.contract import (
     ShardLine,
 )
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
-from worker.layout import JobFolder
 from worker.predictions import Rule
-from worker.reader import Reader
-from worker.reports import DIGEST, as_metadata, from_metadata
 from worker.scoring.model import Model, Models
 from worker.scoring.pipeline import Pipeline
 from worker.uris import check_allowed
