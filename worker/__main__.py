@@ -21,8 +21,8 @@ from typing import Final, NoReturn
 from pydantic import ValidationError
 
 from worker import logs
-from worker.assembly import check_settings, open_dispatch, open_queue
 from worker.aws.clients import open_session
+from worker.bootstrap import check_settings, open_dispatch, open_queue
 from worker.consumer import Consumer, Stop
 from worker.errors import TwofoldError
 from worker.health import Heartbeat

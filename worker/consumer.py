@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from worker.aws.queue import Message, Queue
+from worker.delivery import Lease, backoff_s, settle
 from worker.dispatch import Dispatch
 from worker.errors import ErrorCode, Retry
-from worker.lease import Lease
-from worker.settle import backoff_s, settle
 
 log = logging.getLogger(__name__)
 

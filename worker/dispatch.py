@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from worker import inbox, logs
+from worker import logs, messages
 from worker.batch.completion import Completion
 from worker.batch.part import Batch
 from worker.batch.plan import Intake
@@ -47,7 +47,7 @@ class Dispatch:
         ``cancelled`` is asked between images; once it says so, the outcome is a Retry without delay.
         """
         try:
-            requests = inbox.read(body)
+            requests = messages.read(body)
         except ValueError as error:
             return Reject(ErrorCode.BAD_REQUEST, str(error))
         if not requests:

@@ -22,15 +22,15 @@ from functools import cache
 from typing import Any, Final, Protocol
 
 from worker import logs
-from worker.assembly import open_dispatch, open_queue
 from worker.aws.clients import open_session
 from worker.aws.queue import Message, Queue
+from worker.bootstrap import open_dispatch, open_queue
+from worker.cloudwatch import Meter
+from worker.delivery import settle
 from worker.dispatch import Dispatch, Outcome
 from worker.errors import ErrorCode, Retry
-from worker.meter import Meter
 from worker.scoring.pipeline import Stages
 from worker.settings import WorkerSettings
-from worker.settle import settle
 
 log = logging.getLogger(__name__)
 _IMPORTS_MS: Final = (time.perf_counter() - _STARTED_S) * 1000

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from worker import inbox
+from worker import messages
 from worker.aws.queue import decide
 from worker.contract import ClassifyRequest
 
@@ -93,7 +93,7 @@ class DeadLetters:
 
 def _letter(message: Any) -> DeadLetter:  # noqa: ANN401 - of boto3
     try:
-        requests = inbox.read(message["Body"])
+        requests = messages.read(message["Body"])
     except ValueError:
         requests = ()
     told = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}

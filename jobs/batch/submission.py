@@ -17,7 +17,7 @@ from worker.batch import cost
 from worker.batch.plan import Planner
 from worker.batch.shards import Draft
 from worker.contract import Job
-from worker.inbox import job_id_of
+from worker.messages import job_id_of
 from worker.scoring.model import pinned
 
 #: Images between two signs of life.

@@ -9,7 +9,7 @@ import pytest
 from jobs.cloud.stack import as_settings
 from tests.infra.templates import as_list, load, resources, statements, variables, walk
 from worker.batch import plan
-from worker.meter import NAMESPACE
+from worker.cloudwatch import NAMESPACE
 from worker.settings import WorkerSettings
 
 WORKER = "worker.yaml"

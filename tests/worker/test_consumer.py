@@ -18,9 +18,9 @@ from PIL import Image
 from tests.conftest import Bench
 from worker.batch.job_folder import part_uri
 from worker.consumer import Consumer, Stop
+from worker.delivery import backoff_s
 from worker.dispatch import Dispatch
 from worker.errors import ErrorCode, Reject, Retry
-from worker.settle import backoff_s
 
 #: Long enough to be killed in the middle: some seconds of work.
 LONG = 1500

@@ -6,8 +6,8 @@ import pytest
 
 from tests.conftest import Bench
 from worker.aws.queue import LeaseLost, Message, Queue
+from worker.delivery import Lease
 from worker.errors import ErrorCode, Reject
-from worker.lease import Lease
 
 
 @pytest.fixture

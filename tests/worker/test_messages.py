@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.contract import ClassifyRequest
-from worker.inbox import job_id_of, read
+from worker.messages import job_id_of, read
 
 keys = st.text(st.sampled_from(" +%\"',;=#?&/é😀") | st.characters(exclude_categories=["Cc", "Cs"]), min_size=1).filter(
     lambda key: len(key) < 100 and not {".", ".."} & set(key.split("/"))
