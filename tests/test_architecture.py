@@ -50,7 +50,7 @@ EDGES = {
 ENVIRONMENT = {
     "worker/settings.py",
     "worker/aws/clients.py",
-    "jobs/batch/settings.py",
+    "jobs/batch/client.py",
     "jobs/commands/train.py",
     "jobs/commands/environment.py",
     "jobs/local.py",

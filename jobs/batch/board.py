@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from jobs.batch.standing import Standing, Watcher
+from jobs.batch.status import Standing, Watcher
 from worker.contract import Job
 
 _WATCH_S: Final = 2.0

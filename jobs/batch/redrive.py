@@ -7,10 +7,10 @@ from itertools import count
 from pydantic import BaseModel
 
 from jobs.batch.dead_letters import DeadLetters
+from jobs.batch.inputs import Sources
 from jobs.batch.results import Results
-from jobs.batch.sources import Sources
-from jobs.batch.standing import redrives
-from jobs.batch.submission import upload
+from jobs.batch.status import redrives
+from jobs.batch.submit import upload
 from jobs.errors import UserError
 from jobs.progress import Reporter
 from worker.batch.job_folder import JobFolder

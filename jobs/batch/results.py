@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from jobs.batch.standing import redrives
+from jobs.batch.status import redrives
 from jobs.errors import UserError
 from worker import predictions
 from worker.aws.storage import Storage

@@ -14,8 +14,8 @@ from jobs.commands.options import Json
 from jobs.progress import Reporter
 
 if TYPE_CHECKING:  # boto3 takes half a second that --help need not wait
-    from jobs.batch.counter import Counter
-    from jobs.batch.standing import Standing
+    from jobs.batch.client import Counter
+    from jobs.batch.status import Standing
 
 app = typer.Typer(help="Classify images: a list, a prefix or a folder in, one table out.", no_args_is_help=True)
 
@@ -48,8 +48,8 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Ask for a row for every image of all sources. Typed again after an interruption, it goes on."""
-    from jobs.batch import submission  # noqa: PLC0415 - LiteRT takes a moment that --help need not wait
-    from jobs.batch.sources import Patterns, Sources  # noqa: PLC0415
+    from jobs.batch.inputs import Patterns, Sources  # noqa: PLC0415
+    from jobs.batch.submit import Wishes, estimate, plan, read, submit  # noqa: PLC0415 - LiteRT takes a moment that --help need not wait
     from worker.batch.shards import Draft  # noqa: PLC0415
 
     reporter = Reporter()
@@ -57,15 +57,13 @@ def submit(
     output_uri = counter.settings.needed_output()
     if not dry_run:
         counter.settings.needed_queue()
-    wishes = submission.Wishes(
-        output_uri=output_uri, job_id=job_id, model_uri=model or counter.model_uri(), threshold=threshold
-    )
+    wishes = Wishes(output_uri=output_uri, job_id=job_id, model_uri=model or counter.model_uri(), threshold=threshold)
     patterns = Patterns(tuple(include or ()), tuple(exclude or ()))
     read = Sources(storage=counter.storage, output_uri=output_uri, patterns=patterns)
     with Draft() as draft:
-        submission.read(sources, read, draft, reporter)
-        job = submission.plan(sources, draft, wishes, counter.storage)
-        estimate = submission.estimate(job)
+        read(sources, read, draft, reporter)
+        job = plan(sources, draft, wishes, counter.storage)
+        estimate = estimate(job)
         reporter.say(
             f"Job {job.job_id}: {job.images:,} images in {job.parts:,} parts, about {estimate.worker_s:,.0f} s of one "
             f"worker with two processors, about {estimate.cost_usd:,.2f} USD ({estimate.assumes})."
@@ -74,7 +72,7 @@ def submit(
             text = f"Nothing was sent. {len(read.files):,} files would be uploaded."
             _print(estimate, text, job_id=job.job_id, as_json=as_json)
             return
-        job, sent = submission.submit(draft, job, read, counter.planner(), reporter)
+        job, sent = submit(draft, job, read, counter.planner(), reporter)
     said = f"{sent:,} requests sent." if sent else "All requests were sent before."
     if not wait:
         text = f"{said} How far it is: twofold batch status {job.job_id}"
@@ -117,7 +115,7 @@ def results(
     as_json: Json = False,
 ) -> None:
     """Write one table with a row for every image, in the order of the manifest, redriven ones in their place."""
-    from jobs.batch import tables  # noqa: PLC0415
+    from jobs.batch import export  # noqa: PLC0415
     from jobs.batch.results import Results  # noqa: PLC0415
 
     counter = _open(output)
@@ -125,9 +123,9 @@ def results(
     found = Results(folder=counter.folder(job_id), storage=counter.storage)
     joined = found.job.columns if join else ()
     with Reporter().step(escape(f"Writing {path}"), total=found.job.images) as advance:
-        counts = tables.write(found.chunks(join=join, partial=partial), path, joined=joined, advance=advance)
+        counts = export.write(found.chunks(join=join, partial=partial), path, joined=joined, advance=advance)
     text = f"{counts.rows:,} rows = {counts.scored:,} scored + {counts.failed:,} with an error code: {path}"
-    if path == tables.STDOUT:
+    if path == export.STDOUT:
         print(text, file=sys.stderr)
     else:
         print(json.dumps(counts.model_dump() | {"file": path}) if as_json else text)
@@ -171,8 +169,8 @@ def redrive(
     as_json: Json = False,
 ) -> None:
     """Ask again for what failed: refused requests, or else the images without a score. ``results`` merges them."""
+    from jobs.batch.inputs import Sources  # noqa: PLC0415
     from jobs.batch.redrive import Redrive  # noqa: PLC0415
-    from jobs.batch.sources import Sources  # noqa: PLC0415
 
     reporter = Reporter()
     counter = _open(output)
@@ -211,14 +209,14 @@ def cancel(job_id: JobId, output: Output = None, as_json: Json = False) -> None:
 
 
 def _open(output: str | None) -> "Counter":
-    from jobs.batch.counter import Counter  # noqa: PLC0415
+    from jobs.batch.client import Counter  # noqa: PLC0415
 
     return Counter.open(output_uri=output)
 
 
 def _list(counter: "Counter", *, as_json: bool) -> None:
     from jobs.batch.board import table_of_all  # noqa: PLC0415
-    from jobs.batch.standing import jobs_below  # noqa: PLC0415
+    from jobs.batch.status import jobs_below  # noqa: PLC0415
 
     found = jobs_below(counter.settings.needed_output(), counter.storage)
     if as_json:

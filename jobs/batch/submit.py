@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 from rich.markup import escape
 
-from jobs.batch.sources import Sources
+from jobs.batch.inputs import Sources
 from jobs.errors import UserError
 from jobs.progress import Reporter
 from worker.aws.storage import Storage
