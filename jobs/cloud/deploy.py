@@ -4,9 +4,9 @@ from typing import Final
 
 from botocore.exceptions import ClientError
 
-from jobs.cloud import package, stack
+from jobs.cloud import lambda_zip, stack
 from jobs.cloud.aws import Connect
-from jobs.cloud.package import Architecture
+from jobs.cloud.lambda_zip import Architecture
 from jobs.cloud.stack import Stacks
 from jobs.errors import UserError
 from jobs.local import EmbeddedCloud
@@ -33,18 +33,18 @@ def deploy_worker(
     told = stacks.parameters(name) | parameters
     runs_image = told.get("Form") == "image" or told.get("Compute") == "fargate"
     code = {} if runs_image else _upload_zip(connect, libraries, reporter)
-    return stack.as_settings(stacks.deploy(name, package.infra("worker.yaml"), code | parameters, reporter))
+    return stack.as_settings(stacks.deploy(name, lambda_zip.infra("worker.yaml"), code | parameters, reporter))
 
 
 def _upload_zip(connect: Connect, libraries: Architecture | None, reporter: Reporter) -> dict[str, str]:
     """The parameters that name the code."""
     with reporter.step("Packing the worker"):
-        packed = package.build(libraries=libraries)
+        packed = lambda_zip.build(libraries=libraries)
     bucket = code_bucket(connect)
     key = f"worker/{packed.sha256}.zip"
     with reporter.step(f"Uploading {len(packed.body) / 1e6:.1f} MB"):
         connect("s3").put_object(Bucket=bucket, Key=key, Body=packed.body)
-    named = {"Form": "zip", "CodeBucket": bucket, "CodeKey": key, "PythonVersion": package.python_version()}
+    named = {"Form": "zip", "CodeBucket": bucket, "CodeKey": key, "PythonVersion": lambda_zip.python_version()}
     return named | ({"Architecture": libraries} if libraries else {})
 
 
@@ -67,14 +67,14 @@ def deploy_training(
     chosen = {"Image": image, "BucketName": bucket, **parameters}
     if "VpcId" not in parameters and not stacks.parameters(training_stack(name)).get("Image"):
         chosen |= default_network(connect)  # only once: what a stack was told is kept
-    return stacks.deploy(training_stack(name), package.infra("training.yaml"), chosen, reporter)
+    return stacks.deploy(training_stack(name), lambda_zip.infra("training.yaml"), chosen, reporter)
 
 
 def deploy_repositories(connect: Connect, *, name: str, reporter: Reporter) -> dict[str, str]:
     """The repositories for images, which must be there before anything is pushed. A stack that is there stays."""
     stacks = Stacks(connect("cloudformation"))
     there = stacks.outputs(training_stack(name))
-    return there or stacks.deploy(training_stack(name), package.infra("training.yaml"), {}, reporter)
+    return there or stacks.deploy(training_stack(name), lambda_zip.infra("training.yaml"), {}, reporter)
 
 
 def training_stack(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
-from jobs.cloud.reasons import next_step
+from jobs.cloud.aws import next_step
 from jobs.errors import UserError
 from jobs.progress import Reporter
 

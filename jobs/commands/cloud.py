@@ -5,11 +5,10 @@ from typing import Annotated
 
 import typer
 
-from jobs.cloud import deploy, images, package, stack
-from jobs.cloud.aws import open_aws
-from jobs.cloud.images import Docker, Kind
-from jobs.cloud.package import Architecture
-from jobs.cloud.reasons import explained
+from jobs.cloud import deploy, lambda_zip, stack
+from jobs.cloud.aws import explained, open_aws
+from jobs.cloud.docker import Docker, Kind, build_and_push, log_in, newest, pinned_base
+from jobs.cloud.lambda_zip import Architecture
 from jobs.commands.options import Stack
 from jobs.errors import UserError
 from jobs.progress import Reporter
@@ -39,12 +38,12 @@ def push(
     with explained("Pushing the image"):
         connect = open_aws()
         outputs = deploy.deploy_repositories(connect, name=stack_name, reporter=reporter)
-        images.log_in(docker, connect("ecr"))
+        log_in(docker, connect("ecr"))
         kinds: tuple[Kind, ...] = ("train", "worker") if worker else ("train",)
         for kind in kinds:
-            pinned = base or images.pinned_base(docker, kind)
+            pinned = base or pinned_base(docker, kind)
             architecture: Architecture = "x86_64" if kind == "train" else "arm64"
-            name = images.build_and_push(
+            name = build_and_push(
                 docker,
                 kind,
                 repository=outputs[f"{kind.capitalize()}Repository"],
@@ -66,7 +65,7 @@ def deploy_all(
     """Make or change the stacks: bucket, queues, Lambda; and AWS Batch, once a training image was pushed."""
     reporter = Reporter()
     given = _parse(parameter or [])
-    worker, training = (stack.parameters_of(package.infra(name)) for name in ("worker.yaml", "training.yaml"))
+    worker, training = (stack.parameters_of(lambda_zip.infra(name)) for name in ("worker.yaml", "training.yaml"))
     unknown = given.keys() - worker - training
     if unknown:
         raise typer.BadParameter(f"no template has {', '.join(sorted(unknown))}", param_hint="--parameter")
@@ -82,7 +81,7 @@ def deploy_all(
             reporter=reporter,
         )
         outputs = stack.Stacks(connect("cloudformation")).outputs(deploy.training_stack(stack_name)) or {}
-        image = images.newest(connect("ecr"), outputs["TrainRepository"]) if outputs else None
+        image = newest(connect("ecr"), outputs["TrainRepository"]) if outputs else None
         if image:
             deploy.deploy_training(
                 connect,

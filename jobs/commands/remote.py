@@ -10,12 +10,10 @@ from typing import Annotated, Final, cast, get_args
 import typer
 
 from jobs.cloud import deploy
-from jobs.cloud.aws import Client, open_aws
-from jobs.cloud.prices import Quote
-from jobs.cloud.reasons import explained, next_step
-from jobs.cloud.remote import BatchJobs, Remote, SageMakerJobs, Status, follow, split_job
+from jobs.cloud.aws import Client, explained, next_step, open_aws
 from jobs.cloud.stack import Stacks
-from jobs.cloud.submit import Cloud, Place, Submission, build_request, new_name
+from jobs.cloud.training_jobs import BatchJobs, Remote, SageMakerJobs, Status, follow, split_job
+from jobs.cloud.training_request import Cloud, Place, Quote, Submission, build_request, new_name
 from jobs.commands.options import Json, Stack
 from jobs.config import TrainConfig
 from jobs.errors import UserError

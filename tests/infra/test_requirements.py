@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from jobs.cloud.package import MAX_BYTES
+from jobs.cloud.lambda_zip import MAX_BYTES
 from tests.conftest import REPOSITORY, Bench
 
 INFRA = REPOSITORY / "infra"

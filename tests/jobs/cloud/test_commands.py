@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobs.cli import main
-from jobs.cloud import deploy, package, stack
+from jobs.cloud import deploy, lambda_zip, stack
 from jobs.cloud.stack import Stacks
 from jobs.errors import UserError
 from jobs.local import EmbeddedCloud
@@ -118,8 +118,8 @@ def test_deploy_prints_the_settings_and_changes_a_stack_that_is_there(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """What was set before stays set, and the bucket stays the same one."""
-    build = package.build
-    monkeypatch.setattr(package, "build", lambda *, libraries: build(libraries=None))
+    build = lambda_zip.build
+    monkeypatch.setattr(lambda_zip, "build", lambda *, libraries: build(libraries=None))
     with EmbeddedCloud() as cloud:
         _reach(monkeypatch, cloud.endpoint_url)
         assert _typed("deploy", "--parameter", "Model=pets", "--parameter", "TimeoutS=60") == 0
@@ -177,7 +177,7 @@ def test_a_stack_that_fails_says_which_resource_and_why() -> None:
     """In CloudFormation's words, with the next step; also when it has deleted the stack again."""
     client: Any = FailingStacks()
     with pytest.raises(UserError, match=r"DELETE_COMPLETE. Function: Specified .* ReserveConcurrency=false"):
-        Stacks(client, poll_s=0).deploy("s", package.infra("worker.yaml"), {}, Reporter(quiet=True))
+        Stacks(client, poll_s=0).deploy("s", lambda_zip.infra("worker.yaml"), {}, Reporter(quiet=True))
 
 
 def test_the_network_is_the_accounts_default_one(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from jobs.cloud.aws import Client
-from jobs.cloud.package import Architecture, infra
+from jobs.cloud.lambda_zip import Architecture, infra
 from jobs.errors import UserError
 from jobs.progress import Reporter
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, Protocol
 from botocore.exceptions import ClientError
 
 from jobs.cloud.aws import Client
-from jobs.cloud.submit import Place
+from jobs.cloud.training_request import Place
 from jobs.errors import UserError
 
 State = Literal["waiting", "running", "succeeded", "failed", "cancelled"]

@@ -16,10 +16,9 @@ from botocore.validate import ParamValidator
 from moto.server import ThreadedMotoServer
 
 from jobs.cli import main
-from jobs.cloud.prices import Quote
-from jobs.cloud.reasons import in_words, next_step
-from jobs.cloud.remote import BatchJobs, SageMakerJobs, Status, follow, split_job
-from jobs.cloud.submit import Cloud, Place, Submission, build_request
+from jobs.cloud.aws import in_words, next_step
+from jobs.cloud.training_jobs import BatchJobs, SageMakerJobs, Status, follow, split_job
+from jobs.cloud.training_request import Cloud, Place, Quote, Submission, build_request
 from jobs.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
