@@ -7,7 +7,8 @@ from collections.abc import Callable
 import typer
 from pydantic import ValidationError
 
-from jobs.commands import batch, cloud, demo, local, model, remote, train
+from jobs.commands import batch, cloud, local, model, train_remote, train_run
+from jobs.commands.local import EXAMPLE, demo
 from jobs.errors import UserError
 from worker.contract import explain
 from worker.errors import TwofoldError
@@ -18,12 +19,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-remote.register(train.app)
-app.add_typer(train.app, name="train")
+train_remote.register(train_run.app)
+app.add_typer(train_run.app, name="train")
 app.add_typer(model.app, name="model")
 app.add_typer(batch.app, name="batch")
 app.add_typer(cloud.app, name="cloud")
-app.command("demo", epilog=demo.EXAMPLE)(demo.demo)
+app.command("demo", epilog=EXAMPLE)(demo)
 app.command("local", epilog=local.EXAMPLE)(local.local)
 
 

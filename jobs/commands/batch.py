@@ -215,8 +215,8 @@ def _open(output: str | None) -> "Counter":
 
 
 def _list(counter: "Counter", *, as_json: bool) -> None:
-    from jobs.batch.board import table_of_all  # noqa: PLC0415
     from jobs.batch.status import jobs_below  # noqa: PLC0415
+    from jobs.commands.batch_view import table_of_all  # noqa: PLC0415
 
     found = jobs_below(counter.settings.needed_output(), counter.storage)
     if as_json:
@@ -227,7 +227,7 @@ def _list(counter: "Counter", *, as_json: bool) -> None:
 
 def _wait(counter: "Counter", job_id: str, reporter: Reporter, *, as_json: bool) -> None:
     """Until nothing more will happen by itself: exit 1 where the job is not complete."""
-    from jobs.batch.board import watch  # noqa: PLC0415
+    from jobs.commands.batch_view import watch  # noqa: PLC0415
 
     standing = watch(counter.watcher(job_id), reporter.console)
     _show(standing, as_json=as_json)
@@ -236,7 +236,7 @@ def _wait(counter: "Counter", job_id: str, reporter: Reporter, *, as_json: bool)
 
 
 def _show(standing: "Standing", *, as_json: bool) -> None:
-    from jobs.batch.board import table_of  # noqa: PLC0415
+    from jobs.commands.batch_view import table_of  # noqa: PLC0415
 
     if as_json:
         print(standing.model_dump_json())

@@ -9,7 +9,7 @@ import typer
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from jobs.commands import model_tables as tables
+from jobs.commands import model_view as tables
 from jobs.commands.options import Json
 from jobs.errors import UserError
 from jobs.progress import Reporter

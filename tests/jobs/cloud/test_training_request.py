@@ -228,8 +228,8 @@ def test_a_job_that_has_written_no_line_yet_has_no_log(account: Account) -> None
 
 def _command(account: Account, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """The command as typed, with what the stack would tell."""
-    monkeypatch.setattr("jobs.commands.remote._POLL_S", 0.01)
-    monkeypatch.setattr("jobs.commands.remote._cloud", lambda *_: account.cloud)
+    monkeypatch.setattr("jobs.commands.train_remote._POLL_S", 0.01)
+    monkeypatch.setattr("jobs.commands.train_remote._cloud", lambda *_: account.cloud)
     try:
         return main(["train", *arguments])
     except SystemExit as left:
