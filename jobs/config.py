@@ -70,7 +70,7 @@ class TrainConfig(BaseModel):
     precision: Literal["auto", "float32", "mixed_float16"] = "auto"
     #: How it is chosen on the validation images: a number, ``max-f1``, ``precision>=0.95`` or ``recall>=0.99``.
     threshold: Annotated[str, AfterValidator(check_rule)] = "0.5"
-    #: Share of a class's files that may be left out. More of them stop the job: see ``jobs.data.quarantine``.
+    #: Share of a class's files that may be left out. More of them stop the job: see ``jobs.data.dataset``.
     max_quarantined: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     #: What is downloaded, unpacked or computed once is kept here. It changes no result, so no bundle tells of it.
     cache: Annotated[Path, Field(exclude=True, repr=False)] = Path("~/.cache/twofold")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from jobs.config import TrainConfig
-from jobs.data import dataset, digits
-from jobs.data.labelled import Dataset, LabelledImage
+from jobs.data import digits, prepare
+from jobs.data.dataset import Dataset, LabelledImage
 from jobs.errors import UserError
 from jobs.local import EmbeddedCloud, Queues, create_queues
 from jobs.progress import Reporter
@@ -56,7 +56,7 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> Outcome:
         data = keep / "images"
         with reporter.step("Rendering scikit-learn's digits, 3 against 8"):
             digits.write_digits(data)
-    splits = dataset.open_dataset(TrainConfig(data=str(data), output="", cache=keep / "cache"), reporter)
+    splits = prepare.open_dataset(TrainConfig(data=str(data), output="", cache=keep / "cache"), reporter)
     asked = splits.test
     with EmbeddedCloud() as cloud:
         s3 = cloud.s3()

@@ -10,10 +10,12 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
 from jobs.errors import UserError
+from jobs.progress import Reporter
 from worker.aws.clients import open_session, open_storage
 from worker.aws.storage import Storage
 from worker.errors import ErrorCode, Reject
@@ -191,3 +193,16 @@ def _make_draft(path: Path) -> tuple[int, str]:
 
 def _content_type(name: str) -> str:
     return _CONTENT_TYPES.get(Path(name).suffix, "application/octet-stream")
+
+
+@contextmanager
+def alone(path: Path, what: str, reporter: Reporter) -> Iterator[None]:
+    """Holds the lock file at ``path``, which stays; waits for another process that holds it, and says so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with reporter.step(f"Waiting for another job that is {what}"):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

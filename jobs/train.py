@@ -20,9 +20,8 @@ from typing import Any, Final
 import keras
 
 from jobs.config import TrainConfig
-from jobs.data import quarantine
-from jobs.data.labelled import Dataset, Quarantined
-from jobs.data.reader import Reader
+from jobs.data.dataset import Dataset, Quarantined, check_share, quarantine_csv
+from jobs.data.loader import Reader
 from jobs.models import bundle
 from jobs.pages import exhibits
 from jobs.progress import Reporter
@@ -131,7 +130,7 @@ class _Job:
                 manifest, told, test, self._config, shown=shown, curve=curve, left_out=left_out
             ),
             tested.FILE: tested.to_csv(test.rows),
-            "quarantine.csv": quarantine.quarantine_csv(self._dataset.labels, left_out),
+            "quarantine.csv": quarantine_csv(self._dataset.labels, left_out),
         }
         manifest = manifest.model_copy(update={"files": bundle.describe(files)})
         return files | {MANIFEST_FILE: manifest.model_dump_json(indent=2).encode()}
@@ -167,7 +166,7 @@ class _Job:
             )
         for split in ("train", "validation"):
             evaluation.check_two_classes(learned.of(split).images, images)
-        quarantine.check_share(self._dataset, self._left_out(), self._config.max_quarantined)
+        check_share(self._dataset, self._left_out(), self._config.max_quarantined)
         return learned
 
     def _train_head(self, learned: Learned) -> Head:
@@ -213,7 +212,7 @@ class _Job:
         with self._reporter.step("Evaluating on the test images", total=len(images)) as advance:
             shelf = self._checkpoint.job.at(f"scores-{network.digest(seen_through)[:16]}")
             test = evaluation.score(scorer, self._dataset, self._reader, rule=rule, shelf=shelf, advance=advance)
-            quarantine.check_share(self._dataset, self._left_out(), self._config.max_quarantined)
+            check_share(self._dataset, self._left_out(), self._config.max_quarantined)
             every = max(1, len(test.images) // _PARITY_IMAGES)
             sample = self._reader.read(test.images[::every][:_PARITY_IMAGES])
             return test, evaluation.parity(seen_through, scorer, sample.pixels)

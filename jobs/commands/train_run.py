@@ -118,7 +118,7 @@ def train_run(
     interruption.install()
     reporter = Reporter()
     with reporter.step("Starting"):
-        from jobs.data.dataset import open_dataset  # noqa: PLC0415 - scikit-learn takes a second that --help need not wait
+        from jobs.data.prepare import open_dataset  # noqa: PLC0415 - scikit-learn takes a second that --help need not wait
     splits = open_dataset(config, reporter)  # a wrong folder is told at once, and not when TensorFlow has started
     with reporter.step("Starting TensorFlow"), hushed():
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

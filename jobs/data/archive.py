@@ -22,12 +22,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from jobs.data.listing import Listing, SourceFile, is_ignored
-from jobs.data.lock import alone
+from jobs.data.class_folders import Listing, SourceFile, is_ignored
+from jobs.data.dataset import DatasetCode, Reason
 from jobs.data.members import Limits, Member, Readable, members, ref_of
-from jobs.data.reason import DatasetCode, Reason
 from jobs.errors import UserError
 from jobs.progress import Reporter
+from jobs.store import alone
 
 _INDEX: Final = "index.json"
 _A_FOLDER: Final = 1000  #: files

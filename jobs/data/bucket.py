@@ -14,9 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from jobs.data.class_folders import Listing, SourceFile, is_ignored
+from jobs.data.dataset import Reason
 from jobs.data.download import Answer, Version
-from jobs.data.listing import Listing, SourceFile, is_ignored
-from jobs.data.reason import Reason
 from jobs.errors import UserError
 from jobs.progress import Reporter
 from worker.aws.storage import Listed, Storage

@@ -1,111 +1,109 @@
-"""A dataset opened: its files found, hashed, split, and those left out that can be told without decoding."""
+"""What a dataset is made of: images that know their class, in three splits, and those that were left out."""
 
-import hashlib
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+import math
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
 
-from sklearn.model_selection import train_test_split
-
-from jobs.config import TrainConfig
-from jobs.data import sources
-from jobs.data.copies import find_copies
-from jobs.data.labelled import Dataset, LabelledImage, Quarantined
-from jobs.data.layout import SPLITS, Found, Layout, arrange
-from jobs.data.quarantine import check_share
-from jobs.data.reason import Reason
 from jobs.errors import UserError
-from jobs.progress import Reporter
-from worker.scoring.decoder import MAX_BYTES
-from worker.settings import available_cores
+from worker.errors import ErrorCode
+from worker.predictions import csv_bytes
 
 
-def open_dataset(config: TrainConfig, reporter: Reporter) -> Dataset:
-    """The images of ``config.data``, split the same way every time for the same names and seed.
+class DatasetCode(StrEnum):
+    """Reasons that lie in the dataset. Those that lie in the file itself are the worker's ``ErrorCode``."""
 
-    Raises UserError, naming what was found, unless there are two classes with images in every split, and no more of a
-    class is left out than ``config.max_quarantined``.
+    DUPLICATE = "duplicate"  #: the same picture is in a split that counts for more
+    CONFLICTING_LABEL = "conflicting_label"  #: the same picture is in both classes
+    NOT_A_FILE = "not_a_file"  #: a link, a device or a pipe, where a file should be
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A code for programs and a message for people."""
+
+    code: ErrorCode | DatasetCode
+    message: str
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """A file and the class its folder says."""
+
+    path: Path
+    ref: str  #: its name within the dataset, ``train/cats/1.jpg``, wherever the dataset lies
+    label: int  #: 0 or 1
+    sha256: str = ""  #: of the file's bytes, in hexadecimal digits; empty where they cannot be had
+    split: str = ""  #: ``train``, ``validation`` or ``test``
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """An image left out, and why."""
+
+    image: LabelledImage
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The images of two classes, by what they are for."""
+
+    labels: tuple[str, str]  #: the names of class 0 and class 1
+    train: list[LabelledImage]
+    validation: list[LabelledImage]
+    test: list[LabelledImage]
+    quarantined: list[Quarantined]  #: left out before anything was decoded
+    #: SHA-256 over names and contents of all its files, those left out included. The same files give the same, in
+    #: whatever order they are read, and wherever they lie. Of a file too large to be an image only the name counts.
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.train) + len(self.validation) + len(self.test)
+
+
+COLUMNS: Final = ("source_ref", "split", "label", "error_code", "error_message")
+#: Files named in a message.
+_NAMED: Final = 5
+
+
+def quarantine_csv(labels: tuple[str, str], left_out: list[Quarantined]) -> bytes:
+    """``quarantine.csv``: one line for every image left out, as text that a spreadsheet does not run."""
+    lines = [
+        (item.image.ref, item.image.split, labels[item.image.label], item.reason.code.value, item.reason.message)
+        for item in left_out
+    ]
+    return csv_bytes([COLUMNS, *lines])
+
+
+def by_code(left_out: list[Quarantined]) -> dict[str, int]:
+    """How many were left out for each reason."""
+    return dict(Counter(item.reason.code.value for item in left_out))
+
+
+def check_share(dataset: Dataset, left_out: list[Quarantined], limit: float) -> None:
+    """Raises UserError when more than ``limit`` of a class's files, 0 to 1, are among all that was ``left_out``.
+
+    A class that lost many of its files is not the class that the person has in mind: what is left of it can be another
+    kind of picture, and the figures are then about that. ``duplicate`` does not count, on either side: the class lost
+    nothing by it, for the picture is still there, in a split that counts for more. ``conflicting_label`` counts:
+    neither class has that picture any more, and many of them mean that the folders are mixed up.
     """
-    layout = arrange(sources.open_source(config.data, config.cache / "data", reporter))
-    parts = _split_parts(layout, config)
-    reasons = {found.ref: found.file.reason for part in parts.values() for found in part}
-    images = _hash([_image(found, split) for split in SPLITS for found in parts[split]], reasons, reporter)
-    left_out = [Quarantined(image, reason) for image in images if (reason := reasons[image.ref]) is not None]
-    left_out += find_copies(images, reporter)
-    gone = {item.image.ref for item in left_out}
-    kept = [image for image in images if image.ref not in gone]
-    dataset = Dataset(
-        labels=layout.labels,
-        train=[image for image in kept if image.split == "train"],
-        validation=[image for image in kept if image.split == "validation"],
-        test=[image for image in kept if image.split == "test"],
-        quarantined=left_out,
-        digest=_digest(images),
-    )
-    check_share(dataset, left_out, config.max_quarantined)
-    _check_classes(dataset)
-    return dataset
+    lost = [item for item in left_out if item.reason.code is not DatasetCode.DUPLICATE]
+    before = [item.image for item in dataset.quarantined if item.reason.code is not DatasetCode.DUPLICATE]
+    for label, name in enumerate(dataset.labels):
+        gone = [item for item in lost if item.image.label == label]
+        total = sum(image.label == label for image in [*dataset.train, *dataset.validation, *dataset.test, *before])
+        if len(gone) > limit * total + 1e-9:  # 0.29 * 100 is a little less than 29
+            share = math.ceil(100 * len(gone) / total) / 100
+            raise UserError(
+                f"{len(gone):,} of the {total:,} files of class {name} cannot be used, more than {limit:.4g} of them:\n"
+                f"{_first(gone)}\nMend or remove them, or train without them: --max-quarantined {share}"
+            )
 
 
-def _split_parts(layout: Layout, config: TrainConfig) -> dict[str, list[Found]]:
-    train, validation, test = layout.train, layout.validation, layout.test
-    if test is None:
-        train, test = _split(train, config.test_split, config.seed)
-    if validation is None:
-        train, validation = _split(train, config.validation_split, config.seed)
-    return {"train": train, "validation": validation, "test": test}
-
-
-def _split(files: list[Found], share: float, seed: int) -> tuple[list[Found], list[Found]]:
-    """``share`` of each class goes to the second list."""
-    classes = [found.label for found in files]
-    try:
-        kept, taken = train_test_split(files, test_size=share, random_state=seed, stratify=classes)
-    except ValueError as error:
-        raise UserError(f"{len(files)} images are too few to split: {error}") from error
-    return sorted(kept, key=lambda found: found.ref), sorted(taken, key=lambda found: found.ref)
-
-
-def _image(found: Found, split: str) -> LabelledImage:
-    return LabelledImage(path=found.file.path, ref=found.ref, label=found.label, split=split)
-
-
-def _hash(images: list[LabelledImage], reasons: dict[str, Reason | None], reporter: Reporter) -> list[LabelledImage]:
-    def hashed(image: LabelledImage) -> LabelledImage:
-        return image if reasons[image.ref] else replace(image, sha256=_sha256(image))
-
-    done = []
-    with (
-        reporter.step("Hashing the images", total=len(images)) as advance,
-        ThreadPoolExecutor(available_cores()) as pool,
-    ):
-        for image in pool.map(hashed, images):
-            done.append(image)
-            advance(1)
-    return done
-
-
-def _sha256(image: LabelledImage) -> str:
-    """Empty where the file cannot be read or is too large: whoever decodes it says so."""
-    try:
-        if image.path.stat().st_size > MAX_BYTES:
-            return ""
-        with image.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
-
-
-def _digest(images: list[LabelledImage]) -> str:
-    lines = sorted(f"{image.sha256} {image.ref}\0" for image in images)
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _check_classes(dataset: Dataset) -> None:
-    for split, images in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
-        for label, name in enumerate(dataset.labels):
-            if not any(image.label == label for image in images):
-                out = ", ".join(item.image.ref for item in dataset.quarantined[:5])
-                raise UserError(
-                    f"The {split} split has no image of class {name} left: {len(dataset.quarantined):,} files were "
-                    f"left out, most as the same picture again: {out}. Give more pictures."
-                )
+def _first(left_out: list[Quarantined]) -> str:
+    lines = [f"  {item.image.ref}: {item.reason.code.value}, {item.reason.message}" for item in left_out[:_NAMED]]
+    return "\n".join(lines + [f"  and {len(left_out) - _NAMED:,} more"] * (len(left_out) > _NAMED))

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from jobs.data import archive, bucket, download
-from jobs.data.listing import Listing, SourceFile, is_ignored
-from jobs.data.reason import DatasetCode, Reason
+from jobs.data.class_folders import Listing, SourceFile, is_ignored
+from jobs.data.dataset import DatasetCode, Reason
 from jobs.data.web import WebFile, shown
 from jobs.errors import UserError
 from jobs.progress import Reporter

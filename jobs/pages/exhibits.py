@@ -5,8 +5,8 @@ from typing import Any
 import keras
 
 from jobs.config import TrainConfig
-from jobs.data.labelled import Quarantined
-from jobs.data.reader import Reader
+from jobs.data.dataset import Quarantined
+from jobs.data.loader import Reader
 from jobs.pages import activation, gallery, learning_curve, report
 from jobs.pages.gallery import Answers, Gallery
 from jobs.pages.learning_curve import Curve

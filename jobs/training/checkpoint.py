@@ -15,9 +15,9 @@ from typing import Final, Self
 import keras
 
 from jobs.config import TrainConfig
-from jobs.data.labelled import Dataset
+from jobs.data.cache import Shelf
+from jobs.data.dataset import Dataset
 from jobs.store import open_store
-from jobs.training.shelf import Shelf
 from worker.scoring.decoder import fingerprint
 
 #: What a result depends on besides the configuration and the pictures.

@@ -8,15 +8,14 @@ import keras
 import numpy as np
 
 from jobs.config import TrainConfig
-from jobs.data import quarantine
-from jobs.data.labelled import Dataset, LabelledImage, Quarantined
-from jobs.data.reader import Reader
+from jobs.data.cache import Shelf
+from jobs.data.dataset import Dataset, LabelledImage, Quarantined, by_code
+from jobs.data.loader import Reader
 from jobs.errors import UserError
 from jobs.progress import Advance
 from jobs.training import metrics, tested
 from jobs.training.head import Decision
 from jobs.training.metrics import Scores, Truth
-from jobs.training.shelf import Shelf
 from jobs.training.tested import ScoredImage
 from worker.predictions import Rule
 from worker.scoring.decoder import Pixels
@@ -83,7 +82,7 @@ def tell(
         "threshold_rule": config.threshold,
         "temperature": decision.temperature,
         "validation": metrics.headline(decision.validation),
-        "quarantined": quarantine.by_code(left_out),
+        "quarantined": by_code(left_out),
     }
 
 

@@ -10,13 +10,13 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.data.labelled import LabelledImage
-from jobs.data.reader import Reader
-from jobs.data.views import view
+from jobs.data.augment import view
+from jobs.data.cache import Shelf
+from jobs.data.dataset import LabelledImage
+from jobs.data.loader import Reader
 from jobs.progress import Advance
 from jobs.training import export, network
 from jobs.training.neuron import Classes
-from jobs.training.shelf import Shelf
 from worker.scoring.decoder import Pixels, fingerprint
 from worker.scoring.litert import Graph
 

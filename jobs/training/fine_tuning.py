@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.config import TrainConfig
+from jobs.data.cache import Shelf
 from jobs.training import calibration, network
 from jobs.training.features import Learned
 from jobs.training.interruption import Interruption
 from jobs.training.metrics import Scores
 from jobs.training.neuron import Neuron
-from jobs.training.shelf import Shelf
 
 #: Epochs without a better validation loss before it stops.
 PATIENCE: Final = 3

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import ClientError
 
 from jobs.config import TrainConfig
-from jobs.data import dataset, digits
+from jobs.data import digits, prepare
 from jobs.demo import BUCKET, MODEL, train, upload, uri_of
 from jobs.errors import UserError
 from jobs.local import EmbeddedCloud, create_queues
@@ -114,7 +114,7 @@ def open_stage(data: Path | None, reporter: Reporter) -> Iterator[Stage]:
             data = Path(folder) / "digits"
             with reporter.step("Rendering scikit-learn's digits, 3 against 8"):
                 digits.write_digits(data)
-        images = dataset.open_dataset(
+        images = prepare.open_dataset(
             TrainConfig(data=str(data), output="", cache=Path(folder) / "cache"), reporter
         ).test
         s3 = cloud.s3()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from jobs.data.labelled import LabelledImage
-from jobs.data.reader import Reader
+from jobs.data.dataset import LabelledImage
+from jobs.data.loader import Reader
 from jobs.training.tested import from_csv
 from tests.conftest import Bench, Trainer
 from worker.contract import ModelManifest

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from jobs.config import TrainConfig
-from jobs.data.dataset import open_dataset
-from jobs.data.labelled import Dataset
+from jobs.data.dataset import Dataset
+from jobs.data.prepare import open_dataset
 from jobs.progress import Reporter
 
 QUIET = Reporter(quiet=True)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 
 from jobs.data.archive import unpack
-from jobs.data.listing import Listing
+from jobs.data.class_folders import Listing
 from jobs.data.members import Limits
 from jobs.errors import UserError
 from tests.jobs.data.pictures import QUIET

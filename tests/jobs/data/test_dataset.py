@@ -1,193 +1,162 @@
-"""From a folder to labelled images."""
+"""What is left out, and when it is too much."""
 
+import csv
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jobs.data.labelled import LabelledImage
-from jobs.data.reader import Reader
+from jobs.data.dataset import COLUMNS, Dataset, DatasetCode, Quarantined, Reason, check_share, quarantine_csv
+from jobs.data.loader import Reader
 from jobs.errors import UserError
-from tests.jobs.data.pictures import folder, open_data, picture
+from tests.conftest import REPOSITORY
+from tests.jobs.data.pictures import folder, open_data
+from worker.errors import ErrorCode
+
+SPLITS = ("train", "validation", "test")
 
 
-def _refs(images: list[LabelledImage]) -> set[str]:
-    return {image.ref for image in images}
+def _splits(root: Path) -> Path:
+    for split, count in (("train", 20), ("validation", 6), ("test", 4)):
+        folder(root / split, cats=count, dogs=count)
+    return root
 
 
-def test_two_folders_are_split_three_ways_without_overlap(tmp_path: Path) -> None:
-    """Every image is in exactly one split, and each split has both classes in their proportion."""
-    found = open_data(folder(tmp_path, cats=50, dogs=100))
-    parts = [found.train, found.validation, found.test]
-    assert [len(part) for part in parts] == [96, 24, 30]
-    assert sum(len(_refs(part)) for part in parts) == len(set().union(*map(_refs, parts))) == 150
-    assert [sum(image.label for image in part) for part in parts] == [64, 16, 20]
-    assert [{image.split for image in part} for part in parts] == [{"train"}, {"validation"}, {"test"}]
-    assert found.labels == ("cats", "dogs")
+def _copy(data: Path, original: str, *copies: str) -> None:
+    for copy in copies:
+        shutil.copy(data / original, data / copy)
 
 
-@pytest.mark.parametrize("name", ["test", "validation"])
-def test_a_test_set_of_its_own_is_the_test_set(tmp_path: Path, name: str) -> None:
-    """As in the seed's data, where the folder is called validation; 20 % of train/ validates."""
-    folder(tmp_path / "train", cats=20, dogs=20)
-    folder(tmp_path / name, cats=4, dogs=4)
-    found = open_data(tmp_path)
-    assert [len(part) for part in (found.train, found.validation, found.test)] == [32, 8, 8]
-    assert all(ref.startswith(f"{name}/") for ref in _refs(found.test))
-
-
-def test_three_folders_are_what_they_are_called(tmp_path: Path) -> None:
-    """Nothing is split then."""
-    for name, count in (("train", 6), ("validation", 4), ("test", 2)):
-        folder(tmp_path / name, cats=count, dogs=count)
-    found = open_data(tmp_path)
-    assert [len(part) for part in (found.train, found.validation, found.test)] == [12, 8, 4]
-    assert all(ref.startswith("validation/") for ref in _refs(found.validation))
-
-
-def test_a_folder_around_the_dataset_is_looked_through(tmp_path: Path) -> None:
-    """As archives have it: names and digest are those of what lies in it."""
-    data = folder(tmp_path / "pets", cats=5, dogs=5)
-    around = tmp_path / "around"
-    shutil.copytree(data, around / "pets-v1" / "pets")
-    assert open_data(around).digest == open_data(data).digest
-    folder(tmp_path / "split" / "train", cats=5, dogs=5)  # train/ is no wrapper
-    assert all(ref.startswith("train/") for ref in _refs(open_data(tmp_path / "split").train))
-
-
-def test_the_same_seed_is_the_same_split(tmp_path: Path) -> None:
-    """And another seed is another."""
-    data = folder(tmp_path, cats=20, dogs=20)
-    assert open_data(data) == open_data(data)
-    assert open_data(data) != open_data(data, seed=124)
-
-
-def test_what_systems_leave_behind_is_ignored(tmp_path: Path) -> None:
-    """Hidden files and those of a system; a folder of thumbnails would be images too, and a third class."""
-    data = folder(tmp_path, cats=5, dogs=5)
-    digest = open_data(data).digest
-    for name in ("cats/.DS_Store", "cats/Thumbs.db", "cats/@eaDir/000.png", "__MACOSX/cats/._000.png", ".git/config"):
-        (data / name).parent.mkdir(parents=True, exist_ok=True)
-        (data / name).write_text("x")
-    (data / "lost+found").mkdir()
-    (data / "README.txt").write_text("beside the class folders")
-    assert open_data(data).digest == digest
+def _codes(dataset: Dataset) -> dict[str, str]:
+    return {item.image.ref: item.reason.code.value for item in dataset.quarantined}
 
 
 @pytest.mark.parametrize(
-    ("counts", "said"),
+    ("original", "copy", "leaves"),
     [
-        ({}, "found 0: none"),
-        ({"cats": 3}, "found 1: cats"),
-        ({"cats": 3, "dogs": 3, "eels": 3}, "found 3: cats, dogs, eels"),
-        ({"cats": 0, "dogs": 3}, "cats holds 0 files"),
-        ({"cats": 1, "dogs": 3}, "cats holds 1 files"),
-        ({"cats": 2, "dogs": 2}, "too few to split"),
-        ({"test": 2, "validation": 2}, "no train"),
+        ("train/cats/000.png", "test/cats/copy.png", "train/cats/000.png"),
+        ("train/cats/000.png", "validation/cats/copy.png", "train/cats/000.png"),
+        ("validation/cats/000.png", "test/cats/copy.png", "validation/cats/000.png"),
     ],
 )
-def test_what_is_no_two_class_dataset_is_named(tmp_path: Path, counts: dict[str, int], said: str) -> None:
-    """With what was found there."""
-    with pytest.raises(UserError, match=said):
-        open_data(folder(tmp_path, **counts))
+def test_of_copies_in_two_splits_the_one_that_counts_for_more_stays(
+    tmp_path: Path, original: str, copy: str, leaves: str
+) -> None:
+    """Test before validation before training; the reason names the one that stays."""
+    data = _splits(tmp_path)
+    _copy(data, original, copy)
+    found = open_data(data)
+    assert _codes(found) == {leaves: "duplicate"}
+    stays = copy if leaves == original else original
+    assert stays in found.quarantined[0].reason.message
+    assert len(found) == 60
 
 
-def test_classes_that_differ_between_splits_are_refused(tmp_path: Path) -> None:
-    """A test set of other classes would be reported as a bad model."""
-    folder(tmp_path / "train", cats=4, dogs=4)
-    folder(tmp_path / "test", cats=4, eels=4)
-    with pytest.raises(UserError, match="cats, eels"):
-        open_data(tmp_path)
+def test_copies_within_a_split_and_a_class_stay(tmp_path: Path) -> None:
+    """They promise nothing that is not true, and stay also where a third copy leaves another split."""
+    data = _splits(tmp_path)
+    _copy(data, "train/cats/001.png", "test/cats/twice.png", "test/cats/thrice.png")
+    _copy(data, "train/cats/000.png", "train/cats/copy.png")
+    _copy(data, "test/cats/000.png", "test/cats/copy.png")
+    found = open_data(data)
+    assert (_codes(found), len(found)) == ({"train/cats/001.png": "duplicate"}, 63)
 
 
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [("no-such-folder", "no-such-folder is no folder"), ("ftp://u:secret@host/a.zip", "ftp://host/a.zip is no folder")],
-)
-def test_a_missing_folder_is_named(data: str, said: str) -> None:
-    """Before anything slow happens, and without a secret."""
-    with pytest.raises(UserError, match=said):
+def test_a_picture_in_both_classes_leaves_with_all_its_copies(tmp_path: Path) -> None:
+    """The test set's copy too: it has no right answer."""
+    data = _splits(tmp_path)
+    copies = ("train/dogs/copy.png", "test/cats/copy.png")
+    _copy(data, "train/cats/000.png", *copies)
+    found = open_data(data, max_quarantined=0.1)
+    assert _codes(found) == dict.fromkeys(("train/cats/000.png", *copies), "conflicting_label")
+    reasons = {item.image.ref: item.reason.message for item in found.quarantined}
+    assert "train/dogs/copy.png" in reasons["test/cats/copy.png"]
+
+
+def test_where_we_split_no_picture_is_on_both_sides(tmp_path: Path) -> None:
+    """Each picture is there three times: what is learned from is never what is tested with."""
+    data = folder(tmp_path, cats=20, dogs=20)
+    for path in list(data.rglob("*.png")):
+        _copy(data, path.relative_to(data).as_posix(), *(f"{path.parent.name}/{path.stem}-{n}.png" for n in range(2)))
+    found = open_data(data)
+    seen = [{image.sha256 for image in getattr(found, split)} for split in SPLITS]
+    assert not seen[0] & seen[1]
+    assert not seen[1] & seen[2]
+    assert not seen[0] & seen[2]
+    assert len(set().union(*seen)) == 40
+    assert len(found) + len(found.quarantined) == 120
+
+
+def test_copies_that_are_no_pictures_keep_their_own_reason(tmp_path: Path) -> None:
+    """Empty files are all equal; they are empty, and not in conflict."""
+    data = _splits(tmp_path)
+    for name in ("train/cats/a.png", "train/dogs/a.png", "test/cats/a.png"):
+        (data / name).touch()
+    found = open_data(data)
+    reader = Reader(32)
+    left_out = reader.read(found.train + found.validation + found.test).left_out
+    assert _codes(found) == {}
+    assert {item.reason.code for item in left_out} == {ErrorCode.EMPTY}
+    assert len(left_out) == 3
+
+
+def test_a_split_that_copies_leave_empty_is_told(tmp_path: Path) -> None:
+    """A model of one class would be the alternative."""
+    data = _splits(tmp_path)
+    for path in (data / "validation" / "cats").iterdir():
+        _copy(data, f"validation/cats/{path.name}", f"test/cats/copy-{path.name}")
+    with pytest.raises(UserError, match="validation split has no image of class cats left"):
         open_data(data)
 
 
-def test_a_label_that_is_a_formula_is_a_label(tmp_path: Path) -> None:
-    """What a spreadsheet would run is text here; the CSV writer guards it."""
-    assert open_data(folder(tmp_path, **{"=cmd|' C calc'!A0": 5, "dogs": 5})).labels == ("=cmd|' C calc'!A0", "dogs")
+def _left_out(dataset: Dataset, count: int) -> list[Quarantined]:
+    cats = [image for image in dataset.train if image.label == 0]
+    return [Quarantined(image, Reason(ErrorCode.DAMAGED, "breaks off")) for image in cats[:count]]
 
 
-def test_a_label_that_no_bundle_could_hold_is_refused_at_once(tmp_path: Path) -> None:
-    """And not when all is trained."""
-    with pytest.raises(UserError, match="cannot be the name of a class"):
-        open_data(folder(tmp_path, **{"x" * 129: 5, "dogs": 5}))
+def test_too_many_left_out_of_a_class_stop_the_job(tmp_path: Path) -> None:
+    """30 cats: one is 3 %, two are 7 %. The message names the count, the files, and the way to allow it."""
+    found = open_data(_splits(tmp_path))
+    check_share(found, _left_out(found, 1), 0.05)
+    with pytest.raises(UserError, match="2 of the 30 files of class cats") as caught:
+        check_share(found, _left_out(found, 2), 0.05)
+    assert "train/cats/001.png: damaged, breaks off" in str(caught.value)
+    assert "--max-quarantined 0.07" in str(caught.value)
+    check_share(found, _left_out(found, 2), 0.07)
+    with pytest.raises(UserError, match="and 7 more"):
+        check_share(found, _left_out(found, 12), 0.05)
 
 
-def test_links_in_a_folder_are_followed_but_never_in_a_circle(tmp_path: Path) -> None:
-    """A dataset of links is a common thing; a link to nothing is left out, with its reason."""
-    pictures = folder(tmp_path / "all", one=5, two=40)
-    (tmp_path / "view" / "dogs").mkdir(parents=True)
-    (tmp_path / "view" / "cats").symlink_to(pictures / "one")
-    for path in (pictures / "two").iterdir():
-        (tmp_path / "view" / "dogs" / path.name).symlink_to(path)
-    (tmp_path / "view" / "dogs" / "circle").symlink_to(tmp_path / "view")
-    (tmp_path / "view" / "dogs" / "nothing.png").symlink_to("gone.png")
-    found = open_data(tmp_path / "view")
-    assert len(found) == 45
-    assert [(item.image.ref, item.reason.code) for item in found.quarantined] == [("dogs/nothing.png", "not_a_file")]
-
-
-def _truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:20])
-
-
-def _grow(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.truncate(33 * 1024**2)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "code"),
-    [
-        (lambda path: path.write_text("<html>"), "not_an_image"),
-        (lambda path: path.write_bytes(b""), "empty"),
-        (_truncate, "damaged"),
-        (_grow, "too_many_bytes"),
-    ],
-)
-def test_what_cannot_be_decoded_is_left_out(tmp_path: Path, spoil: Callable[[Path], object], code: str) -> None:
-    """Never a crash, never silent: each other image is read, and the odd one has its reason."""
-    data = folder(tmp_path, cats=5, dogs=5)
-    spoil(data / "cats" / "002.png")
+def test_duplicates_do_not_count_and_conflicts_do(tmp_path: Path) -> None:
+    """Of a duplicate the class still has the picture; of a conflict no class has."""
+    data = _splits(tmp_path)
+    for number in range(4):
+        _copy(data, f"train/cats/00{number}.png", f"test/cats/copy{number}.png")
     found = open_data(data)
-    chunk = Reader(32).read(found.train + found.validation + found.test)
-    assert len(chunk.images) == len(chunk.pixels) == 9
-    assert [(item.image.ref, item.reason.code) for item in chunk.left_out] == [("cats/002.png", code)]
+    assert len(found.quarantined) == 4
+    check_share(found, found.quarantined + _left_out(found, 1), 0.05)
+    for number in range(4, 6):
+        _copy(data, f"train/cats/00{number}.png", f"train/dogs/copy{number}.png")
+    with pytest.raises(UserError, match="conflicting_label"):
+        open_data(data)
+    assert len(open_data(data, max_quarantined=0.1).quarantined) == 8
 
 
-def test_the_dataset_digest_is_of_names_and_contents(tmp_path: Path) -> None:
-    """Equal for a copy, another when a single image is another or is called something else."""
-    data = folder(tmp_path / "one", cats=5, dogs=5)
-    copy = Path(shutil.copytree(data, tmp_path / "two"))
-    assert open_data(copy).digest == open_data(data).digest
-    (copy / "cats" / "000.png").rename(copy / "cats" / "900.png")
-    renamed = open_data(copy).digest
-    picture(copy / "cats" / "900.png", 1)
-    assert len({open_data(data).digest, renamed, open_data(copy).digest}) == 3
-
-
-def test_the_odd_images_are_read_or_listed_each(shared: Path, tmp_path: Path) -> None:
-    """A folder salted with files that image libraries keep as test inputs: none is lost, none stops the rest."""
-    odd = sorted((shared / "data/odd_images").iterdir())
-    data = folder(tmp_path, cats=10, dogs=10)
-    for number, path in enumerate(odd):
-        shutil.copy(path, data / ("cats", "dogs")[number % 2] / path.name)
+def test_the_list_says_where_each_file_was_and_why_it_left(tmp_path: Path) -> None:
+    """As text that a spreadsheet does not run."""
+    data = _splits(tmp_path)
+    _copy(data, "train/cats/000.png", "test/cats/=cmd.png")
     found = open_data(data)
-    chunk = Reader(32).read(found.train + found.validation + found.test)
-    read = {image.ref for image in chunk.images}
-    listed = {item.image.ref for item in found.quarantined + chunk.left_out}
-    every = {path.relative_to(data).as_posix() for path in data.rglob("*") if path.is_file()}
-    assert read | listed == every
-    assert not read & listed
-    assert len(every) == 20 + len(odd)
-    assert {"cats/MADE_html_error_page.jpg", "dogs/MADE_html_error_page.jpg"} & listed
-    assert len(read) > 30
+    left_out = found.quarantined + _left_out(found, 1)
+    lines = list(csv.reader(quarantine_csv(("=cats", "dogs"), left_out).decode().splitlines()))
+    assert tuple(lines[0]) == COLUMNS
+    assert lines[1][:4] == ["train/cats/000.png", "train", "'=cats", "duplicate"]
+    assert "test/cats/=cmd.png" in lines[1][4]
+    assert lines[2] == ["train/cats/001.png", "train", "'=cats", "damaged", "breaks off"]
+
+
+def test_the_readme_explains_every_reason() -> None:
+    """Whoever finds a code in the list finds it there too."""
+    readme = (REPOSITORY / "README.md").read_text()
+    assert [code for code in DatasetCode if f"`{code}`" not in readme] == []
+    assert f"`{','.join(COLUMNS)}`" in readme

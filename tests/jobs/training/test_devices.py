@@ -26,9 +26,9 @@ from jobs.training import backbone, devices, fine_tuning, network
 from jobs.config import TrainConfig
 from jobs.training.features import Learned
 from jobs.training.interruption import Interruption
-from jobs.data.labelled import LabelledImage
+from jobs.data.dataset import LabelledImage
 from jobs.training.neuron import Neuron
-from jobs.training.shelf import Shelf
+from jobs.data.cache import Shelf
 from jobs.store import FolderStore
 
 config = TrainConfig(data="x", output="y", image_size=32, fine_tune=8, fine_tune_epochs=1, batch_size=8,

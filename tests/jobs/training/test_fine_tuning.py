@@ -11,14 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from jobs.config import TrainConfig
-from jobs.data.labelled import LabelledImage
+from jobs.data.cache import Shelf
+from jobs.data.dataset import LabelledImage
 from jobs.store import FolderStore
 from jobs.training import backbone, network
 from jobs.training.features import Extractor, Learned
 from jobs.training.fine_tuning import FineTuning, Outcome, find_cut
 from jobs.training.interruption import EXIT_STATUS, Interruption
 from jobs.training.neuron import Neuron
-from jobs.training.shelf import Shelf
 
 keras = pytest.importorskip("keras")
 

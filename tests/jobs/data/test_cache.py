@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.data.cache import Arrays, Shelf
 from jobs.store import FolderStore, Store
-from jobs.training.shelf import Arrays, Shelf
 
 
 class _Memory(FolderStore):

@@ -7,14 +7,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.data.views import view
+from jobs.data.augment import view
 from tests.conftest import REPOSITORY
 
 PICTURE = np.random.default_rng(5).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 
 SCRIPT = """
 import hashlib, numpy as np
-from jobs.data.views import view
+from jobs.data.augment import view
 picture = np.random.default_rng(5).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 print(hashlib.sha256(b"".join(view(picture, n, "a digest").tobytes() for n in range(2, 6))).hexdigest())
 """

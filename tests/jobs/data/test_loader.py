@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from jobs.data import reader as reader_module
-from jobs.data.labelled import LabelledImage
-from jobs.data.reader import Reader, Seen
+from jobs.data import loader as reader_module
+from jobs.data.cache import Shelf
+from jobs.data.dataset import LabelledImage
+from jobs.data.loader import Reader, Seen
 from jobs.store import FolderStore, Store
 from jobs.training.features import Extractor
-from jobs.training.shelf import Shelf
 from tests.jobs.data.pictures import folder, open_data, picture
 from worker.errors import ErrorCode
 from worker.scoring.decoder import Pixels, decode

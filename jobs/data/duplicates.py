@@ -9,9 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from jobs.data.labelled import LabelledImage, Quarantined
-from jobs.data.layout import SPLITS
-from jobs.data.reason import DatasetCode, Reason
+from jobs.data.class_folders import SPLITS
+from jobs.data.dataset import DatasetCode, LabelledImage, Quarantined, Reason
 from jobs.progress import Reporter
 from worker.errors import Reject
 from worker.scoring.decoder import decode

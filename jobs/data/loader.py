@@ -11,10 +11,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.data.labelled import LabelledImage, Quarantined
-from jobs.data.reason import Reason
+from jobs.data.cache import Shelf
+from jobs.data.dataset import LabelledImage, Quarantined, Reason
 from jobs.progress import Advance
-from jobs.training.shelf import Shelf
 from worker.errors import ErrorCode, Reject
 from worker.scoring.decoder import MAX_BYTES, Pixels, decode
 from worker.settings import available_cores
