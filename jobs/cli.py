@@ -8,7 +8,6 @@ import typer
 from pydantic import ValidationError
 
 from jobs.commands import batch, cloud, local, model, train_remote, train_run
-from jobs.commands.local import EXAMPLE, demo
 from jobs.errors import UserError
 from worker.contract import explain
 from worker.errors import TwofoldError
@@ -24,8 +23,8 @@ app.add_typer(train_run.app, name="train")
 app.add_typer(model.app, name="model")
 app.add_typer(batch.app, name="batch")
 app.add_typer(cloud.app, name="cloud")
-app.command("demo", epilog=EXAMPLE)(demo)
-app.command("local", epilog=local.EXAMPLE)(local.local)
+app.command("demo", epilog=local.DEMO_EXAMPLE)(local.demo)
+app.command("local", epilog=local.LOCAL_EXAMPLE)(local.local)
 
 
 def main(arguments: list[str] | None = None, *, on_error: Callable[[str], object] = lambda _: None) -> int:

@@ -24,7 +24,7 @@ from worker.scoring.model import pinned
 _TOLD: Final = 10_000
 
 
-class Wishes(BaseModel):
+class SubmitOptions(BaseModel):
     """What a person asks for, beside the images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,7 +52,7 @@ def estimate(job: Job) -> Estimate:
     return Estimate(images=job.images, parts=job.parts, worker_s=round(worker_s, 1), cost_usd=round(price, 6))
 
 
-def read(names: Sequence[str], sources: Sources, draft: Draft, reporter: Reporter) -> None:
+def read_sources(names: Sequence[str], sources: Sources, draft: Draft, reporter: Reporter) -> None:
     """Puts the images of all sources into the draft, one source after the other."""
     with reporter.step(escape(f"Reading {', '.join(names)[:60]}")) as advance:
         for name in names:
@@ -62,20 +62,20 @@ def read(names: Sequence[str], sources: Sources, draft: Draft, reporter: Reporte
                     advance(_TOLD)
 
 
-def plan(names: Sequence[str], draft: Draft, wishes: Wishes, storage: Storage) -> Job:
+def plan_job(names: Sequence[str], draft: Draft, options: SubmitOptions, storage: Storage) -> Job:
     """The job that the draft makes. Nothing is written.
 
     Without a name of its own it is called after its first source and all that it asks for: typed again it is the same.
     """
-    model_uri = wishes.model_uri
+    model_uri = options.model_uri
     if model_uri is not None:
         if not model_uri.startswith("s3://"):
             raise UserError(f"--model {model_uri}: workers on other machines need an s3:// URI.")
         model_uri = pinned(model_uri, storage=storage)
-    asked = f"{draft.digest} {model_uri} {wishes.threshold} {wishes.output_uri.rstrip('/')}"
+    asked = f"{draft.digest} {model_uri} {options.threshold} {options.output_uri.rstrip('/')}"
     identity = hashlib.sha256(asked.encode()).hexdigest()
     return Job(
-        job_id=wishes.job_id or job_id_of(names[0], identity=identity),
+        job_id=options.job_id or job_id_of(names[0], identity=identity),
         created_at=datetime.now(UTC),
         sources=tuple(name if name.startswith("s3://") else str(Path(name).resolve()) for name in names),
         digest=draft.digest,
@@ -83,9 +83,9 @@ def plan(names: Sequence[str], draft: Draft, wishes: Wishes, storage: Storage) -
         shards=draft.shards,
         columns=draft.columns,
         model_uri=model_uri,
-        asked_model_uri=wishes.model_uri,
-        output_uri=wishes.output_uri,
-        threshold=wishes.threshold,
+        asked_model_uri=options.model_uri,
+        output_uri=options.output_uri,
+        threshold=options.threshold,
     )
 
 
@@ -97,7 +97,7 @@ def upload(sources: Sources, reporter: Reporter) -> None:
         reporter.say(f"  {new:,} new, {len(sources.files) - new:,} were there")
 
 
-def submit(draft: Draft, job: Job, sources: Sources, planner: Planner, reporter: Reporter) -> tuple[Job, int]:
+def submit_job(draft: Draft, job: Job, sources: Sources, planner: Planner, reporter: Reporter) -> tuple[Job, int]:
     """Uploads, writes and sends what is not there yet; the job, and how many requests were sent."""
     upload(sources, reporter)
     with reporter.step("Writing the plan", total=job.parts) as advance:

@@ -48,8 +48,8 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Ask for a row for every image of all sources. Typed again after an interruption, it goes on."""
+    from jobs.batch import submit as submission  # noqa: PLC0415 - LiteRT takes a moment that --help need not wait
     from jobs.batch.inputs import Patterns, Sources  # noqa: PLC0415
-    from jobs.batch.submit import Wishes, estimate, plan, read, submit  # noqa: PLC0415 - LiteRT takes a moment that --help need not wait
     from worker.batch.shards import Draft  # noqa: PLC0415
 
     reporter = Reporter()
@@ -57,13 +57,15 @@ def submit(
     output_uri = counter.settings.needed_output()
     if not dry_run:
         counter.settings.needed_queue()
-    wishes = Wishes(output_uri=output_uri, job_id=job_id, model_uri=model or counter.model_uri(), threshold=threshold)
+    options = submission.SubmitOptions(
+        output_uri=output_uri, job_id=job_id, model_uri=model or counter.model_uri(), threshold=threshold
+    )
     patterns = Patterns(tuple(include or ()), tuple(exclude or ()))
     read = Sources(storage=counter.storage, output_uri=output_uri, patterns=patterns)
     with Draft() as draft:
-        read(sources, read, draft, reporter)
-        job = plan(sources, draft, wishes, counter.storage)
-        estimate = estimate(job)
+        submission.read_sources(sources, read, draft, reporter)
+        job = submission.plan_job(sources, draft, options, counter.storage)
+        estimate = submission.estimate(job)
         reporter.say(
             f"Job {job.job_id}: {job.images:,} images in {job.parts:,} parts, about {estimate.worker_s:,.0f} s of one "
             f"worker with two processors, about {estimate.cost_usd:,.2f} USD ({estimate.assumes})."
@@ -72,7 +74,7 @@ def submit(
             text = f"Nothing was sent. {len(read.files):,} files would be uploaded."
             _print(estimate, text, job_id=job.job_id, as_json=as_json)
             return
-        job, sent = submit(draft, job, read, counter.planner(), reporter)
+        job, sent = submission.submit_job(draft, job, read, counter.planner(), reporter)
     said = f"{sent:,} requests sent." if sent else "All requests were sent before."
     if not wait:
         text = f"{said} How far it is: twofold batch status {job.job_id}"

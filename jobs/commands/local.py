@@ -17,7 +17,7 @@ from jobs.errors import UserError
 from jobs.progress import Reporter
 from worker.contract import PredictionRow
 
-EXAMPLE: Final = "Example: twofold demo --data cats_and_dogs_filtered --keep out/"
+DEMO_EXAMPLE: Final = "Example: twofold demo --data cats_and_dogs_filtered --keep out/"
 
 
 def demo(
@@ -79,7 +79,7 @@ def forget_environment() -> None:
             del os.environ[name]
 
 
-EXAMPLE: Final = "Example: twofold local --keep out/local"
+LOCAL_EXAMPLE: Final = "Example: twofold local --keep out/local"
 
 
 def local(
