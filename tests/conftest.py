@@ -19,7 +19,7 @@ from moto.server import ThreadedMotoServer
 from pytest_localstack.session import RunningSession
 
 from jobs.data import digits
-from jobs.local import EmbeddedCloud, Queues, create_queues
+from jobs.local.emulator import EmbeddedCloud, Queues, create_queues
 from worker.aws.clients import open_session, open_sqs, open_storage
 from worker.aws.queue import Queue
 from worker.aws.storage import Storage

@@ -20,7 +20,7 @@ TRAINING = {"tensorflow", "keras", "sklearn", "h5py"}
 
 #: The libraries that are kept at the edge, and the files that are the edge.
 EDGES = {
-    "boto3": {"worker/aws/clients.py", "jobs/local.py"},
+    "boto3": {"worker/aws/clients.py", "jobs/local/emulator.py"},
     "botocore": {
         "worker/aws/storage.py",
         "worker/aws/failures.py",
@@ -34,7 +34,7 @@ EDGES = {
         "jobs/cloud/deploy.py",
         "jobs/cloud/training_jobs.py",
         "jobs/cloud/aws.py",
-        "jobs/cloud/playground.py",
+        "jobs/local/playground.py",
     },
     "obstore": {"worker/aws/storage.py", "worker/aws/failures.py", "worker/aws/clients.py"},
     "ai_edge_litert": {"worker/scoring/litert.py"},
@@ -53,9 +53,9 @@ ENVIRONMENT = {
     "jobs/batch/client.py",
     "jobs/commands/train_run.py",
     "jobs/commands/local.py",
-    "jobs/local.py",
-    "jobs/cloud/playground.py",
-    "jobs/demo.py",
+    "jobs/local/emulator.py",
+    "jobs/local/playground.py",
+    "jobs/local/demo.py",
     "jobs/training/backbone.py",
     "jobs/training/export.py",
     "jobs/train.py",

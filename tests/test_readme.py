@@ -13,11 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from jobs.local import EmbeddedCloud
+from jobs.local.emulator import EmbeddedCloud
 from jobs.models.champion import Champions
 from jobs.store import FolderStore
 from tests.conftest import REPOSITORY
-from tests.jobs.cloud.test_playground import free_port, left_running, prepare
+from tests.jobs.local.test_playground import free_port, left_running, prepare
 from tests.jobs.models.versions import add_version
 
 README = (REPOSITORY / "README.md").read_text()

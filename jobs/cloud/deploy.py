@@ -9,7 +9,6 @@ from jobs.cloud.aws import Connect
 from jobs.cloud.lambda_zip import Architecture
 from jobs.cloud.stack import Stacks
 from jobs.errors import UserError
-from jobs.local import EmbeddedCloud
 from jobs.progress import Reporter
 
 WORKER_STACK: Final = "twofold"
@@ -46,17 +45,6 @@ def _upload_zip(connect: Connect, libraries: Architecture | None, reporter: Repo
         connect("s3").put_object(Bucket=bucket, Key=key, Body=packed.body)
     named = {"Form": "zip", "CodeBucket": bucket, "CodeKey": key, "PythonVersion": lambda_zip.python_version()}
     return named | ({"Architecture": libraries} if libraries else {})
-
-
-def deploy_embedded(cloud: EmbeddedCloud, *, parameters: dict[str, str], reporter: Reporter) -> dict[str, str]:
-    """The same stack on the embedded cloud, whose queue then runs the Lambda. Returns a worker's settings."""
-    settings = deploy_worker(cloud.client, libraries=None, parameters=parameters, reporter=reporter, poll_s=0.05)
-    # ministack keeps the number of a parameter as text, and then cannot compare it: it would never call the function.
-    functions = cloud.client("lambda")
-    for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
-        limit = int(mapping["ScalingConfig"]["MaximumConcurrency"])
-        functions.update_event_source_mapping(UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": limit})
-    return settings
 
 
 def deploy_training(

@@ -33,7 +33,7 @@ def demo(
     """Run the whole loop here: a cloud on this machine, a training job, a queue, a worker, a CSV."""
     reporter = Reporter()
     with reporter.step("Starting"):  # scikit-learn takes a second that --help need not wait
-        from jobs import demo as loop  # noqa: PLC0415
+        from jobs.local import demo as loop  # noqa: PLC0415
         from jobs.training.metrics import headline  # noqa: PLC0415
 
     forget_environment()
@@ -93,7 +93,7 @@ def local(
     as_json: Json = False,
 ) -> None:
     """Run bucket, queues, a sample model and a worker on this machine, until Ctrl-C."""
-    from jobs.cloud.playground import open_playground  # noqa: PLC0415 - boto3 takes a moment that --help need not wait
+    from jobs.local.playground import open_playground  # noqa: PLC0415 - boto3 takes a moment that --help need not wait
 
     forget_environment()
     # Both end it as Ctrl-C does, so that what is to be kept is written down; a shell's "&" would leave SIGINT ignored.

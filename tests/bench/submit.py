@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.errors import UserError
-from jobs.local import EmbeddedCloud, create_queues
+from jobs.local.emulator import EmbeddedCloud, create_queues
 from jobs.progress import Reporter
 from tests.bench.figures import machine
 

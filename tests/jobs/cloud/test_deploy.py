@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from jobs.cloud.deploy import deploy_embedded
-from jobs.local import EmbeddedCloud
+from jobs.local.emulator import EmbeddedCloud
+from jobs.local.playground import deploy_embedded
 from jobs.progress import Reporter
 from worker.predictions import from_csv
 from worker.uris import split

@@ -14,7 +14,7 @@ import pytest
 
 from jobs.batch.dead_letters import DeadLetters
 from jobs.cli import main
-from jobs.local import send_inbox_to
+from jobs.local.emulator import send_inbox_to
 from tests.conftest import REPOSITORY, Bench
 from tests.desk import Desk
 from worker.consumer import Consumer, Stop

@@ -12,7 +12,7 @@ from jobs.cli import main
 from jobs.cloud import deploy, lambda_zip, stack
 from jobs.cloud.stack import Stacks
 from jobs.errors import UserError
-from jobs.local import EmbeddedCloud
+from jobs.local.emulator import EmbeddedCloud
 from jobs.progress import Reporter
 from tests.conftest import REPOSITORY
 

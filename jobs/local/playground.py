@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import ClientError
 
-from jobs.cloud.deploy import deploy_embedded
+from jobs.cloud.deploy import deploy_worker
 from jobs.errors import UserError
-from jobs.local import EmbeddedCloud, create_queues, send_inbox_to
+from jobs.local.emulator import EmbeddedCloud, create_queues, send_inbox_to
 from jobs.progress import Reporter
 from worker.uris import split
 
@@ -131,3 +131,14 @@ def _exists(s3: "S3Client", bucket: str) -> bool:
             return False
         raise
     return True
+
+
+def deploy_embedded(cloud: EmbeddedCloud, *, parameters: dict[str, str], reporter: Reporter) -> dict[str, str]:
+    """The same stack on the embedded cloud, whose queue then runs the Lambda. Returns a worker's settings."""
+    settings = deploy_worker(cloud.client, libraries=None, parameters=parameters, reporter=reporter, poll_s=0.05)
+    # ministack keeps the number of a parameter as text, and then cannot compare it: it would never call the function.
+    functions = cloud.client("lambda")
+    for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
+        limit = int(mapping["ScalingConfig"]["MaximumConcurrency"])
+        functions.update_event_source_mapping(UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": limit})
+    return settings

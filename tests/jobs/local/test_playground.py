@@ -16,8 +16,8 @@ from typing import Any
 import boto3
 import pytest
 
-from jobs.cloud.playground import BUCKET, MODEL
-from jobs.local import EmbeddedCloud
+from jobs.local.emulator import EmbeddedCloud
+from jobs.local.playground import BUCKET, MODEL
 from tests.conftest import REPOSITORY
 
 

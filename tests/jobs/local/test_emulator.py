@@ -10,12 +10,12 @@ import time
 import pytest
 
 from jobs.errors import UserError
-from jobs.local import EmbeddedCloud, create_queues
+from jobs.local.emulator import EmbeddedCloud, create_queues
 from tests.conftest import REPOSITORY
 
 PARENT = """
 import sys, time
-from jobs.local import EmbeddedCloud
+from jobs.local.emulator import EmbeddedCloud
 with EmbeddedCloud() as cloud:
     print(cloud.endpoint_url, cloud._process.pid, flush=True)
     time.sleep(60)

@@ -16,7 +16,7 @@ from jobs.config import TrainConfig
 from jobs.data import digits, prepare
 from jobs.data.dataset import Dataset, LabelledImage
 from jobs.errors import UserError
-from jobs.local import EmbeddedCloud, Queues, create_queues
+from jobs.local.emulator import EmbeddedCloud, Queues, create_queues
 from jobs.progress import Reporter
 from worker import predictions
 from worker.batch.job_folder import from_metadata, part_uri

@@ -55,7 +55,7 @@ class EmbeddedCloud:
     def __enter__(self) -> Self:
         _check_free(self._port)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.local"],
+            [sys.executable, "-m", "jobs.local.emulator"],
             env=os.environ
             | {
                 "BIND_HOST": "127.0.0.1",  # it would bind every interface
