@@ -22,11 +22,12 @@ import keras
 from jobs.config import TrainConfig
 from jobs.data.dataset import Dataset, Quarantined, check_share, quarantine_csv
 from jobs.data.loader import Reader
+from jobs.metrics import classification, scored_images
 from jobs.models import bundle
 from jobs.pages import exhibits
 from jobs.progress import Reporter
 from jobs.store import open_store
-from jobs.training import backbone, devices, evaluation, export, fine_tuning, metrics, network, tested
+from jobs.training import backbone, devices, evaluation, export, fine_tuning, network
 from jobs.training.checkpoint import Checkpoint, libraries
 from jobs.training.features import Extractor, Learned
 from jobs.training.fine_tuning import FineTuning, Outcome
@@ -119,7 +120,7 @@ class _Job:
         told["seconds"] = {title: round(seconds, 2) for title, seconds in self._reporter.seconds.items()}
         # The bundle: model.json last, with the digest of every other file. The evaluation, which has a digest,
         # repeats what model.json says, which has none.
-        manifest = self._describe(head.decision.threshold, metrics.headline(told))
+        manifest = self._describe(head.decision.threshold, classification.headline(told))
         told["model"] = manifest.model_dump(mode="json", exclude={"files"})
         left_out = self._left_out()
         files = {
@@ -129,7 +130,7 @@ class _Job:
             "report.html": exhibits.page(
                 manifest, told, test, self._config, shown=shown, curve=curve, left_out=left_out
             ),
-            tested.FILE: tested.to_csv(test.rows),
+            scored_images.FILE: scored_images.to_csv(test.rows),
             "quarantine.csv": quarantine_csv(self._dataset.labels, left_out),
         }
         manifest = manifest.model_copy(update={"files": bundle.describe(files)})

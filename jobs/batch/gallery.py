@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from jobs.batch.drift import Scores
 from jobs.batch.results import Line
+from jobs.metrics.drift import Scores
 from worker.aws.storage import Storage
 from worker.contract import PredictionRow
 from worker.errors import TwofoldError

@@ -6,10 +6,10 @@ from typing import Any, Final
 import jinja2
 import numpy as np
 
-from jobs.batch.drift import Scores, drift, shares
 from jobs.batch.gallery import Gallery
 from jobs.batch.results import Results
-from jobs.training import tested
+from jobs.metrics import scored_images
+from jobs.metrics.drift import Scores, drift, shares
 from worker.aws.storage import Storage
 from worker.batch import cost
 from worker.batch.completion import collect
@@ -41,7 +41,7 @@ class Bar:
     """One bin of the histogram; heights are shares of the highest bar, 0 to 1."""
 
     seen: float
-    tested: float
+    scored_images: float
 
 
 def render(results: Results, gallery: Gallery, storage: Storage, *, tested: Scores, complete: bool) -> str:
@@ -50,7 +50,7 @@ def render(results: Results, gallery: Gallery, storage: Storage, *, tested: Scor
     failed = sum(failure.count for failure in gallery.failures.values())
     reports = collect(results.folder, job, storage) if complete else []
     seconds = sum(report.seconds for report in reports)
-    found = drift(tested, scores)
+    found = drift(scored_images, scores)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jobs"),
         autoescape=True,  # names of files are anybody's
@@ -68,8 +68,8 @@ def render(results: Results, gallery: Gallery, storage: Storage, *, tested: Scor
         models=sorted(gallery.models),
         threshold=gallery.threshold,
         positive=gallery.positive or "class 1",
-        bars=_bars(scores, tested),
-        tested=len(tested),
+        bars=_bars(scores, scored_images),
+        tested=len(scored_images),
         drift=found,
         pictures=gallery.pictures(storage),
         failures=sorted(gallery.failures.items(), key=lambda item: -item[1].count),
@@ -86,14 +86,14 @@ def tested_scores(job: Job, model_uri: str | None, storage: Storage) -> Scores:
     if uri is None or not uri.startswith("s3://"):
         return np.array([])
     try:
-        data = storage.read(f"{uri.rstrip('/')}/{tested.FILE}", max_bytes=_MAX_CSV_BYTES)
+        data = storage.read(f"{uri.rstrip('/')}/{scored_images.FILE}", max_bytes=_MAX_CSV_BYTES)
     except TwofoldError:  # a bundle that was removed; the page says that it has none
         return np.array([])
-    return tested.scores(tested.from_csv(data))
+    return scored_images.scores(scored_images.from_csv(data))
 
 
 def _bars(seen: Scores, tested: Scores) -> list[Bar]:
-    both: list[Any] = [shares(scores, _BINS) for scores in (seen, tested)]
+    both: list[Any] = [shares(scores, _BINS) for scores in (seen, scored_images)]
     # By the root: most scores lie at the two ends, and what lies between them is what one looks for.
     both = [np.sqrt(one) for one in both]
     highest = max(float(np.max(np.concatenate(both))), 1e-9)

@@ -34,7 +34,7 @@ def demo(
     reporter = Reporter()
     with reporter.step("Starting"):  # scikit-learn takes a second that --help need not wait
         from jobs.local import demo as loop  # noqa: PLC0415
-        from jobs.training.metrics import headline  # noqa: PLC0415
+        from jobs.metrics.classification import headline  # noqa: PLC0415
 
     forget_environment()
     folder = keep or Path(tempfile.mkdtemp(prefix="twofold-demo-"))

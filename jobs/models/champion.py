@@ -46,7 +46,7 @@ class ChampionRecord(Document):
     replaced: Reign | None = None  #: the champion before
     restores: Reign | None = None  #: of a rollback: the earlier reign that goes on
     comparison: dict[str, Any] | None = (
-        None  #: with the champion before, on the same test images; jobs.models.comparison
+        None  #: with the champion before, on the same test images; jobs.metrics.comparison
     )
 
     @property

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 from jobs.errors import UserError
-from jobs.models.comparison import Comparison, compare
+from jobs.metrics import scored_images
+from jobs.metrics.classification import Scores
+from jobs.metrics.comparison import Comparison, compare
+from jobs.metrics.scored_images import ScoredImage
 from jobs.models.inspection import Bundle
 from jobs.models.pictures import score_again
 from jobs.progress import Reporter
-from jobs.training import tested
-from jobs.training.metrics import Scores
-from jobs.training.tested import ScoredImage
 from worker.errors import Reject
 from worker.scoring.model import MANIFEST_FILE, MODEL_FILE
 
@@ -48,7 +48,7 @@ class Gate:
     @property
     def needs(self) -> frozenset[str]:
         """The files of a champion that judging takes: its graph only where it may be scored again."""
-        return frozenset({MANIFEST_FILE, tested.FILE, *({MODEL_FILE} if self.data else ())})
+        return frozenset({MANIFEST_FILE, scored_images.FILE, *({MODEL_FILE} if self.data else ())})
 
     def judge(self, challenger: Bundle, champion: Bundle) -> Judgement:
         """Raises Refused where the two answer different questions, which no force overrules."""
@@ -61,8 +61,8 @@ class Gate:
         except Refused as error:
             return Judgement(None, f"{error} Or --force promotes without a comparison.")
         outcome = compare(
-            tested.truth(images, challenger.manifest.labels),
-            tested.scores(images),
+            scored_images.truth(images, challenger.manifest.labels),
+            scored_images.scores(images),
             scores,
             thresholds=(challenger.manifest.threshold, champion.manifest.threshold),
         )

@@ -8,11 +8,11 @@ from threading import Lock
 from typing import Any, Final
 
 from jobs.errors import UserError
+from jobs.metrics import scored_images
+from jobs.metrics.scored_images import ScoredImage
 from jobs.models.registry import EVALUATION_FILE, parse_manifest
 from jobs.progress import Reporter, hushed
 from jobs.store import Store
-from jobs.training import tested
-from jobs.training.tested import ScoredImage
 from worker.contract import BundleFile, ModelManifest
 from worker.errors import ErrorCode, Reject
 from worker.scoring.model import MANIFEST_FILE, Model, open_files
@@ -53,10 +53,10 @@ class Bundle:
     def images(self) -> list[ScoredImage]:
         """The test images. Raises Reject where their file is damaged, or of a version that did not tell the truth."""
         try:
-            images = tested.from_csv(self.read(tested.FILE))
-            tested.truth(images, self.manifest.labels)
+            images = scored_images.from_csv(self.read(scored_images.FILE))
+            scored_images.truth(images, self.manifest.labels)
         except ValueError as error:
-            raise Reject(ErrorCode.BAD_MODEL, f"{self.uri}/{tested.FILE}: {error}") from None
+            raise Reject(ErrorCode.BAD_MODEL, f"{self.uri}/{scored_images.FILE}: {error}") from None
         return images
 
 

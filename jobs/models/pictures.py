@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from jobs.metrics.scored_images import ScoredImage
 from jobs.progress import Reporter
-from jobs.training.tested import ScoredImage
 from worker.errors import Reject
 from worker.scoring.decoder import MAX_BYTES, decode
 from worker.scoring.model import Model

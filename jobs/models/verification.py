@@ -7,11 +7,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final, TypeVar
 
+from jobs.metrics import scored_images
+from jobs.metrics.scored_images import ScoredImage
 from jobs.models.inspection import Bundle, Finding, trained_from
 from jobs.models.pictures import score_again
 from jobs.progress import Reporter
-from jobs.training import tested
-from jobs.training.tested import ScoredImage
 from worker.contract import ModelManifest
 from worker.errors import Reject
 from worker.scoring.decoder import fingerprint
@@ -45,7 +45,7 @@ def verify(bundle: Bundle, *, data: Path | None, tolerance: float | None, report
     """Opens the model and scores its test pictures again, where they are in ``data`` or where it was trained from."""
     findings = list(bundle.findings)
     model = _attempt(bundle, bundle.open, MODEL_FILE, findings)
-    images = _attempt(bundle, bundle.images, tested.FILE, findings) or []
+    images = _attempt(bundle, bundle.images, scored_images.FILE, findings) or []
     folder = data or trained_from(bundle.manifest)
     again: dict[str, float] = {}
     if model is not None and folder is not None:
@@ -53,14 +53,14 @@ def verify(bundle: Bundle, *, data: Path | None, tolerance: float | None, report
     allowed = expected_tolerance(bundle.manifest) if tolerance is None else tolerance
     differences = [(abs(again[i.sha256] - (i.score or 0.0)), i) for i in images if i.sha256 in again]
     findings += [
-        Finding(tested.FILE, _difference(image, again[image.sha256]))
+        Finding(scored_images.FILE, _difference(image, again[image.sha256]))
         for difference, image in differences
         if not difference <= allowed  # NaN, too
     ]
     missing = [image.source_ref for image in images if image.sha256 not in again]
     if data is not None and missing and model is not None:
         told = f"{len(missing):,} of its {len(images):,} pictures are not in {data}, such as {missing[0]}"
-        findings.append(Finding(tested.FILE, told))
+        findings.append(Finding(scored_images.FILE, told))
     largest = max((difference for difference, _ in differences if math.isfinite(difference)), default=None)
     return Verification(
         uri=bundle.uri,

@@ -7,9 +7,10 @@ import keras
 from jobs.config import TrainConfig
 from jobs.data.dataset import Quarantined
 from jobs.data.loader import Reader
-from jobs.pages import activation, gallery, learning_curve, report
+from jobs.metrics import learning_curve
+from jobs.metrics.learning_curve import Curve
+from jobs.pages import activation, gallery, report
 from jobs.pages.gallery import Answers, Gallery
-from jobs.pages.learning_curve import Curve
 from jobs.training.evaluation import Tested
 from jobs.training.features import Learned
 from jobs.training.neuron import Neuron

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from jobs.training.metrics import Scores, Truth
+from jobs.metrics.classification import Scores, Truth
 from worker.scoring.decoder import Pixels
 
 #: Pictures of each kind. A page with 24 stays well below a megabyte.

@@ -12,11 +12,11 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
-from jobs.pages import charts, curves, page, wording
+from jobs.metrics import curves
+from jobs.metrics.classification import Scores, Truth, wilson
+from jobs.metrics.learning_curve import Curve
+from jobs.pages import charts, page, wording
 from jobs.pages.gallery import Gallery
-from jobs.pages.learning_curve import Curve
-from jobs.training.intervals import wilson
-from jobs.training.metrics import Scores, Truth
 
 #: Rows of the table of quarantined files; quarantine.csv has them all.
 QUARANTINE_ROWS: Final = 50

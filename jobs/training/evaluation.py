@@ -12,11 +12,11 @@ from jobs.data.cache import Shelf
 from jobs.data.dataset import Dataset, LabelledImage, Quarantined, by_code
 from jobs.data.loader import Reader
 from jobs.errors import UserError
+from jobs.metrics import classification, scored_images
+from jobs.metrics.classification import Scores, Truth
+from jobs.metrics.scored_images import ScoredImage
 from jobs.progress import Advance
-from jobs.training import metrics, tested
 from jobs.training.head import Decision
-from jobs.training.metrics import Scores, Truth
-from jobs.training.tested import ScoredImage
 from worker.predictions import Rule
 from worker.scoring.decoder import Pixels
 from worker.scoring.litert import Scorer
@@ -36,12 +36,12 @@ class Tested:
     @cached_property
     def truth(self) -> Truth:
         """``(N,)`` classes."""
-        return tested.truth(self.rows, self.labels)
+        return scored_images.truth(self.rows, self.labels)
 
     @cached_property
     def scores(self) -> Scores:
         """``(N,)`` P(class 1), as they stand in test_predictions.csv."""
-        return tested.scores(self.rows)
+        return scored_images.scores(self.rows)
 
 
 def score(scorer: Scorer, dataset: Dataset, reader: Reader, *, rule: Rule, shelf: Shelf, advance: Advance) -> Tested:
@@ -77,11 +77,11 @@ def tell(
 ) -> dict[str, Any]:
     """The figures of ``evaluation.json``, and what they were decided by."""
     given = (test.scores >= decision.threshold).astype(np.int64)
-    return metrics.evaluate(test.truth, test.scores, threshold=decision.threshold) | {
-        "per_class": metrics.per_class(test.truth, given, dataset.labels),
+    return classification.evaluate(test.truth, test.scores, threshold=decision.threshold) | {
+        "per_class": classification.per_class(test.truth, given, dataset.labels),
         "threshold_rule": config.threshold,
         "temperature": decision.temperature,
-        "validation": metrics.headline(decision.validation),
+        "validation": classification.headline(decision.validation),
         "quarantined": by_code(left_out),
     }
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from jobs.config import TrainConfig
 from jobs.data.cache import Shelf
-from jobs.training import calibration, network
+from jobs.metrics import calibration
+from jobs.metrics.classification import Scores
+from jobs.training import network
 from jobs.training.features import Learned
 from jobs.training.interruption import Interruption
-from jobs.training.metrics import Scores
 from jobs.training.neuron import Neuron
 
 #: Epochs without a better validation loss before it stops.

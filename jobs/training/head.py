@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.config import TrainConfig
-from jobs.training import calibration, metrics
+from jobs.metrics import calibration, classification
+from jobs.metrics.classification import Scores, Truth
 from jobs.training.features import Learned
-from jobs.training.metrics import Scores, Truth
 from jobs.training.neuron import Neuron
 
 
@@ -24,7 +24,7 @@ class Decision:
         temperature = calibration.fit_temperature(truth, raw)
         scores = calibration.at_temperature(raw, temperature)
         threshold = calibration.choose_threshold(config.threshold, truth, scores)
-        return cls(temperature, threshold, metrics.evaluate(truth, scores, threshold=threshold))
+        return cls(temperature, threshold, classification.evaluate(truth, scores, threshold=threshold))
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-Features = NDArray[np.float32]
-Classes = NDArray[np.int64]
+from jobs.metrics.classification import Classes, Features
 
 #: Iterations; with a few thousand pictures it takes some fifty.
 _MOST: Final = 1000

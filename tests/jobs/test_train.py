@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from jobs.data.dataset import LabelledImage
 from jobs.data.loader import Reader
-from jobs.training.tested import from_csv
+from jobs.metrics.scored_images import from_csv
 from tests.conftest import Bench, Trainer
 from worker.contract import ModelManifest
 from worker.scoring.decoder import decode, fingerprint

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from jobs.metrics.scored_images import FILE, ScoredImage, from_csv, to_csv
 from jobs.models.bundle import describe
 from jobs.store import Store
-from jobs.training.tested import FILE, ScoredImage, from_csv, to_csv
 from worker.predictions import Rule
 
 FILES = ("model.keras", "model.tflite", "evaluation.json", FILE, "quarantine.csv", "model.json")

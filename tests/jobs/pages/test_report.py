@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
+from jobs.metrics.classification import evaluate
+from jobs.metrics.learning_curve import Curve, Point
 from jobs.pages.gallery import EACH, Answers, Choice, Gallery, choose, hang
-from jobs.pages.learning_curve import Curve, Point
 from jobs.pages.report import QUARANTINE_ROWS, Facts, render
-from jobs.training.metrics import evaluate
 from worker.errors import ErrorCode
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.training.tested import from_csv, scores
+from jobs.metrics.scored_images import from_csv, scores
 from tests.conftest import REPOSITORY, Trainer
 from worker.scoring.model import open_files
 

@@ -6,6 +6,7 @@ score >= threshold is class 1.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any, Final
 
 import numpy as np
@@ -181,3 +182,27 @@ _FIGURES: Final[dict[str, Callable[[_Sample, Weights], float]]] = {
     "brier_score": _brier,
     "expected_calibration_error": _calibration_error,
 }
+
+
+#: Standard normal, 97.5th percentile: two of them hold 95 %.
+_Z: Final = 1.959964
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share seen in ``count`` independent images (Wilson 1927).
+
+    Unlike a bootstrap, or mean ± 2 standard errors, it has a width where the share is 0 or 1. Nothing seen is [0, 1].
+    """
+    if count == 0:
+        return 0.0, 1.0
+    spread = _Z**2 / count
+    middle = (share + spread / 2) / (1 + spread)
+    half = _Z / (1 + spread) * sqrt(share * (1 - share) / count + spread / count / 4)
+    # At the ends of the scale the bound is the end itself, which rounding would miss.
+    return (0.0 if share == 0 else middle - half), (1.0 if share == 1 else middle + half)
+
+
+Features = NDArray[np.float32]
+
+
+Classes = NDArray[np.int64]

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from scipy.special import bdtr
 
-from jobs.training.metrics import Scores, Truth, losses, resamples
+from jobs.metrics.classification import Scores, Truth, losses, resamples
 
 #: Far below one image in any test set; above the rounding of ``margin * n``.
 _ROUNDING: Final = 1e-9

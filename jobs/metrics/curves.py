@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from jobs.training.intervals import wilson
-from jobs.training.metrics import BINS, Scores, Truth
+from jobs.metrics.classification import BINS, Scores, Truth, wilson
 
 Points = list[tuple[float, float]]
 

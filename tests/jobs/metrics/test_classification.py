@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.training.metrics import _FIGURES, _reference, _Sample, evaluate, headline
+from jobs.metrics.classification import _FIGURES, _reference, _Sample, evaluate, headline
 
 
 def test_figures_of_six_images_by_hand() -> None:

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from jobs.pages import charts, curves
-from jobs.training.intervals import wilson
-from jobs.training.metrics import _FIGURES, _Sample
+from jobs.metrics import curves
+from jobs.metrics.classification import _FIGURES, _Sample, wilson
+from jobs.pages import charts
 
 PAIRS = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), max_size=40)
 

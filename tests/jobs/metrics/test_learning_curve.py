@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from jobs.pages.learning_curve import measure
-from jobs.training.metrics import Scores, Truth
-from jobs.training.neuron import Features, Neuron
+from jobs.metrics.classification import Features, Scores, Truth
+from jobs.metrics.learning_curve import measure
+from jobs.training.neuron import Neuron
 
 
 def _images(count: int, *, seed: int, noise: float = 1.0) -> tuple[Features, Truth]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.training.tested import COLUMNS, ScoredImage, from_csv, scores, to_csv, truth
+from jobs.metrics.scored_images import COLUMNS, ScoredImage, from_csv, scores, to_csv, truth
 from worker import predictions
 from worker.predictions import Rule
 

@@ -10,9 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.training.intervals import wilson
-from jobs.training.metrics import RESAMPLES, Scores, Truth
-from jobs.training.neuron import Features
+from jobs.metrics.classification import RESAMPLES, Features, Scores, Truth, wilson
 
 #: ``(N, D)`` features and ``(N,)`` classes to a function from features to ``(M,)`` scores, P(class 1).
 Fit = Callable[[Features, Truth], Callable[[Features], Scores]]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from jobs.models.comparison import compare, mcnemar
+from jobs.metrics.comparison import compare, mcnemar
 
 _SCORE = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
 _IMAGES = st.lists(st.tuples(st.integers(0, 1), _SCORE, _SCORE), min_size=1, max_size=60)

@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 
 from jobs.config import fixed_threshold
 from jobs.errors import UserError
-from jobs.training.metrics import Scores, Truth
+from jobs.metrics.classification import Scores, Truth
 
 #: A temperature outside of these says that something else is wrong.
 _COLDEST: Final = 0.1
