@@ -62,7 +62,7 @@ def show(
     """Show all that is known of one version: manifest, evaluation with intervals, and history."""
     from jobs.models import registry  # noqa: PLC0415
     from jobs.models.champion import Champions  # noqa: PLC0415
-    from jobs.models.place import find  # noqa: PLC0415
+    from jobs.models.location import find  # noqa: PLC0415
 
     place = find(where)
     version = place.bundle()
@@ -93,7 +93,7 @@ def promote(
     """Make a version the champion, unless it is damaged, or worse than the one in use on the same test pictures."""
     from jobs.models import promotion  # noqa: PLC0415
     from jobs.models.gate import Gate, Refused  # noqa: PLC0415
-    from jobs.models.place import find  # noqa: PLC0415
+    from jobs.models.location import find  # noqa: PLC0415
 
     place = find(where)
     if place.version is None:
@@ -117,7 +117,7 @@ def rollback(
 ) -> None:
     """Go back to the champion before; twice goes back two."""
     from jobs.models import promotion  # noqa: PLC0415
-    from jobs.models.place import find  # noqa: PLC0415
+    from jobs.models.location import find  # noqa: PLC0415
 
     place = find(where)
     if place.version is not None:
@@ -141,8 +141,8 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Hold every file of a version against its digest, and score its test pictures again. Exit status 1: a finding."""
-    from jobs.models.inspection import read_bundle  # noqa: PLC0415
-    from jobs.models.place import find  # noqa: PLC0415
+    from jobs.models.bundle import read_bundle  # noqa: PLC0415
+    from jobs.models.location import find  # noqa: PLC0415
     from jobs.models.verification import verify as check  # noqa: PLC0415
 
     place = find(where)

@@ -13,8 +13,8 @@ from jobs.metrics import scored_images
 from jobs.metrics.classification import Scores
 from jobs.metrics.comparison import Comparison, compare
 from jobs.metrics.scored_images import ScoredImage
-from jobs.models.inspection import Bundle
-from jobs.models.pictures import score_again
+from jobs.models.bundle import Bundle
+from jobs.models.verification import score_again
 from jobs.progress import Reporter
 from worker.errors import Reject
 from worker.scoring.model import MANIFEST_FILE, MODEL_FILE

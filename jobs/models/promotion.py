@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from jobs.errors import UserError
+from jobs.models.bundle import Bundle, read_bundle, trained_from
 from jobs.models.champion import Champions, How, Seen
 from jobs.models.gate import Gate, Refused
-from jobs.models.inspection import Bundle, read_bundle, trained_from
-from jobs.models.pictures import score_one
-from jobs.models.verification import expected_tolerance
+from jobs.models.verification import expected_tolerance, score_one
 from jobs.progress import Reporter
 from jobs.store import Store
 from worker.errors import Reject

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from jobs.errors import UserError
 from jobs.models.champion import Champions
-from jobs.models.place import BUNDLE, find, open_output, versions_of, without_file
+from jobs.models.location import BUNDLE, find, open_output, versions_of, without_file
 from jobs.store import Store
 from worker.contract import ModelManifest, explain
 from worker.errors import Reject

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.errors import UserError
 from jobs.models.champion import Champions
-from jobs.models.place import _NAME, find
+from jobs.models.location import _NAME, find
 from jobs.models.registry import find_all
 from jobs.store import BucketStore, FolderStore, Store
 from tests.conftest import Bench

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.errors import UserError
-from jobs.models.inspection import read_bundle
+from jobs.models.bundle import read_bundle
 from jobs.models.verification import Verification, verify
 from jobs.progress import Reporter
 from jobs.store import FolderStore, Store
