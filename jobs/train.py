@@ -24,8 +24,8 @@ from jobs.data.dataset import Dataset, Quarantined, check_share, quarantine_csv
 from jobs.data.loader import Reader
 from jobs.metrics import classification, scored_images
 from jobs.models import bundle
-from jobs.pages import exhibits
 from jobs.progress import Reporter
+from jobs.report import from_training
 from jobs.store import open_store
 from jobs.training import backbone, devices, evaluation, export, fine_tuning, network
 from jobs.training.checkpoint import Checkpoint, libraries
@@ -115,8 +115,8 @@ class _Job:
             "resumed": self._checkpoint.resumed,
         }
         with self._reporter.step("Drawing the report"):
-            shown = exhibits.hang_gallery(seen_through, test, head.decision.threshold, self._reader)
-            curve = exhibits.measure_curve(learned, self._config)
+            shown = from_training.hang_gallery(seen_through, test, head.decision.threshold, self._reader)
+            curve = from_training.measure_curve(learned, self._config)
         told["seconds"] = {title: round(seconds, 2) for title, seconds in self._reporter.seconds.items()}
         # The bundle: model.json last, with the digest of every other file. The evaluation, which has a digest,
         # repeats what model.json says, which has none.
@@ -127,7 +127,7 @@ class _Job:
             "model.keras": keras_file,
             MODEL_FILE: litert_file,
             "evaluation.json": json.dumps(told, indent=2).encode(),
-            "report.html": exhibits.page(
+            "report.html": from_training.page(
                 manifest, told, test, self._config, shown=shown, curve=curve, left_out=left_out
             ),
             scored_images.FILE: scored_images.to_csv(test.rows),

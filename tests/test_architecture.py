@@ -41,8 +41,8 @@ EDGES = {
     "PIL": {
         "worker/scoring/decoder.py",
         "jobs/data/digits.py",
-        "jobs/pages/gallery.py",
-        "jobs/batch/gallery.py",
+        "jobs/report/gallery.py",
+        "jobs/report/batch_page.py",
         "jobs/data/augment.py",
     },
 }

@@ -12,11 +12,12 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
+from jobs.config import fixed_threshold
 from jobs.metrics import curves
 from jobs.metrics.classification import Scores, Truth, wilson
 from jobs.metrics.learning_curve import Curve
-from jobs.pages import charts, page, wording
-from jobs.pages.gallery import Gallery
+from jobs.report import charts, html
+from jobs.report.gallery import Gallery
 
 #: Rows of the table of quarantined files; quarantine.csv has them all.
 QUARANTINE_ROWS: Final = 50
@@ -53,8 +54,15 @@ class Facts:
 
 def render(facts: Facts) -> str:
     """The page."""
-    return page.render(
-        "report.html.j2", facts=facts, view=_View(facts), charts=charts, words=wording, rows_shown=QUARANTINE_ROWS
+    return html.render(
+        "report.html.j2",
+        facts=facts,
+        view=_View(facts),
+        charts=charts,
+        title_of=title_of,
+        meaning_of=meaning_of,
+        describe_rule=describe_rule,
+        rows_shown=QUARANTINE_ROWS,
     )
 
 
@@ -174,3 +182,36 @@ def _flat(value: object, path: str = "") -> list[tuple[str, object]]:
     if not isinstance(value, dict):
         return [(path, value)]
     return [row for name, below in value.items() for row in _flat(below, f"{path}.{name}" if path else str(name))]
+
+
+_MEANINGS: Final = {
+    "accuracy": "images told right",
+    "precision": "of those told class 1, how many are",
+    "recall": "of class 1, how many are told so",
+    "f1": "harmonic mean of precision and recall",
+    "auc": "chance that an image of class 1 has a higher score than one of class 0; 0.5 is guessing",
+    "log_loss": "how surprising the classes are, given the scores (nats an image); lower is better, 0.69 is guessing",
+    "brier_score": "mean squared distance of score and class; lower is better, 0.25 is guessing",
+    "expected_calibration_error": "mean distance between a score and what comes true; lower is better",
+}
+_TITLES: Final = {"f1": "F1", "auc": "AUC", "brier_score": "Brier score"}
+
+
+def title_of(name: str) -> str:
+    """A name of the file as people write it: ``log_loss`` is log loss."""
+    return _TITLES.get(name, name.replace("_", " ").replace(".", " "))
+
+
+def meaning_of(name: str) -> str:
+    """What a figure says; empty for one that is new here."""
+    return _MEANINGS.get(name, "")
+
+
+def describe_rule(text: str) -> str:
+    """Where a threshold comes from."""
+    if fixed_threshold(text) is not None:
+        return "a number that was given"
+    if text == "max-f1":
+        return "max-f1, where F1 is highest on the validation images"
+    which = "lowest" if text.startswith("precision") else "highest"
+    return f"{text}, the {which} that keeps this on the validation images"

@@ -14,8 +14,8 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from jobs.metrics.classification import evaluate
 from jobs.metrics.learning_curve import Curve, Point
-from jobs.pages.gallery import EACH, Answers, Choice, Gallery, choose, hang
-from jobs.pages.report import QUARANTINE_ROWS, Facts, render
+from jobs.report.evaluation_page import QUARANTINE_ROWS, Facts, render
+from jobs.report.gallery import EACH, Answers, Choice, Gallery, choose, hang
 from worker.errors import ErrorCode
 
 VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}

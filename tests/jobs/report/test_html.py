@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.pages.page import compact, count, figure, percent, plain, points, short, visible
+from jobs.report.html import compact, count, figure, percent, plain, points, short, visible
 
 
 @given(st.text(st.characters(codec=None)))

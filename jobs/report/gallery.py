@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -122,3 +123,17 @@ def _data_uri(image: Image.Image) -> str:
     file = io.BytesIO()
     image.save(file, "WEBP", quality=_QUALITY, method=6)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+Maps = NDArray[np.float64]
+
+
+def contributions(seen_through: keras.Model, pixels: Pixels) -> tuple[Maps, float]:
+    """``(N, h, w)`` logits that each position of ``(N, H, W, 3)`` uint8 RGB pictures contributes, and the bias.
+
+    ``seen_through`` is what ``network.see_through`` makes of the model. Above 0 speaks for class 1, below for class 0.
+    The mean over a map, plus the bias, is the picture's logit.
+    """
+    weights, bias = seen_through.get_layer("probability").get_weights()
+    maps, _ = seen_through.predict(pixels, batch_size=8, verbose=0)  # (N, h, w, 1280)
+    return (maps.astype(np.float64) @ weights.astype(np.float64))[..., 0], float(bias[0])

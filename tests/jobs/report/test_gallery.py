@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.pages.gallery import EACH, Answers, choose, hang
+from jobs.report.gallery import EACH, Answers, choose, hang
 from worker.scoring.decoder import decode
 
 
@@ -69,7 +69,7 @@ def test_the_mean_of_an_activation_map_is_the_logit(bundle: Path, digit_images: 
     """With the bias, to 1e-4, of ``model.keras`` as it was exported: the map is exact, not an estimate."""
     import keras  # noqa: PLC0415 - seconds that the other tests need not wait
 
-    from jobs.pages.activation import contributions  # noqa: PLC0415
+    from jobs.report.gallery import contributions  # noqa: PLC0415
     from jobs.training.network import see_through  # noqa: PLC0415
 
     pixels = np.stack([decode(p.read_bytes(), size_px=96) for p in sorted(digit_images.rglob("*.png"))[::50]])

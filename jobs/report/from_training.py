@@ -9,8 +9,8 @@ from jobs.data.dataset import Quarantined
 from jobs.data.loader import Reader
 from jobs.metrics import learning_curve
 from jobs.metrics.learning_curve import Curve
-from jobs.pages import activation, gallery, report
-from jobs.pages.gallery import Answers, Gallery
+from jobs.report import evaluation_page, gallery
+from jobs.report.gallery import Answers, Gallery
 from jobs.training.evaluation import Tested
 from jobs.training.features import Learned
 from jobs.training.neuron import Neuron
@@ -32,7 +32,7 @@ def hang_gallery(seen_through: keras.Model, test: Tested, threshold: float, read
     answers = Answers([row.source_ref for row in test.rows], test.truth, test.scores, threshold)
     choice = gallery.choose(answers)
     chunk = reader.read([test.images[place] for place in choice.mistakes + choice.uncertain])
-    maps, _ = activation.contributions(seen_through, chunk.pixels)
+    maps, _ = gallery.contributions(seen_through, chunk.pixels)
     return gallery.hang(choice, answers, chunk.pixels, maps)
 
 
@@ -47,7 +47,7 @@ def page(  # noqa: PLR0913 - all that there is to tell
     left_out: list[Quarantined],
 ) -> bytes:
     """``report.html``."""
-    facts = report.Facts(
+    facts = evaluation_page.Facts(
         name=manifest.name,
         version=manifest.version,
         created_at=manifest.created_at,
@@ -63,4 +63,4 @@ def page(  # noqa: PLR0913 - all that there is to tell
         configuration=manifest.training_config,
         command=config.command(),
     )
-    return report.render(facts).encode()
+    return evaluation_page.render(facts).encode()

@@ -1,1 +1,0 @@
-"""The report of a training job: curves, charts, pictures, and the page they make."""

@@ -1,0 +1,1 @@
+"""The HTML reports: of a training run, and of a batch job."""
