@@ -240,6 +240,6 @@ class _Job:
 
 if __name__ == "__main__":
     from jobs.cli import main
-    from jobs.training.container import run
+    from jobs.container import run
 
     sys.exit(run(main, sys.argv[1:], os.environ))

@@ -19,8 +19,8 @@ def _start(request: dict[str, Any]) -> int:
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     status = 1
     try:
+        from jobs import container  # noqa: PLC0415 - loaded by the parent
         from jobs.cli import main  # noqa: PLC0415 - loaded by the parent
-        from jobs.training import container  # noqa: PLC0415 - loaded by the parent
 
         if request["in_container"]:
             status = container.run(main, request["arguments"], os.environ)

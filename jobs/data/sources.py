@@ -18,8 +18,8 @@ from typing import Final
 from jobs.data import archive, bucket, download
 from jobs.data.class_folders import Listing, SourceFile, is_ignored
 from jobs.data.dataset import DatasetCode, Reason
-from jobs.data.web import WebFile, shown
-from jobs.errors import UserError
+from jobs.data.web import WebFile
+from jobs.errors import UserError, shown
 from jobs.progress import Reporter
 from worker.aws.clients import open_session, open_storage
 from worker.uris import split

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request
 
 from jobs.data.download import Answer, Version
-from jobs.errors import UserError
+from jobs.errors import UserError, shown
 from worker.errors import ErrorCode, Retry
 
 _TIMEOUT_S: Final = 30
@@ -119,16 +119,6 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         if not newurl.lower().startswith(allowed):
             raise UserError(f"{shown(req.full_url)} redirects to {shown(newurl)}, which is less safe: not followed.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def shown(url: str) -> str:
-    """The address without what can be a secret: user, password, query."""
-    try:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-    except ValueError:
-        return url.partition("?")[0]
-    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def _version(response: http.client.HTTPResponse, first: int) -> Version:

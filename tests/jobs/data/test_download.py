@@ -13,8 +13,8 @@ from urllib.request import Request
 import pytest
 
 from jobs.data.download import Version, fetch
-from jobs.data.web import WebFile, _SafeRedirects, _validator, shown
-from jobs.errors import UserError
+from jobs.data.web import WebFile, _SafeRedirects, _validator
+from jobs.errors import UserError, shown
 from tests.conftest import REPOSITORY
 from tests.jobs.data.pictures import QUIET
 from tests.jobs.data.serving import Site, serve

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from jobs import container
 from jobs.cli import main
 from jobs.errors import UserError
-from jobs.training import container
 from tests.conftest import Trainer
 from worker.contract import ModelManifest
 
