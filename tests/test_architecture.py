@@ -24,8 +24,6 @@ EDGES = {
     "botocore": {
         "worker/aws/storage.py",
         "worker/aws/failures.py",
-        "worker/aws/storage.py",
-        "worker/aws/queue.py",
         "worker/aws/queue.py",
         "worker/aws/notifications.py",
         "worker/aws/clients.py",

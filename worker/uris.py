@@ -25,7 +25,7 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def check_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> None:
-    """Raises Reject ``not_allowed`` unless ``uri`` is below one of ``prefixes``, so no request reaches another bucket."""
+    """Raises Reject ``not_allowed`` unless ``uri`` is below one of ``prefixes``: no request reaches another bucket."""
     if ".." in uri.split("/"):  # an ordinary name to S3, but not to a program that maps the prefix to a folder
         raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} contains '..', which could leave its prefix")
     if not is_allowed(uri, prefixes):

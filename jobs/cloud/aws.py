@@ -1,4 +1,4 @@
-"""Clients of any AWS service, by name. What is a decision about retries or time-outs stands in ``worker.aws.clients``."""
+"""Clients of any AWS service, by name, and what AWS's errors mean to a person. Retries: ``worker.aws.clients``."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -142,7 +142,7 @@ def report(
 ) -> None:
     """Write one HTML page: counts, how the scores lie and whether they have shifted, images worth a look, errors."""
     from jobs.batch.results import Results  # noqa: PLC0415
-    from jobs.report import batch_page as batch_page  # noqa: PLC0415
+    from jobs.report import batch_page  # noqa: PLC0415
     from jobs.report.batch_page import Gallery  # noqa: PLC0415
 
     counter = _open(output)
