@@ -18,7 +18,7 @@ COPY jobs jobs
 COPY worker worker
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/twofold/bin/python install --no-cache-dir --no-deps --no-index /wheels/*.whl \
-    && /opt/twofold/bin/python -c "import jobs.train"
+    && /opt/twofold/bin/python -c "import jobs.container, jobs.train"
 
 FROM ${PYTHON}
 LABEL org.opencontainers.image.title="twofold-train" org.opencontainers.image.licenses="Apache-2.0"
@@ -32,4 +32,4 @@ USER 10001:10001
 WORKDIR /tmp
 # A job is watched by what runs it; this tells whether the interpreter and the settings of the image are whole.
 HEALTHCHECK --interval=300s --timeout=60s --start-period=300s --retries=3 CMD ["python", "-c", "import jobs.config"]
-ENTRYPOINT ["python", "-m", "jobs.train"]
+ENTRYPOINT ["python", "-m", "jobs.container"]

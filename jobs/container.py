@@ -11,6 +11,7 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-ru
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from jobs.cli import main
 from jobs.config import TrainConfig
 from jobs.errors import UserError
 from worker.contract import explain
@@ -29,13 +31,13 @@ _WHOLE: Final = ("training", "train")
 _MAX_REASON: Final = 1024
 
 
-def run(main: Callable[..., int], arguments: list[str], environment: Mapping[str, str]) -> int:
-    """``python -m jobs.train``: with options of its own as ``twofold train run``, and as SageMaker starts it."""
+def run(command: Callable[..., int], arguments: list[str], environment: Mapping[str, str]) -> int:
+    """Runs ``python -m jobs.container``: ``twofold train run`` with the given options, or with those of SageMaker."""
     if arguments not in ([], ["train"]) or not is_here(environment):
-        return main(["train", "run", *arguments])
+        return command(["train", "run", *arguments])
     try:
         given = options(environment)
-        return main(["train", "run", *given], on_error=lambda reason: note_failure(environment, reason))
+        return command(["train", "run", *given], on_error=lambda reason: note_failure(environment, reason))
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         note_failure(environment, str(error))
@@ -120,3 +122,7 @@ def _data(environment: Mapping[str, str], base: Path) -> Path:
             return parents.pop()
     found = ", ".join(sorted(channels)) or "none"
     raise UserError(f"Expected one channel, {' or '.join(_WHOLE)}, or train with validation and test; found: {found}.")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:], os.environ))

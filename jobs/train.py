@@ -1,7 +1,6 @@
 """The recipe: pictures of two classes to a model bundle.
 
     twofold train run --data pets/ --output models/
-    python -m jobs.train --data pets/ --output s3://shelter/models
 
 It is the seed's: split 80/20 with seed 123, MobileNetV2 without its top, frozen, global average pooling, one sigmoid
 neuron and binary cross-entropy. Because the backbone is frozen, an image's features never change: they are computed
@@ -12,8 +11,6 @@ machine that went away, goes on from there when the same command is typed again,
 """
 
 import json
-import os
-import sys
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -236,10 +233,3 @@ class _Job:
             libraries=libraries(),
             metrics=figures,
         )
-
-
-if __name__ == "__main__":
-    from jobs.cli import main
-    from jobs.container import run
-
-    sys.exit(run(main, sys.argv[1:], os.environ))

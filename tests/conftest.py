@@ -251,7 +251,7 @@ class Trainer:
         return self._start(arguments, environment, in_container=False)
 
     def start_container(self, *arguments: str, **environment: str) -> Run:
-        """``python -m jobs.train``."""
+        """``python -m jobs.container``."""
         return self._start(arguments, environment, in_container=True)
 
     def _start(self, arguments: tuple[str, ...], environment: dict[str, str], *, in_container: bool) -> Run:

@@ -56,7 +56,7 @@ ENVIRONMENT = {
     "jobs/local/demo.py",
     "jobs/training/backbone.py",
     "jobs/training/export.py",
-    "jobs/train.py",
+    "jobs/container.py",
 }
 TOP = {"pyproject.toml", "jobs", "worker", "infra", "tests", "README.md", "LICENSE"}
 #: Variables of the tests and benchmarks, which are no settings of the worker.

@@ -80,7 +80,7 @@ def build_request(job: Submission) -> dict[str, Any]:
     Raises UserError where something is missing that the place needs.
     """
     if job.place == "here":
-        return {"command": [sys.executable, "-m", "jobs.train", *_arguments(job.options)]}
+        return {"command": [sys.executable, "-m", "jobs.cli", "train", "run", *_arguments(job.options)]}
     for name, field in (("data", "--data"), ("output", "--output")):
         if not job.options.get(name, "").startswith(("s3://", "https://") if name == "data" else "s3://"):
             raise UserError(f"{field} must be an s3:// address: a job in the cloud reads no folder of this machine.")

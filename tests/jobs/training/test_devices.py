@@ -95,7 +95,7 @@ def test_jax_trains_the_same_head(trainer: Trainer, digit_images: Path, tmp_path
     for backend in ("tensorflow", "jax"):
         output = tmp_path / backend
         done = subprocess.run(
-            [sys.executable, "-m", "jobs.train", *options, f"--output={output}", f"--cache={output / 'cache'}"],
+            [sys.executable, "-m", "jobs.container", *options, f"--output={output}", f"--cache={output / 'cache'}"],
             env=os.environ | {"KERAS_BACKEND": backend},
             cwd=REPOSITORY,
             capture_output=True,
