@@ -8,7 +8,7 @@ import typer
 from pydantic import ValidationError
 
 from jobs.commands import batch, cloud, local, model, train_remote, train_run
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from worker.contract import explain
 from worker.errors import TwofoldError
 

@@ -7,8 +7,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_serializer, field_validator
 
-from jobs.errors import shown
 from worker.contract import Name
+from worker.uris import masked
 
 _RULE: Final = re.compile(r"(precision|recall)>=(0?\.\d+|1(?:\.0*)?)")
 
@@ -86,7 +86,7 @@ class TrainConfig(BaseModel):
     def _without_secrets(self, data: str) -> str:
         """The signature of a presigned address does not go into a bundle."""
         address, mark, digest = data.partition("#sha256=")
-        return f"{shown(address)}{mark}{digest}" if data.startswith(("http://", "https://")) else data
+        return f"{masked(address)}{mark}{digest}" if data.startswith(("http://", "https://")) else data
 
     def command(self) -> str:
         """What starts this job again, as a new version; options that say what is the default are left out."""

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from jobs.cli import main
 from jobs.config import TrainConfig
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from worker.contract import explain
 
 #: Where SageMaker's own toolkit looks for another place than /opt/ml.

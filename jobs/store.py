@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
-from jobs.errors import UserError
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_storage
 from worker.aws.storage import Storage
 from worker.errors import ErrorCode, Reject

@@ -34,7 +34,7 @@ from worker.contract import ModelManifest
 from worker.predictions import Rule
 from worker.scoring.decoder import fingerprint
 from worker.scoring.litert import Scorer
-from worker.scoring.model import MANIFEST_FILE, MODEL_FILE
+from worker.scoring.models import MANIFEST_FILE, MODEL_FILE
 
 #: Test images that are scored by both formats.
 _PARITY_IMAGES: Final = 32

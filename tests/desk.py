@@ -12,7 +12,7 @@ from worker.batch.shards import Draft, fill
 from worker.contract import ClassifyRequest, Job, Summary
 from worker.dispatch import Dispatch, Done
 from worker.manifest.formats import ImageRef
-from worker.scoring.model import Models
+from worker.scoring.models import Models
 from worker.scoring.pipeline import Pipeline
 
 

@@ -14,7 +14,7 @@ from worker.batch.plan import Intake, Planner
 from worker.contract import ClassifyRequest
 from worker.dispatch import Dispatch
 from worker.errors import TwofoldError
-from worker.scoring.model import Cache, Models
+from worker.scoring.models import Cache, Models
 from worker.scoring.pipeline import Pipeline, Stages
 from worker.settings import WorkerSettings
 from worker.uris import is_allowed

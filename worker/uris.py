@@ -1,7 +1,8 @@
-"""``s3://`` URIs, and the prefixes a worker may use. Standard library only: cheap to import."""
+"""``s3://`` URIs, the prefixes a worker may use, and addresses without their secrets. Cheap to import."""
 
 import re
 from typing import Final
+from urllib.parse import urlsplit
 
 from worker.contract import S3Uri
 from worker.errors import ErrorCode, Reject
@@ -35,3 +36,13 @@ def check_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> None:
 def is_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> bool:
     """Whether ``uri`` is one of ``prefixes`` or below one: ``s3://shelter`` does not include ``s3://shelter-other``."""
     return any(f"{uri.rstrip('/')}/".startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes)
+
+
+def masked(url: str) -> str:
+    """Returns the address without what may be secret: user name, password, query and fragment."""
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return url.partition("?")[0]
+    return f"{parts.scheme}://{host}{parts.path}"

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from jobs.batch.dead_letters import DeadLetters
 from jobs.batch.status import Watcher
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_sqs, open_storage
 from worker.aws.queue import Outbox, Queue
 from worker.aws.storage import Storage
@@ -71,7 +71,7 @@ class Counter:
 
     def pinned_model_uri(self) -> str | None:
         """The bundle that it stands for now; None where there is none, or it cannot be read from here."""
-        from worker.scoring.model import pinned  # noqa: PLC0415 - LiteRT takes a moment that most commands need not wait
+        from worker.scoring.models import pinned  # noqa: PLC0415 - LiteRT takes a moment that most commands need not wait
 
         try:
             uri = self.model_uri()

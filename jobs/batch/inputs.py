@@ -16,8 +16,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from jobs.errors import UserError
 from jobs.progress import Advance
+from jobs.user_error import UserError
 from worker.aws.storage import Storage
 from worker.batch.job_folder import UPLOADS
 from worker.contract import ManifestRef

@@ -11,8 +11,8 @@ from jobs.batch.inputs import Sources
 from jobs.batch.results import Results
 from jobs.batch.status import redrives
 from jobs.batch.submit import upload
-from jobs.errors import UserError
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 from worker.batch.job_folder import JobFolder
 from worker.batch.plan import Planner, Sender
 from worker.batch.shards import Draft

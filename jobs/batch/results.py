@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 
 from jobs.batch.status import redrives
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from worker import predictions
 from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, check_answers, find_job, from_metadata, part_numbers

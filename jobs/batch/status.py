@@ -7,7 +7,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from jobs.batch.dead_letters import DeadLetters
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, find_job, from_metadata, part_number
 from worker.contract import Job, PartReport

@@ -10,15 +10,15 @@ from pydantic import BaseModel, ConfigDict
 from rich.markup import escape
 
 from jobs.batch.inputs import Sources
-from jobs.errors import UserError
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 from worker.aws.storage import Storage
 from worker.batch import cost
 from worker.batch.plan import Planner
 from worker.batch.shards import Draft
 from worker.contract import Job
 from worker.messages import job_id_of
-from worker.scoring.model import pinned
+from worker.scoring.models import pinned
 
 #: Images between two signs of life.
 _TOLD: Final = 10_000

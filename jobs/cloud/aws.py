@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias, cast
 
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError, NoRegionError
 
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from worker.aws.clients import open_session
 
 #: The type stubs know services by their literal names alone, and only those that were asked for.

@@ -8,8 +8,8 @@ from jobs.cloud import lambda_zip, stack
 from jobs.cloud.aws import Connect
 from jobs.cloud.lambda_zip import Architecture
 from jobs.cloud.stack import Stacks
-from jobs.errors import UserError
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 
 WORKER_STACK: Final = "twofold"
 

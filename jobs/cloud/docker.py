@@ -12,8 +12,8 @@ from typing import Final, Literal
 
 from jobs.cloud.aws import Client
 from jobs.cloud.lambda_zip import Architecture, infra
-from jobs.errors import UserError
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 
 Kind = Literal["worker", "train"]
 _PLATFORMS: Final[dict[Architecture, str]] = {"arm64": "linux/arm64", "x86_64": "linux/amd64"}

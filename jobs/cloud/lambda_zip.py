@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 import jobs
 import worker
-from jobs.errors import UserError
+from jobs.user_error import UserError
 
 Architecture = Literal["arm64", "x86_64"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import ClientError
 
 from jobs.cloud.aws import next_step
-from jobs.errors import UserError
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient

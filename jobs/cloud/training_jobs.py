@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from jobs.cloud.aws import Client
 from jobs.cloud.training_request import Place
-from jobs.errors import UserError
+from jobs.user_error import UserError
 
 State = Literal["waiting", "running", "succeeded", "failed", "cancelled"]
 ENDED: Final = ("succeeded", "failed", "cancelled")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from worker.contract import Name, S3Uri
 
 Place = Literal["batch", "sagemaker", "here"]

@@ -117,7 +117,7 @@ def results(
     as_json: Json = False,
 ) -> None:
     """Write one table with a row for every image, in the order of the manifest, redriven ones in their place."""
-    from jobs.batch import export  # noqa: PLC0415
+    from jobs.batch import results_file  # noqa: PLC0415
     from jobs.batch.results import Results  # noqa: PLC0415
 
     counter = _open(output)
@@ -125,9 +125,9 @@ def results(
     found = Results(folder=counter.folder(job_id), storage=counter.storage)
     joined = found.job.columns if join else ()
     with Reporter().step(escape(f"Writing {path}"), total=found.job.images) as advance:
-        counts = export.write(found.chunks(join=join, partial=partial), path, joined=joined, advance=advance)
+        counts = results_file.write(found.chunks(join=join, partial=partial), path, joined=joined, advance=advance)
     text = f"{counts.rows:,} rows = {counts.scored:,} scored + {counts.failed:,} with an error code: {path}"
-    if path == export.STDOUT:
+    if path == results_file.STDOUT:
         print(text, file=sys.stderr)
     else:
         print(json.dumps(counts.model_dump() | {"file": path}) if as_json else text)

@@ -10,8 +10,8 @@ from jobs.cloud.aws import explained, open_aws
 from jobs.cloud.docker import Docker, Kind, build_and_push, log_in, newest, pinned_base
 from jobs.cloud.lambda_zip import Architecture
 from jobs.commands.options import Stack
-from jobs.errors import UserError
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 from worker.uris import split
 
 app = typer.Typer(help="Put Twofold into an AWS account.", no_args_is_help=True)

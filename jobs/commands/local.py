@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.commands.options import Json
-from jobs.errors import UserError
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 from worker.contract import PredictionRow
 
 DEMO_EXAMPLE: Final = "Example: twofold demo --data cats_and_dogs_filtered --keep out/"

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from jobs.commands import model_view as tables
 from jobs.commands.options import Json
-from jobs.errors import UserError
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 
 if TYPE_CHECKING:
     from jobs.models.promotion import Change

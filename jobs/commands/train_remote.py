@@ -16,7 +16,7 @@ from jobs.cloud.training_jobs import BatchJobs, Remote, SageMakerJobs, Status, f
 from jobs.cloud.training_request import Cloud, Place, Quote, Submission, build_request, new_name
 from jobs.commands.options import Json, Stack
 from jobs.config import TrainConfig
-from jobs.errors import UserError
+from jobs.user_error import UserError
 
 Job = Annotated[str, typer.Argument(help="batch:ID or sagemaker:NAME, as submit printed it.")]
 _POLL_S: Final = 5.0

@@ -25,9 +25,9 @@ from typing import Final
 from jobs.data.class_folders import Listing, SourceFile, is_ignored
 from jobs.data.dataset import DatasetCode, Reason
 from jobs.data.members import Limits, Member, Readable, members, ref_of
-from jobs.errors import UserError
 from jobs.progress import Reporter
 from jobs.store import alone
+from jobs.user_error import UserError
 
 _INDEX: Final = "index.json"
 _A_FOLDER: Final = 1000  #: files

@@ -17,8 +17,8 @@ from typing import Final
 from jobs.data.class_folders import Listing, SourceFile, is_ignored
 from jobs.data.dataset import Reason
 from jobs.data.download import Answer, Version
-from jobs.errors import UserError
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 from worker.aws.storage import Listed, Storage
 from worker.errors import ErrorCode, Reject, Retry
 from worker.scoring.decoder import MAX_BYTES

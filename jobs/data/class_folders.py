@@ -17,7 +17,7 @@ from typing import Final, Self
 from pydantic import TypeAdapter, ValidationError
 
 from jobs.data.dataset import Reason
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from worker.contract import Label
 
 #: What systems leave beside people's files: macOS in archives, Windows, Synology, ext4.

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from worker.errors import ErrorCode
 from worker.predictions import csv_bytes
 

@@ -13,9 +13,9 @@ from typing import Final, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from jobs.errors import UserError
 from jobs.progress import Reporter
 from jobs.store import alone
+from jobs.user_error import UserError
 from worker.errors import Retry
 
 #: Tries that bring nothing, one after the other, before it is given up.

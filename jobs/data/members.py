@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Protocol, Self
 
-from jobs.errors import UserError
+from jobs.user_error import UserError
 
 _MIB: Final = 1024**2
 #: Of one extended header of a tar, which holds a name. tarfile reads it into memory whole.

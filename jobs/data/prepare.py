@@ -11,8 +11,8 @@ from jobs.data import sources
 from jobs.data.class_folders import SPLITS, Found, Layout, arrange
 from jobs.data.dataset import Dataset, LabelledImage, Quarantined, Reason, check_share
 from jobs.data.duplicates import find_copies
-from jobs.errors import UserError
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 from worker.scoring.decoder import MAX_BYTES
 from worker.settings import available_cores
 

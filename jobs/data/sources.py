@@ -19,10 +19,10 @@ from jobs.data import archive, bucket, download
 from jobs.data.class_folders import Listing, SourceFile, is_ignored
 from jobs.data.dataset import DatasetCode, Reason
 from jobs.data.web import WebFile
-from jobs.errors import UserError, shown
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_storage
-from worker.uris import split
+from worker.uris import masked, split
 
 _ARCHIVE: Final = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
 _CHUNK_BYTES: Final = 1024**2
@@ -51,7 +51,7 @@ def open_source(data: str, cache: Path, reporter: Reporter) -> Listing:
     if path.is_file():
         return archive.unpack(path, _unpacked(cache, _sha256(path, str(path), reporter)), str(path), reporter)
     raise UserError(
-        f"{shown(data) if '://' in data else data} is no folder and no archive. Give a folder with one folder of "
+        f"{masked(data) if '://' in data else data} is no folder and no archive. Give a folder with one folder of "
         "images for each of two classes, a .zip or .tar.gz of it, an https:// address of that, or an s3:// prefix."
     )
 

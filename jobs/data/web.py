@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from urllib.request import Request
 
 from jobs.data.download import Answer, Version
-from jobs.errors import UserError, shown
+from jobs.user_error import UserError
 from worker.errors import ErrorCode, Retry
+from worker.uris import masked
 
 _TIMEOUT_S: Final = 30
 _CHUNK_BYTES: Final = 1024**2
@@ -31,8 +32,8 @@ class WebFile:
         self._url = url.partition("#")[0]
         parts = urlsplit(self._url)
         if not parts.hostname or parts.username is not None:
-            raise UserError(f"{shown(url)} is no address of a file: give https://host/name, without a user's name.")
-        self.where = shown(url)
+            raise UserError(f"{masked(url)} is no address of a file: give https://host/name, without a user's name.")
+        self.where = masked(url)
         self._opener = urllib.request.build_opener(_SafeRedirects)
 
     def is_still(self, version: Version) -> bool:
@@ -117,7 +118,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     ) -> Request | None:
         allowed = ("https:",) if req.type == "https" else ("https:", "http:")
         if not newurl.lower().startswith(allowed):
-            raise UserError(f"{shown(req.full_url)} redirects to {shown(newurl)}, which is less safe: not followed.")
+            raise UserError(f"{masked(req.full_url)} redirects to {masked(newurl)}, which is less safe: not followed.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -15,9 +15,9 @@ import numpy as np
 from jobs.config import TrainConfig
 from jobs.data import digits, prepare
 from jobs.data.dataset import Dataset, LabelledImage
-from jobs.errors import UserError
 from jobs.local.emulator import EmbeddedCloud, Queues, create_queues
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 from worker import predictions
 from worker.batch.job_folder import from_metadata, part_uri
 from worker.contract import ClassifyRequest, ManifestRef, PartReport, PredictionRow

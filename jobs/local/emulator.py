@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import boto3
 
-from jobs.errors import UserError
+from jobs.user_error import UserError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 from botocore.exceptions import ClientError
 
 from jobs.cloud.deploy import deploy_worker
-from jobs.errors import UserError
 from jobs.local.emulator import EmbeddedCloud, create_queues, send_inbox_to
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 from worker.uris import split
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from jobs.config import fixed_threshold
-from jobs.errors import UserError
 from jobs.metrics.classification import Scores, Truth
+from jobs.user_error import UserError
 
 #: A temperature outside of these says that something else is wrong.
 _COLDEST: Final = 0.1

@@ -7,16 +7,16 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
-from jobs.errors import UserError
 from jobs.metrics import scored_images
 from jobs.metrics.scored_images import ScoredImage
 from jobs.models.champion import Champions
 from jobs.models.registry import EVALUATION_FILE, parse_manifest
 from jobs.progress import Reporter, hushed
 from jobs.store import Store
+from jobs.user_error import UserError
 from worker.contract import BundleFile, ModelManifest
 from worker.errors import ErrorCode, Reject
-from worker.scoring.model import MANIFEST_FILE, Model, open_files
+from worker.scoring.models import MANIFEST_FILE, Model, open_files
 
 
 def describe(files: dict[str, bytes]) -> dict[str, BundleFile]:

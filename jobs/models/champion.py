@@ -17,10 +17,10 @@ from typing import Any, Final, Literal
 
 from pydantic import AwareDatetime, ValidationError
 
-from jobs.errors import UserError
 from jobs.store import Store
+from jobs.user_error import UserError
 from worker.contract import ChampionPointer, Document, Name, SchemaVersion, explain
-from worker.scoring.model import CHAMPION_FILE
+from worker.scoring.models import CHAMPION_FILE
 
 #: No version can be called so: names begin with a letter or a digit.
 _HISTORY: Final = "_history"

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jobs.errors import UserError
 from jobs.metrics import scored_images
 from jobs.metrics.classification import Scores
 from jobs.metrics.comparison import Comparison, compare
@@ -16,8 +15,9 @@ from jobs.metrics.scored_images import ScoredImage
 from jobs.models.bundle import Bundle
 from jobs.models.verification import score_again
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 from worker.errors import Reject
-from worker.scoring.model import MANIFEST_FILE, MODEL_FILE
+from worker.scoring.models import MANIFEST_FILE, MODEL_FILE
 
 
 class Refused(UserError):

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from jobs.errors import UserError
 from jobs.models.champion import Champions
 from jobs.store import Store, open_store
-from worker.scoring.model import CHAMPION_FILE, MANIFEST_FILE, MODEL_FILE
+from jobs.user_error import UserError
+from worker.scoring.models import CHAMPION_FILE, MANIFEST_FILE, MODEL_FILE
 from worker.uris import is_bucket
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  #: worker.contract.Name

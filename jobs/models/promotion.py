@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from jobs.errors import UserError
 from jobs.models.bundle import Bundle, read_bundle, trained_from
 from jobs.models.champion import Champions, How, Seen
 from jobs.models.gate import Gate, Refused
 from jobs.models.verification import expected_tolerance, score_one
 from jobs.progress import Reporter
 from jobs.store import Store
+from jobs.user_error import UserError
 from worker.errors import Reject
-from worker.scoring.model import Model
+from worker.scoring.models import Model
 
 #: Times a promotion decides anew because another was faster; then it says so.
 _TRIES: Final = 10

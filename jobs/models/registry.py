@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from jobs.errors import UserError
 from jobs.models.champion import Champions
 from jobs.models.location import BUNDLE, find, open_output, versions_of, without_file
 from jobs.store import Store
+from jobs.user_error import UserError
 from worker.contract import ModelManifest, explain
 from worker.errors import Reject
-from worker.scoring.model import MANIFEST_FILE
+from worker.scoring.models import MANIFEST_FILE
 
 EVALUATION_FILE: Final = "evaluation.json"
 

@@ -16,7 +16,7 @@ from jobs.progress import Reporter
 from worker.contract import ModelManifest
 from worker.errors import Reject
 from worker.scoring.decoder import MAX_BYTES, decode, fingerprint
-from worker.scoring.model import MODEL_FILE, Model
+from worker.scoring.models import MODEL_FILE, Model
 from worker.settings import available_cores
 
 #: What a picture scores that cannot be decoded here.

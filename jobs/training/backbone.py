@@ -17,7 +17,7 @@ import h5py
 import keras
 import numpy as np
 
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_storage
 
 #: Keras has a file of weights for each of these sizes, and takes 224's for any other.

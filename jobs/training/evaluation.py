@@ -11,12 +11,12 @@ from jobs.config import TrainConfig
 from jobs.data.cache import Shelf
 from jobs.data.dataset import Dataset, LabelledImage, Quarantined, by_code
 from jobs.data.loader import Reader
-from jobs.errors import UserError
 from jobs.metrics import classification, scored_images
 from jobs.metrics.classification import Scores, Truth
 from jobs.metrics.scored_images import ScoredImage
 from jobs.progress import Advance
 from jobs.training.head import Decision
+from jobs.user_error import UserError
 from worker.predictions import Rule
 from worker.scoring.decoder import Pixels
 from worker.scoring.litert import Scorer

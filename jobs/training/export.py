@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import keras
 
-from jobs.errors import UserError
+from jobs.user_error import UserError
 
 #: The first moment that a zip file can tell.
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 
-from jobs.errors import UserError
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 from tests.bench import bill, figures, submit, train, worker
 
 app = typer.Typer(

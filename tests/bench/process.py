@@ -12,7 +12,7 @@ from typing import Final, Self
 
 import psutil  # type: ignore[import-untyped]
 
-from jobs.errors import UserError
+from jobs.user_error import UserError
 
 #: Short against what is timed, long against the millisecond or two that a look into the bucket costs both cores.
 _LOOK_S: Final = 0.01

@@ -15,10 +15,10 @@ from botocore.exceptions import ClientError
 
 from jobs.config import TrainConfig
 from jobs.data import digits, prepare
-from jobs.errors import UserError
 from jobs.local.demo import BUCKET, MODEL, train, upload, uri_of
 from jobs.local.emulator import EmbeddedCloud, create_queues
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 from worker.batch.job_folder import part_uri
 from worker.contract import ChampionPointer, ClassifyRequest, ManifestRef
 from worker.uris import split

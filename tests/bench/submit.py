@@ -20,9 +20,9 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from jobs.errors import UserError
 from jobs.local.emulator import EmbeddedCloud, create_queues
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 from tests.bench.figures import machine
 
 BUCKET: Final = "twofold-bench"

@@ -11,8 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from jobs.errors import UserError
 from jobs.progress import Reporter, hushed
+from jobs.user_error import UserError
 from tests.bench.figures import Comparison, Figures, Measure
 from tests.bench.process import Ended, run_to_end
 

@@ -9,7 +9,7 @@ import pytest
 
 from jobs import container
 from jobs.cli import main
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from tests.conftest import Trainer
 from worker.contract import ModelManifest
 

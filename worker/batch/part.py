@@ -25,7 +25,7 @@ from worker.contract import (
 )
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 from worker.predictions import Rule
-from worker.scoring.model import Model, Models
+from worker.scoring.models import Model, Models
 from worker.scoring.pipeline import Pipeline
 from worker.uris import check_allowed
 

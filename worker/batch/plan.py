@@ -17,7 +17,7 @@ from worker.batch.part import Batch
 from worker.batch.shards import Draft
 from worker.contract import ClassifyRequest, Job
 from worker.errors import ErrorCode, Reject, Retry
-from worker.scoring.model import pinned
+from worker.scoring.models import pinned
 
 #: User metadata of the first shard.
 PLAN: Final = "plan-digest"

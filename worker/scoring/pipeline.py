@@ -16,7 +16,7 @@ from worker.aws.storage import Storage
 from worker.contract import S3Uri
 from worker.errors import ErrorCode, Retry, TwofoldError
 from worker.scoring.decoder import MAX_BYTES, decode
-from worker.scoring.model import Model
+from worker.scoring.models import Model
 from worker.uris import check_allowed, split
 
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.batch import export
+from jobs.batch import results_file
 from jobs.batch.results import Line, Results
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from tests.conftest import Bench
 from tests.desk import Desk
 from worker.contract import PredictionRow
@@ -72,7 +72,7 @@ def test_there_is_one_row_for_each_image_whatever_became_of_it(
         desk.handle(request)
     found = Results(folder=desk.folder(job.job_id), storage=desk.storage)
     out = tmp_path / "out.csv"
-    counts = export.write(found.chunks(), str(out), joined=(), advance=lambda _: None)
+    counts = results_file.write(found.chunks(), str(out), joined=(), advance=lambda _: None)
     rows = list(csv.DictReader(io.StringIO(out.read_text(encoding="utf-8"), newline="")))
     assert [unguarded(row["source_ref"]) for row in rows] == refs
     assert [row["row"] for row in rows] == [str(number) for number in range(len(refs))]
@@ -89,10 +89,10 @@ def test_a_part_that_is_missing_is_named(desk: Desk, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     out.write_text("older")
     with pytest.raises(UserError, match=r"700 of 1,200 images have no row yet: parts 0, 2 of 3 are missing") as caught:
-        export.write(found.chunks(), str(out), joined=(), advance=lambda _: None)
+        results_file.write(found.chunks(), str(out), joined=(), advance=lambda _: None)
     assert "--partial" in str(caught.value)
     assert out.read_text() == "older"
-    assert export.write(found.chunks(partial=True), str(out), joined=(), advance=lambda _: None).rows == 500
+    assert results_file.write(found.chunks(partial=True), str(out), joined=(), advance=lambda _: None).rows == 500
 
 
 def test_a_part_that_was_altered_is_named(desk: Desk) -> None:
@@ -145,7 +145,7 @@ def _lines() -> list[Line]:
 def written(tmp_path: Path) -> Path:
     """A table with all that can go wrong in a cell."""
     path = tmp_path / "out.csv"
-    export.write([_lines()[:5], _lines()[5:]], str(path), joined=("name", "label"), advance=lambda _: None)
+    results_file.write([_lines()[:5], _lines()[5:]], str(path), joined=("name", "label"), advance=lambda _: None)
     return path
 
 
@@ -175,7 +175,7 @@ def test_duckdb_opens_it(written: Path) -> None:
 def test_parquet_has_types_and_the_text_itself(tmp_path: Path) -> None:
     """No guard: no spreadsheet runs a Parquet file."""
     path = tmp_path / "out.parquet"
-    export.write([_lines()[:5], _lines()[5:]], str(path), joined=("name",), advance=lambda _: None)
+    results_file.write([_lines()[:5], _lines()[5:]], str(path), joined=("name",), advance=lambda _: None)
     table = pd.read_parquet(path)
     assert table["source_ref"].tolist() == table["name"].tolist() == NASTY
     assert (str(table["row"].dtype), str(table["score"].dtype)) == ("int64", "float64")
@@ -222,5 +222,5 @@ def test_a_spreadsheet_opens_it_and_runs_nothing(written: Path, tmp_path: Path) 
 
 def test_standard_output_takes_the_table_too(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     """For a pipe."""
-    export.write([_lines()], export.STDOUT, joined=(), advance=lambda _: None)
+    results_file.write([_lines()], results_file.STDOUT, joined=(), advance=lambda _: None)
     assert capsysbinary.readouterr().out.startswith(b"row,source_ref,label")

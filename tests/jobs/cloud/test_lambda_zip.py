@@ -10,7 +10,7 @@ import pytest
 
 from jobs.cloud import lambda_zip
 from jobs.cloud.stack import MAX_TEMPLATE_BYTES, as_settings, parameters_of
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from tests.conftest import REPOSITORY
 from tests.infra.templates import load
 

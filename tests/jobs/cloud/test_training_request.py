@@ -19,7 +19,7 @@ from jobs.cli import main
 from jobs.cloud.aws import in_words, next_step
 from jobs.cloud.training_jobs import BatchJobs, SageMakerJobs, Status, follow, split_job
 from jobs.cloud.training_request import Cloud, Place, Quote, Submission, build_request
-from jobs.errors import UserError
+from jobs.user_error import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
 CLOUD = Cloud(

@@ -324,7 +324,7 @@ KILLER = """
 import os, random, signal, sys, time
 from jobs import cli
 from jobs.batch import submission
-from worker.scoring.model import pinned
+from worker.scoring.models import pinned
 arguments, random_ = sys.argv[1:], random.Random(4)
 def start():
     child = os.fork()

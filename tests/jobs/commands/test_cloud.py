@@ -11,9 +11,9 @@ import pytest
 from jobs.cli import main
 from jobs.cloud import deploy, lambda_zip, stack
 from jobs.cloud.stack import Stacks
-from jobs.errors import UserError
 from jobs.local.emulator import EmbeddedCloud
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 from tests.conftest import REPOSITORY
 
 DIGEST = "sha256:" + "a" * 64

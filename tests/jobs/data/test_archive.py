@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from jobs.data.archive import unpack
 from jobs.data.class_folders import Listing
 from jobs.data.members import Limits
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from tests.jobs.data.pictures import QUIET
 
 

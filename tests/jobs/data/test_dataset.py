@@ -8,7 +8,7 @@ import pytest
 
 from jobs.data.dataset import COLUMNS, Dataset, DatasetCode, Quarantined, Reason, check_share, quarantine_csv
 from jobs.data.loader import Reader
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from tests.conftest import REPOSITORY
 from tests.jobs.data.pictures import folder, open_data
 from worker.errors import ErrorCode

@@ -14,10 +14,11 @@ import pytest
 
 from jobs.data.download import Version, fetch
 from jobs.data.web import WebFile, _SafeRedirects, _validator
-from jobs.errors import UserError, shown
+from jobs.user_error import UserError
 from tests.conftest import REPOSITORY
 from tests.jobs.data.pictures import QUIET
 from tests.jobs.data.serving import Site, serve
+from worker.uris import masked
 
 BODY = bytes(range(256)) * 9000  # more than two chunks
 
@@ -169,7 +170,7 @@ def test_an_address_that_is_none_is_told(url: str, tmp_path: Path) -> None:
 
 def test_no_message_shows_a_signature() -> None:
     """A presigned address is a secret behind its question mark."""
-    assert shown("https://u:p@host:8/a.zip?X-Amz-Signature=secret#x") == "https://host:8/a.zip"
+    assert masked("https://u:p@host:8/a.zip?X-Amz-Signature=secret#x") == "https://host:8/a.zip"
 
 
 def test_jobs_that_want_the_same_file_load_it_once(site: Site, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.data.dataset import LabelledImage
 from jobs.data.loader import Reader
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from tests.jobs.data.pictures import folder, open_data, picture
 
 

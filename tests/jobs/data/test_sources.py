@@ -13,7 +13,7 @@ import pytest
 from jobs.cli import main
 from jobs.config import TrainConfig
 from jobs.data.bucket import read_prefix
-from jobs.errors import UserError
+from jobs.user_error import UserError
 from tests.conftest import Bench
 from tests.jobs.data.pictures import QUIET, folder, open_data, pack, picture
 from tests.jobs.data.serving import serve

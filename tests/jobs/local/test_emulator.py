@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from jobs.errors import UserError
 from jobs.local.emulator import EmbeddedCloud, create_queues
+from jobs.user_error import UserError
 from tests.conftest import REPOSITORY
 
 PARENT = """

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score
 
 from jobs.config import check_rule
-from jobs.errors import UserError
 from jobs.metrics.calibration import at_temperature, choose_threshold, fit_temperature
+from jobs.user_error import UserError
 
 
 def _overconfident(temperature: float) -> tuple[np.ndarray, np.ndarray]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.errors import UserError
 from jobs.models.champion import Champions
 from jobs.store import FolderStore, Store
+from jobs.user_error import UserError
 from tests.conftest import REPOSITORY
 from worker.contract import ChampionPointer
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from jobs.errors import UserError
 from jobs.models.champion import Champions
 from jobs.models.gate import Gate, Refused
 from jobs.models.promotion import Change, promote, rollback
 from jobs.progress import Reporter
 from jobs.store import FolderStore, Store
+from jobs.user_error import UserError
 from tests.jobs.models.versions import FILES, add_version, images_of, state, with_mistakes
 from worker.contract import ChampionPointer
 

@@ -5,11 +5,11 @@ from typing import get_args
 
 import pytest
 
-from jobs.errors import UserError
 from jobs.models.champion import Champions
 from jobs.models.location import _NAME, find
 from jobs.models.registry import find_all
 from jobs.store import BucketStore, FolderStore, Store
+from jobs.user_error import UserError
 from tests.conftest import Bench
 from tests.jobs.models.versions import add_version
 from worker.contract import Name

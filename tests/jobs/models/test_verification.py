@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.errors import UserError
 from jobs.models.bundle import read_bundle
 from jobs.models.verification import Verification, verify
 from jobs.progress import Reporter
 from jobs.store import FolderStore, Store
+from jobs.user_error import UserError
 from tests.jobs.models.versions import FILES, add_version, images_of, with_mistakes
 
 _QUIET = Reporter(quiet=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.errors import UserError
 from jobs.training import backbone
+from jobs.user_error import UserError
 
 keras = pytest.importorskip("keras")
 

@@ -13,7 +13,7 @@ import pytest
 
 from jobs.metrics.scored_images import from_csv, scores
 from tests.conftest import REPOSITORY, Trainer
-from worker.scoring.model import open_files
+from worker.scoring.models import open_files
 
 #: Two logical processors stand for two GPUs: Keras treats them alike. A process of its own, since TensorFlow must be
 #: told before it does anything.

@@ -17,7 +17,7 @@ from worker.contract import ClassifyRequest, ManifestRef, PartReport
 from worker.errors import ErrorCode, Reject, Retry
 from worker.predictions import from_csv
 from worker.scoring.decoder import MAX_BYTES
-from worker.scoring.model import Models
+from worker.scoring.models import Models
 from worker.scoring.pipeline import Pipeline
 
 MakeBatch = Callable[[], Batch]

@@ -11,8 +11,8 @@ import pytest
 
 from tests.conftest import REPOSITORY, Bench
 from worker.health import MAX_AGE_S, Heartbeat, is_well
-from worker.scoring import model as cache_module
-from worker.scoring.model import MODEL_FILE, Cache, open_bundle
+from worker.scoring import models as cache_module
+from worker.scoring.models import MODEL_FILE, Cache, open_bundle
 
 
 def _digest(body: bytes) -> str:

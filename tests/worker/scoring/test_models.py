@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Bench
 from worker.errors import ErrorCode, Reject
-from worker.scoring.model import Models
+from worker.scoring.models import Models
 
 
 @pytest.fixture

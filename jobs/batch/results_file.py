@@ -11,8 +11,8 @@ from typing import IO, Any, Final
 from pydantic import BaseModel
 
 from jobs.batch.results import Line
-from jobs.errors import UserError
 from jobs.progress import Advance
+from jobs.user_error import UserError
 from worker.predictions import COLUMNS, csv_bytes
 
 STDOUT: Final = "-"
