@@ -9,8 +9,9 @@ from worker.aws.clients import open_sqs, open_storage
 from worker.aws.notifications import open_notifier
 from worker.aws.queue import Outbox, Queue
 from worker.batch.completion import Completion, no_notice
-from worker.batch.part import Batch
-from worker.batch.plan import Intake, Planner
+from worker.batch.part import PartWriter
+from worker.batch.plan import Planner
+from worker.batch.resolve import RequestResolver
 from worker.contract import ClassifyRequest
 from worker.dispatch import Dispatch
 from worker.errors import TwofoldError
@@ -73,20 +74,21 @@ def open_dispatch(
         fetchers=settings.fetchers,
         stages=stages,
     ) as pipeline:
-        batch = Batch(
+        resolver = RequestResolver(
             storage=storage,
-            models=models,
-            pipeline=pipeline,
             allowed_prefixes=prefixes,
             default_model=settings.model_uri,
             default_output=settings.output_uri,
         )
 
         def send(requests: Iterable[ClassifyRequest]) -> None:
-            # Opened when it is needed: most workers never plan anything.
+            # Opened only now: most workers never plan a job.
             Outbox(sqs=open_sqs(session), url=settings.queue_url).send(requests)
 
-        intake = Intake(storage=storage, batch=batch, planner=Planner(storage=storage, send=send))
-        # As late as this: most workers tell nobody, and need no client for it.
         notify = open_notifier(session, settings.notify_arn) if settings.notify_arn else no_notice
-        yield Dispatch(batch=batch, intake=intake, completion=Completion(storage=storage, notify=notify))
+        yield Dispatch(
+            resolver=resolver,
+            parts=PartWriter(storage=storage, models=models, pipeline=pipeline),
+            planner=Planner(storage=storage, send=send),
+            completion=Completion(storage=storage, notify=notify),
+        )

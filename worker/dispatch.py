@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from worker import logs, messages
 from worker.batch.completion import Completion
-from worker.batch.part import Batch
-from worker.batch.plan import Intake
+from worker.batch.part import PartWriter
+from worker.batch.plan import Planner
+from worker.batch.resolve import JobToPlan, RequestResolver
 from worker.contract import ClassifyRequest, PartReport
 from worker.errors import ErrorCode, Reject, Retry
 
@@ -35,9 +36,12 @@ Outcome = Done | Reject | Retry
 class Dispatch:
     """Answers messages."""
 
-    def __init__(self, *, batch: Batch, intake: Intake, completion: Completion) -> None:
-        self._batch = batch
-        self._intake = intake
+    def __init__(
+        self, *, resolver: RequestResolver, parts: PartWriter, planner: Planner, completion: Completion
+    ) -> None:
+        self._resolver = resolver
+        self._parts = parts
+        self._planner = planner
         self._completion = completion
 
     def handle(self, body: str, *, last_try: bool, cancelled: Callable[[], bool]) -> Outcome:
@@ -64,18 +68,7 @@ class Dispatch:
     def _answer(self, request: ClassifyRequest, *, last_try: bool, cancelled: Callable[[], bool]) -> Outcome:
         logs.note(job_id=request.job_id)
         try:
-            folder = self._batch.folder(request)
-            if self._intake.is_cancelled(folder):
-                return Done(f"job {request.job_id} was cancelled")
-            planned = self._completion.admit(folder, request)
-            report = None if planned else self._batch.answer(request, last_try=last_try, cancelled=cancelled)
-            if report is None:
-                job = self._intake.plan(request, cancelled=cancelled)
-                return Done(f"job {job.job_id}: {job.images} images planned as {job.parts} parts")
-            self._completion.check(folder, request, report)
-            part = "" if request.shard is None else f" part {request.shard}"
-            what = f"job {report.job_id}{part}: {report.rows} rows, {report.failed} failed, {report.seconds:.3f} s"
-            return Done(what, (report,))
+            return self._carry_out(request, last_try=last_try, cancelled=cancelled)
         except Reject as error:
             return error
         except Retry as error:
@@ -86,3 +79,21 @@ class Dispatch:
         if last_try:  # SQS would move it to the dead-letter queue by itself, without the reason
             return Reject(outcome.code, f"on the last receive: {outcome.message}")
         return outcome
+
+    def _carry_out(self, request: ClassifyRequest, *, last_try: bool, cancelled: Callable[[], bool]) -> Done:
+        folder = self._resolver.folder(request)
+        if self._planner.is_cancelled(folder):
+            return Done(f"job {request.job_id} was cancelled")
+        planned = self._completion.admit(folder, request)
+        # Before the manifest is read: a message that comes again costs one look at the part, and needs no model.
+        report = None if planned else self._parts.committed(request, folder)
+        if report is None:
+            resolved = self._resolver.resolve(request, folder, planned=planned)
+            if isinstance(resolved, JobToPlan):
+                job = self._planner.plan(resolved, cancelled=cancelled)
+                return Done(f"job {job.job_id}: {job.images} images planned as {job.parts} parts")
+            report = self._parts.write(resolved, last_try=last_try, cancelled=cancelled)
+        self._completion.check(folder, request, report)
+        part = "" if request.shard is None else f" part {request.shard}"
+        what = f"job {report.job_id}{part}: {report.rows} rows, {report.failed} failed, {report.seconds:.3f} s"
+        return Done(what, (report,))

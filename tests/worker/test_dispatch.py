@@ -1,4 +1,4 @@
-"""A message's body to an outcome, without a queue."""
+"""A message's body to an outcome, without a queue or a bucket."""
 
 import json
 from typing import Any, cast
@@ -6,9 +6,9 @@ from typing import Any, cast
 import pytest
 
 from worker.batch.completion import Completion
-from worker.batch.job_folder import JobFolder
-from worker.batch.part import Batch
-from worker.batch.plan import Intake
+from worker.batch.part import PartWriter
+from worker.batch.plan import Planner
+from worker.batch.resolve import RequestResolver
 from worker.contract import ClassifyRequest, PartReport
 from worker.dispatch import Dispatch, Done
 from worker.errors import ErrorCode, Reject, Retry
@@ -16,29 +16,29 @@ from worker.errors import ErrorCode, Reject, Retry
 REQUEST = json.dumps({"schema_version": 1, "job_id": "x", "images": ["s3://shelter/a.jpg"]})
 
 
-class _Scripted:
-    """A batch that answers each job as told."""
+class ScriptedParts:
+    """Finds the part of every request, or fails as scripted for the job."""
 
-    def __init__(self, **answers: Exception) -> None:
-        self._answers = answers
+    def __init__(self, **failures: Exception) -> None:
+        self._failures = failures
         self.asked: list[str] = []
 
-    def folder(self, request: ClassifyRequest) -> JobFolder:
-        return JobFolder("s3://shelter/out", request.job_id)
-
-    def answer(self, request: ClassifyRequest, **_: Any) -> PartReport:
+    def committed(self, request: ClassifyRequest, _: Any) -> PartReport:
         name = request.job_id.partition("-")[0]
         self.asked.append(name)
-        if name in self._answers:
-            raise self._answers[name]
+        if name in self._failures:
+            raise self._failures[name]
         digest = request.digest()
         figures: dict[str, Any] = {"rows": 1, "scored": 1, "failed": 0, "errors": {}, "size_bytes": 1, "seconds": 0.1}
         model: dict[str, Any] = {"model_name": "m", "model_version": "v", "threshold": 0.5}
         return PartReport(job_id=request.job_id, request_digest=digest, sha256=digest, **figures, **model)
 
 
-class _Nothing:
-    """Nothing is too long, nothing was called off, and nothing is complete."""
+class NothingElse:
+    """No job is planned, cancelled or complete."""
+
+    def folder(self, _: Any) -> None:
+        return None
 
     def is_cancelled(self, _: Any) -> bool:
         return False
@@ -50,13 +50,18 @@ class _Nothing:
         return False
 
 
-def _around(batch: _Scripted) -> Dispatch:
-    nothing = _Nothing()
-    return Dispatch(batch=cast("Batch", batch), intake=cast("Intake", nothing), completion=cast("Completion", nothing))
+def _around(parts: ScriptedParts) -> Dispatch:
+    nothing = NothingElse()
+    return Dispatch(
+        resolver=cast("RequestResolver", nothing),
+        parts=cast("PartWriter", parts),
+        planner=cast("Planner", nothing),
+        completion=cast("Completion", nothing),
+    )
 
 
-def _dispatch(**answers: Exception) -> Dispatch:
-    return _around(_Scripted(**answers))
+def _dispatch(**failures: Exception) -> Dispatch:
+    return _around(ScriptedParts(**failures))
 
 
 def _handle(dispatch: Dispatch, body: str = REQUEST, *, last_try: bool = False) -> Any:
@@ -108,8 +113,8 @@ def test_what_may_pass_is_tried_again_until_the_last_receive(error: Exception, c
 def test_one_bad_object_of_an_event_keeps_no_other_from_being_answered() -> None:
     """All are tried; then the message is tried again if that can help, and else rejected."""
     reject, retry = Reject(ErrorCode.BAD_MANIFEST, "no lines"), Retry(ErrorCode.UNAVAILABLE, "503")
-    batch = _Scripted(bad=reject, slow=retry)
-    assert _handle(_around(batch), _event("bad", "slow", "good")) is retry
-    assert batch.asked == ["bad", "slow", "good"]
+    parts = ScriptedParts(bad=reject, slow=retry)
+    assert _handle(_around(parts), _event("bad", "slow", "good")) is retry
+    assert parts.asked == ["bad", "slow", "good"]
     assert _handle(_dispatch(bad=reject), _event("bad", "good")) is reject
     assert len(_handle(_dispatch(), _event("one", "two")).reports) == 2

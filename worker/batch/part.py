@@ -14,92 +14,61 @@ from typing import Final
 from worker import predictions
 from worker.aws.storage import Storage
 from worker.batch.job_folder import DIGEST, JobFolder, as_metadata, from_metadata
-from worker.batch.resolve import Reader
+from worker.batch.resolve import PartToWrite
 from worker.contract import (
     ClassifyRequest,
     ModelManifest,
     PartReport,
     PredictionRow,
-    S3Uri,
     ShardLine,
 )
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 from worker.predictions import Rule
 from worker.scoring.models import Model, Models
 from worker.scoring.pipeline import Pipeline
-from worker.uris import check_allowed
 
 log = logging.getLogger(__name__)
 
 _MAX_PART_BYTES: Final = 1024 * 1024 * 1024
 
 
-class Batch:
-    """Answers requests. ``default_model`` and ``default_output`` stand in for what a request leaves out."""
+class PartWriter:
+    """Answers requests with one part each."""
 
-    def __init__(
-        self,
-        *,
-        storage: Storage,
-        models: Models,
-        pipeline: Pipeline,
-        allowed_prefixes: tuple[S3Uri, ...],
-        default_model: str | None = None,
-        default_output: str | None = None,
-    ) -> None:
-        self.reader = Reader(storage=storage, allowed_prefixes=allowed_prefixes)  #: of what requests ask for
+    def __init__(self, *, storage: Storage, models: Models, pipeline: Pipeline) -> None:
         self._storage = storage
         self._models = models
         self._pipeline = pipeline
-        self._allowed = allowed_prefixes
-        self._default_model = default_model
-        self._default_output = default_output
 
-    def answer(
-        self, request: ClassifyRequest, *, last_try: bool = False, cancelled: Callable[[], bool] = lambda: False
-    ) -> PartReport | None:
-        """Writes the part, unless it is there, and reports on it. None, and nothing done: the request is to be planned,
-        since there are too many images for one part, or there is more to keep of them than their names.
+    def committed(self, request: ClassifyRequest, folder: JobFolder) -> PartReport | None:
+        """Returns the report of the request's part if it is there already. Its failed rows are then there, too.
+
+        Raises Reject ``conflict`` when the part answers another request.
+        """
+        number = request.shard or 0
+        report = self._report_of(folder.part(number), request)
+        if report is not None:
+            log.info("job %s is answered already", request.job_id)
+            self._write_errors(report, folder, number)
+        return report
+
+    def write(
+        self, part: PartToWrite, *, last_try: bool = False, cancelled: Callable[[], bool] = lambda: False
+    ) -> PartReport:
+        """Scores the images, commits the part and returns its report.
 
         An image that storage cannot deliver now fails the request with Retry; on the ``last_try`` it becomes a row.
         ``cancelled`` is asked between images. Raises Reject for a request that can never be answered, Retry otherwise.
         """
-        started = time.monotonic()
-        folder, number = self.folder(request), request.shard or 0
-        part = folder.part(number)
-        report = self._committed(part, request)
-        if report is None:
-            asked = self.reader.lines(request, folder)
-            if asked is None:
-                return None
-            model = self._models.get(self.model_uri(request))
-            rule = Rule.of(model.manifest, threshold=request.threshold)
-            rows = list(self._rows(asked, model, rule, last_try=last_try, cancelled=cancelled))
-            body = predictions.to_csv(rows)
-            report = _report(request, rows, body, model.manifest, seconds=time.monotonic() - started)
-            report = self._commit(part, body, report, request)
-        else:
-            log.info("job %s is answered already", request.job_id)
-        if report.failed:
-            self._write_errors(part, folder.errors(number))
+        request, folder, number = part.request, part.folder, part.request.shard or 0
+        model = self._models.get(part.model_uri)
+        rule = Rule.of(model.manifest, threshold=request.threshold)
+        rows = list(self._rows(part.lines, model, rule, last_try=last_try, cancelled=cancelled))
+        body = predictions.to_csv(rows)
+        report = _report(request, rows, body, model.manifest, seconds=time.monotonic() - part.started_s)
+        report = self._commit(folder.part(number), body, report, request)
+        self._write_errors(report, folder, number)
         return report
-
-    def folder(self, request: ClassifyRequest) -> JobFolder:
-        """Where the answer goes. Raises Reject when nothing says so, or it must not go there."""
-        output = request.output_uri or self._default_output
-        if output is None:
-            raise Reject(ErrorCode.BAD_REQUEST, "no output_uri, and the worker has no TWOFOLD_OUTPUT_URI")
-        check_allowed(output, self._allowed)
-        return JobFolder(output, request.job_id)
-
-    def model_uri(self, request: ClassifyRequest) -> str:
-        """What is to score the images. Raises Reject when nothing says so, or it must not be read."""
-        if request.model_uri is not None:
-            check_allowed(request.model_uri, self._allowed)
-            return request.model_uri
-        if self._default_model is None:
-            raise Reject(ErrorCode.BAD_REQUEST, "no model_uri, and the worker has no TWOFOLD_MODEL_URI")
-        return self._default_model
 
     def _rows(
         self, asked: list[ShardLine], model: Model, rule: Rule, *, last_try: bool, cancelled: Callable[[], bool]
@@ -115,7 +84,7 @@ class Batch:
             else:
                 yield rule.scored(line.row, line.source_ref, score)
 
-    def _committed(self, part: str, request: ClassifyRequest) -> PartReport | None:
+    def _report_of(self, part: str, request: ClassifyRequest) -> PartReport | None:
         metadata = self._storage.metadata(part)
         if metadata is None:
             return None
@@ -130,15 +99,16 @@ class Batch:
             written = self._storage.write_once(part, body, content_type=predictions.CONTENT_TYPE, metadata=metadata)
         if written:
             return report
-        winner = self._committed(part, request)
+        winner = self._report_of(part, request)
         if winner is None:
             raise Retry(ErrorCode.UNAVAILABLE, f"{part} was there and is gone")
         return winner
 
-    def _write_errors(self, part: str, uri: str) -> None:
+    def _write_errors(self, report: PartReport, folder: JobFolder, number: int) -> None:
         """From the part as committed, so that the two agree whoever wrote it; also where a worker died in between."""
-        body = predictions.only_failed(self._storage.read(part, max_bytes=_MAX_PART_BYTES))
-        self._storage.write(uri, body, content_type=predictions.CONTENT_TYPE)
+        if report.failed:
+            body = predictions.only_failed(self._storage.read(folder.part(number), max_bytes=_MAX_PART_BYTES))
+            self._storage.write(folder.errors(number), body, content_type=predictions.CONTENT_TYPE)
 
 
 def _report(

@@ -13,7 +13,7 @@ from typing import Final
 
 from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, find_job, part_numbers
-from worker.batch.part import Batch
+from worker.batch.resolve import JobToPlan
 from worker.batch.shards import Draft
 from worker.contract import ClassifyRequest, Job
 from worker.errors import ErrorCode, Reject, Retry
@@ -86,7 +86,7 @@ class Planner:
         Reject where the job was cancelled.
         """
         folder = JobFolder(job.output_uri, job.job_id)
-        if self._storage.metadata(folder.cancelled) is not None:
+        if self.is_cancelled(folder):
             raise Reject(ErrorCode.CONFLICT, f"job {job.job_id} was cancelled: choose another job_id")
         if self._storage.metadata(folder.submitted) is not None:
             return 0
@@ -97,6 +97,40 @@ class Planner:
         self._send(_counted(requests, advance))
         self._storage.write(folder.submitted, b"a message was sent for every shard\n", content_type="text/plain")
         return job.parts - len(answered)
+
+    def is_cancelled(self, folder: JobFolder) -> bool:
+        """Returns whether the job was cancelled."""
+        return self._storage.metadata(folder.cancelled) is not None
+
+    def plan(self, asked: JobToPlan, *, cancelled: Callable[[], bool]) -> Job:
+        """Writes a request's manifest as shards, and asks for each of them. Done twice, it changes nothing.
+
+        Raises Reject when the manifest can never be read, and Retry once ``cancelled`` returns True.
+        """
+        with Draft() as draft:
+            for ref in asked.images:
+                draft.add(ref)
+                if cancelled():
+                    raise Retry(ErrorCode.UNAVAILABLE, "told to stop while planning", delay_s=0)
+            model_uri = pinned(asked.model_uri, storage=self._storage)
+            # A default on the worker's own disk has no URI that a request could name: each worker knows its own.
+            shared = model_uri.startswith("s3://")
+            job = Job(
+                job_id=asked.request.job_id,
+                created_at=datetime.now(UTC),
+                sources=(asked.manifest.uri,),
+                digest=draft.digest,
+                images=draft.images,
+                shards=draft.shards,
+                columns=draft.columns,
+                model_uri=model_uri if shared else None,
+                asked_model_uri=asked.model_uri if shared else None,
+                output_uri=asked.folder.output_uri,
+                threshold=asked.request.threshold,
+            )
+            job = self.write(draft, job, cancelled=cancelled)
+        self.submit(job)
+        return job
 
     def _write_shard(self, folder: JobFolder, shard: tuple[int, bytes], job: Job) -> bool:
         number, body = shard
@@ -135,50 +169,3 @@ def _counted(requests: Iterator[ClassifyRequest], advance: Callable[[int], None]
     while batch := list(islice(requests, 10)):
         yield from batch
         advance(len(batch))
-
-
-class Intake:
-    """Plans what is too long, and knows what was called off."""
-
-    def __init__(self, *, storage: Storage, batch: Batch, planner: Planner) -> None:
-        self._storage = storage
-        self._batch = batch
-        self._planner = planner
-
-    def is_cancelled(self, folder: JobFolder) -> bool:
-        """Whether nothing more is to be done for the job."""
-        return self._storage.metadata(folder.cancelled) is not None
-
-    def plan(self, request: ClassifyRequest, *, cancelled: Callable[[], bool]) -> Job:
-        """Writes the request's manifest as shards, and asks for each of them. Done twice, it changes nothing.
-
-        Raises Reject where the manifest can never be read, Retry where ``cancelled`` says so.
-        """
-        if request.manifest is None:
-            raise Reject(ErrorCode.CONFLICT, f"there is a job {request.job_id} already: choose another job_id")
-        folder = self._batch.folder(request)
-        with Draft() as draft:
-            for ref in self._batch.reader.references(request.manifest, folder):
-                draft.add(ref)
-                if cancelled():
-                    raise Retry(ErrorCode.UNAVAILABLE, "told to stop while planning", delay_s=0)
-            asked = self._batch.model_uri(request)
-            model_uri = pinned(asked, storage=self._storage)
-            # A default on the worker's own disk has no URI that a request could name: each worker knows its own.
-            shared = model_uri.startswith("s3://")
-            job = Job(
-                job_id=request.job_id,
-                created_at=datetime.now(UTC),
-                sources=(request.manifest.uri,),
-                digest=draft.digest,
-                images=draft.images,
-                shards=draft.shards,
-                columns=draft.columns,
-                model_uri=model_uri if shared else None,
-                asked_model_uri=asked if shared else None,
-                output_uri=folder.output_uri,
-                threshold=request.threshold,
-            )
-            job = self._planner.write(draft, job, cancelled=cancelled)
-        self._planner.submit(job)
-        return job

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from types import TracebackType
 from typing import Final, Self
@@ -87,10 +87,3 @@ def read_shard(data: bytes, uri: str) -> list[ShardLine]:
         return [ShardLine.model_validate_json(line) for line in data.splitlines()]
     except ValueError:
         raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: not a shard as twofold writes it") from None
-
-
-def fill(draft: Draft, refs: Iterable[ImageRef]) -> Draft:
-    """The draft, with the images added."""
-    for ref in refs:
-        draft.add(ref)
-    return draft

@@ -371,7 +371,7 @@ def test_a_submit_killed_at_random_instants_and_typed_again_asks_for_each_image_
     assert len(_uploads(bench)) == 21
     assert json.loads(twofold("status", "june", "--json")[1])["state"] == "complete"
     assert bench.dead_letters() == []
-    assert len(desk.told) == 1
+    assert len(desk.notices) == 1
 
 
 def test_the_page_of_a_job_needs_nothing_else_and_runs_nothing(

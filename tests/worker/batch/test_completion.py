@@ -32,7 +32,7 @@ def test_a_short_request_is_a_job_of_one_part(desk: Desk, digit_images: Path) ->
     assert summary.models == ("digits v1",)
     part = desk.bench.get(desk.folder("job").part())
     assert (summary.parts[0].sha256, summary.parts[0].size_bytes) == (sha256(part).hexdigest(), len(part))
-    assert desk.told == [summary]
+    assert desk.notices == [summary]
 
 
 def test_a_job_is_complete_with_its_last_part_whichever_that_is(desk: Desk) -> None:
@@ -42,10 +42,10 @@ def test_a_job_is_complete_with_its_last_part_whichever_that_is(desk: Desk) -> N
     for request in (desk.sent[2], desk.sent[0]):
         desk.handle(request)
         assert "_SUCCESS" not in desk.names()
-        assert desk.told == []
+        assert desk.notices == []
     desk.handle(desk.sent[1])
     assert {"_SUCCESS", "summary.json"} <= set(desk.names())
-    assert desk.told[0].rows == 1001
+    assert desk.notices[0].rows == 1001
     rows = [row for number in range(3) for row in from_csv(desk.bench.get(desk.folder("job").part(number)))]
     assert [(row.row, row.source_ref) for row in rows] == list(enumerate(_refs(1001)))
 
@@ -61,7 +61,7 @@ def test_whoever_dies_before_the_end_is_made_up_for(desk: Desk) -> None:
         desk.handle(request)
         assert set(written) <= set(desk.names())
     desk.handle(request)
-    assert len(desk.told) == 4  # the first time, and each time that it was not known to be told
+    assert len(desk.notices) == 4  # the first time, and each time that it was not known to be told
 
 
 def test_workers_that_finish_at_once_write_one_summary(desk: Desk) -> None:
@@ -126,17 +126,19 @@ def test_a_request_under_the_name_of_a_planned_job_spoils_none_of_its_parts(desk
         ClassifyRequest(schema_version=1, job_id="job", manifest=ManifestRef(uri=manifest)),
     )
     for request in requests:
-        outcome = desk.dispatch.handle(request.model_dump_json(), last_try=False, cancelled=lambda: False)
-        assert isinstance(outcome, Reject)
-        assert outcome.code is ErrorCode.CONFLICT
+        assert desk.reject(request).code is ErrorCode.CONFLICT
     assert not [name for name in desk.names() if name.startswith("predictions")]
 
 
-def test_a_cancelled_job_is_answered_no_further(desk: Desk) -> None:
-    """The message is done, and no part is written."""
+def test_the_requests_of_a_cancelled_job_are_dropped(desk: Desk) -> None:
+    """Before anything else is checked; each is done, and no part is written."""
     desk.storage.write(desk.folder("job").cancelled, b"x", content_type="text/plain")
-    outcome = desk.handle(ClassifyRequest(schema_version=1, job_id="job", images=("s3://a-bucket/b",)))
-    assert "cancelled" in outcome.what
+    manifest = ManifestRef(uri=desk.folder("job").shard(0))
+    for request in (
+        ClassifyRequest(schema_version=1, job_id="job", images=("s3://a-bucket/b",)),
+        ClassifyRequest(schema_version=1, job_id="job", manifest=manifest, shard=0),
+    ):
+        assert "cancelled" in desk.handle(request).what
     assert desk.names() == ["cancelled"]
 
 
@@ -151,13 +153,9 @@ def test_a_shard_that_no_job_asks_for_is_refused(desk: Desk) -> None:
         ({"threshold": 0.7}, ErrorCode.CONFLICT),
     ):
         request = true.model_copy(update=changes)
-        outcome = desk.dispatch.handle(request.model_dump_json(), last_try=False, cancelled=lambda: False)
-        assert isinstance(outcome, Reject)
-        assert outcome.code is code
+        assert desk.reject(request).code is code
     desk.bench.put("predictions/job/shards/00001.jsonl", b"{}")
-    outcome = desk.dispatch.handle(true.model_dump_json(), last_try=False, cancelled=lambda: False)
-    assert isinstance(outcome, Reject)
-    assert outcome.code is ErrorCode.BAD_MANIFEST
+    assert desk.reject(true).code is ErrorCode.BAD_MANIFEST
     assert not [name for name in desk.names() if name.startswith("predictions")]
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.batch.shards import Draft, fill, read_shard
+from tests.desk import fill
+from worker.batch.shards import Draft, read_shard
 from worker.errors import ErrorCode, Reject
 from worker.manifest.formats import ImageRef
 
