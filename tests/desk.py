@@ -1,14 +1,13 @@
 """A worker without a queue, over a real bucket."""
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 
 from tests.conftest import Bench
 from worker.aws.storage import Storage
 from worker.batch.completion import Completion
-from worker.batch.job_folder import JobFolder
+from worker.batch.job_folder import JobFolder, JobRecord
 from worker.batch.part import PartWriter
-from worker.batch.plan import Planner
+from worker.batch.plan import ModelChoice, Planner, new_job
 from worker.batch.resolve import RequestResolver
 from worker.batch.shards import Draft
 from worker.contract import ClassifyRequest, Job, PartReport, Summary
@@ -44,6 +43,9 @@ class Desk:
     def folder(self, job_id: str = "job") -> JobFolder:
         return JobFolder(self.bench.output_uri, job_id)
 
+    def record(self, job_id: str = "job") -> JobRecord:
+        return JobRecord(self.folder(job_id), self.storage)
+
     def outcome(
         self, request: ClassifyRequest, *, last_try: bool = False, cancelled: Callable[[], bool] = lambda: False
     ) -> Outcome:
@@ -71,15 +73,8 @@ class Desk:
         """Writes a job down, and sends nothing."""
         with Draft() as draft:
             fill(draft, map(ImageRef, refs))
-            job = Job(
-                job_id=job_id,
-                created_at=datetime.now(UTC),
-                sources=("a list",),
-                digest=draft.digest,
-                images=draft.images,
-                shards=draft.shards,
-                output_uri=self.bench.output_uri,
-            )
+            folder = self.folder(job_id)
+            job = new_job(folder, draft, sources=("a list",), model=ModelChoice(), threshold=None)
             return self.planner.write(draft, job)
 
     def names(self, job_id: str = "job") -> list[str]:

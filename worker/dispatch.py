@@ -81,19 +81,19 @@ class Dispatch:
         return outcome
 
     def _carry_out(self, request: ClassifyRequest, *, last_try: bool, cancelled: Callable[[], bool]) -> Done:
-        folder = self._resolver.folder(request)
-        if self._planner.is_cancelled(folder):
+        record = self._resolver.record(request)
+        if record.is_cancelled():
             return Done(f"job {request.job_id} was cancelled")
-        planned = self._completion.admit(folder, request)
+        planned = self._completion.admit(record, request)
         # Before the manifest is read: a message that comes again costs one look at the part, and needs no model.
-        report = None if planned else self._parts.committed(request, folder)
+        report = None if planned else self._parts.committed(request, record)
         if report is None:
-            resolved = self._resolver.resolve(request, folder, planned=planned)
+            resolved = self._resolver.resolve(request, record, planned=planned)
             if isinstance(resolved, JobToPlan):
                 job = self._planner.plan(resolved, cancelled=cancelled)
                 return Done(f"job {job.job_id}: {job.images} images planned as {job.parts} parts")
             report = self._parts.write(resolved, last_try=last_try, cancelled=cancelled)
-        self._completion.check(folder, request, report)
+        self._completion.check(record, request, report)
         part = "" if request.shard is None else f" part {request.shard}"
         what = f"job {report.job_id}{part}: {report.rows} rows, {report.failed} failed, {report.seconds:.3f} s"
         return Done(what, (report,))

@@ -13,7 +13,7 @@ from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_sqs, open_storage
 from worker.aws.queue import Outbox, Queue
 from worker.aws.storage import Storage
-from worker.batch.job_folder import JobFolder
+from worker.batch.job_folder import JobFolder, JobRecord
 from worker.batch.plan import Planner
 from worker.contract import ClassifyRequest, S3Uri
 from worker.errors import TwofoldError
@@ -60,9 +60,9 @@ class Counter:
         session = open_session()
         return cls(settings, session, open_storage(session))
 
-    def folder(self, job_id: str) -> JobFolder:
-        """Where a job lies."""
-        return JobFolder(self.settings.needed_output(), job_id)
+    def record(self, job_id: str) -> JobRecord:
+        """The record of a job, whether or not there is one."""
+        return JobRecord(JobFolder(self.settings.needed_output(), job_id), self.storage)
 
     def model_uri(self) -> str | None:
         """The model of the settings, where another machine could read it too."""
@@ -98,4 +98,4 @@ class Counter:
 
     def watcher(self, job_id: str) -> Watcher:
         """Looks at a job."""
-        return Watcher(folder=self.folder(job_id), storage=self.storage, dead_letters=self.dead_letters())
+        return Watcher(self.record(job_id), dead_letters=self.dead_letters())

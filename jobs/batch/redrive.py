@@ -1,7 +1,6 @@
 """What failed, asked for again: images as a job that points back, and refused requests as they are."""
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from itertools import count
 
 from pydantic import BaseModel
@@ -9,14 +8,13 @@ from pydantic import BaseModel
 from jobs.batch.dead_letters import DeadLetters
 from jobs.batch.inputs import Sources
 from jobs.batch.results import Results
-from jobs.batch.status import redrives
 from jobs.batch.submit import upload
 from jobs.progress import Reporter
 from jobs.user_error import UserError
-from worker.batch.job_folder import JobFolder
-from worker.batch.plan import Planner, Sender
+from worker.batch.job_folder import JobRecord
+from worker.batch.plan import ModelChoice, Planner, Sender, new_job
 from worker.batch.shards import Draft
-from worker.contract import ClassifyRequest, Job
+from worker.contract import ClassifyRequest
 from worker.errors import ErrorCode, Reject
 from worker.manifest.formats import ImageRef
 
@@ -33,10 +31,9 @@ class Redriven(BaseModel):
 class Redrive:
     """Asks again for what failed of a job."""
 
-    def __init__(self, *, folder: JobFolder, sources: Sources, planner: Planner, send: Sender) -> None:
-        self._storage = sources.storage
-        self._results = Results(folder=folder, storage=self._storage)
-        self._folder = folder
+    def __init__(self, record: JobRecord, *, sources: Sources, planner: Planner, send: Sender) -> None:
+        self._record = record
+        self._results = Results(record)
         self._sources = sources
         self._planner = planner
         self._send = send
@@ -83,47 +80,43 @@ class Redrive:
 
     def _submit(self, draft: Draft, redrive_id: str, reporter: Reporter) -> None:
         parent = self._results.job
-        job = Job(
-            job_id=redrive_id,
-            created_at=datetime.now(UTC),
-            sources=(self._folder.uri,),
-            digest=draft.digest,
-            images=draft.images,
-            shards=draft.shards,
-            columns=parent.columns,
-            model_uri=parent.model_uri,
-            asked_model_uri=parent.asked_model_uri,
-            output_uri=parent.output_uri,
+        job = new_job(
+            self._record.sibling(redrive_id).folder,
+            draft,
+            sources=(self._record.folder.uri,),
+            model=ModelChoice(asked=parent.asked_model_uri, pinned=parent.model_uri),
             threshold=parent.threshold,
-            parent=parent.job_id,
+            parent=parent,
         )
         with reporter.step("Writing the plan", total=job.parts) as advance:
             job = self._planner.write(draft, job, advance=advance)
         # Before any part of it: results never miss one that is there.
-        self._storage.write(f"{self._folder.redrives}{redrive_id}", b"see there\n", content_type="text/plain")
+        pointer = f"{self._record.folder.redrives}{redrive_id}"
+        self._record.storage.write(pointer, b"see there\n", content_type="text/plain")
         with reporter.step("Sending requests", total=job.parts) as advance:
             self._planner.submit(job, advance=advance)
 
     def _free_names(self) -> Iterator[str]:
         """Names that no job was sent under. Raises UserError while one that was is still at work."""
-        taken = set(redrives(self._folder, self._storage))
+        taken = set(self._record.redrives())
         for number in count(1):
-            name = f"{self._folder.job_id[:120]}-r{number}"
-            folder = JobFolder(self._folder.output_uri, name)
-            if name not in taken or self._storage.metadata(folder.submitted) is None:
+            name = f"{self._record.folder.job_id[:120]}-r{number}"
+            redrive = self._record.sibling(name)
+            if name not in taken or not redrive.is_submitted():
                 yield name
-            elif self._storage.metadata(folder.success) is None and self._storage.metadata(folder.cancelled) is None:
+            elif not redrive.is_complete() and not redrive.is_cancelled():
                 raise UserError(f"{name} is not complete: wait for it, or 'twofold batch cancel {name}'.")
 
     def _send_refused(self, dead_letters: DeadLetters | None, reporter: Reporter) -> int:
         if dead_letters is None:
             return 0
-        letters = dead_letters.take(self._folder.job_id)
+        job_id = self._record.folder.job_id
+        letters = dead_letters.take(job_id)
         if not letters:
             return 0
         with reporter.step("Sending refused requests again", total=len(letters)) as advance:
             for letter in letters:
-                again: list[ClassifyRequest] = [one for one in letter.requests if one.job_id == self._folder.job_id]
+                again: list[ClassifyRequest] = [one for one in letter.requests if one.job_id == job_id]
                 self._send(again)
                 dead_letters.remove([letter])
                 advance(1)

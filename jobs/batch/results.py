@@ -6,11 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from jobs.batch.status import redrives
 from jobs.user_error import UserError
 from worker import predictions
-from worker.aws.storage import Storage
-from worker.batch.job_folder import JobFolder, check_answers, find_job, from_metadata, part_numbers
+from worker.batch.job_folder import JobRecord
 from worker.batch.shards import read_shard
 from worker.contract import Job, PredictionRow, ShardLine
 
@@ -31,15 +29,14 @@ class Line(NamedTuple):
 class Results:
     """The results of one job."""
 
-    def __init__(self, *, folder: JobFolder, storage: Storage) -> None:
+    def __init__(self, record: JobRecord) -> None:
         """Raises UserError when there is no such job."""
-        self.folder = folder
-        self.job = needed_job(folder, storage)
-        self._storage = storage
+        self.record = record
+        self.job = needed_job(record)
 
     def check_complete(self) -> None:
         """Raises UserError, naming the missing parts and what to do, unless there is a row for every image."""
-        there = set(part_numbers(self.folder, self._storage))
+        there = set(self.record.part_numbers())
         missing = [number for number in range(self.job.parts) if number not in there]
         if not missing:
             return
@@ -81,24 +78,22 @@ class Results:
         """What was asked for; nothing where the job was short and had no shards."""
         if self.job.shards is None:
             return []
-        uri = self.folder.shard(number)
-        return read_shard(self._storage.read(uri, max_bytes=_MAX_PART_BYTES), uri)
+        uri = self.record.folder.shard(number)
+        return read_shard(self.record.storage.read(uri, max_bytes=_MAX_PART_BYTES), uri)
 
     def _numbers(self, *, partial: bool) -> list[int]:
         if not partial:
             return list(range(self.job.parts))
-        return [number for number in part_numbers(self.folder, self._storage) if number < self.job.parts]
+        return [number for number in self.record.part_numbers() if number < self.job.parts]
 
     def _merged(self, number: int, mended: dict[int, PredictionRow], *, join: bool) -> list[Line]:
         columns = {line.row: line.columns for line in self.shard(number)} if join else {}
         return [Line(mended.get(row.row, row), columns.get(row.row, {})) for row in self._part(number)]
 
     def _part(self, number: int) -> list[PredictionRow]:
-        uri = self.folder.part(number)
-        metadata = self._storage.metadata(uri) or {}
-        body = self._storage.read(uri, max_bytes=_MAX_PART_BYTES)
-        report = from_metadata(metadata, uri)
-        check_answers(report, self.job, self.folder, number)
+        uri = self.record.folder.part(number)
+        report = self.record.answer(self.job, number)
+        body = self.record.storage.read(uri, max_bytes=_MAX_PART_BYTES)
         if sha256(body).hexdigest() != report.sha256:
             raise UserError(f"{uri} is not the file that the worker wrote: its digest differs.")
         rows = predictions.from_csv(body)
@@ -109,8 +104,8 @@ class Results:
     def _mended(self) -> dict[int, PredictionRow]:
         """Rows of the jobs that asked again, by the row of this one: the newest that was scored, else the newest."""
         found: dict[int, PredictionRow] = {}
-        for name in redrives(self.folder, self._storage):
-            again = Results(folder=JobFolder(self.folder.output_uri, name), storage=self._storage)
+        for name in self.record.redrives():
+            again = Results(self.record.sibling(name))
             for number in again._numbers(partial=True):
                 for row in again._part(number):
                     if row.error_code is None or row.row not in found or found[row.row].error_code is not None:
@@ -118,9 +113,9 @@ class Results:
         return found
 
 
-def needed_job(folder: JobFolder, storage: Storage) -> Job:
+def needed_job(record: JobRecord) -> Job:
     """The job. Raises UserError when there is none."""
-    job = find_job(folder, storage)
+    job, folder = record.job(), record.folder
     if job is None:
         raise UserError(
             f"No job {folder.job_id} below {folder.output_uri}, or it is not written down yet: "

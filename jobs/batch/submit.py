@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +13,8 @@ from jobs.progress import Reporter
 from jobs.user_error import UserError
 from worker.aws.storage import Storage
 from worker.batch import cost
-from worker.batch.plan import Planner
+from worker.batch.job_folder import JobFolder
+from worker.batch.plan import ModelChoice, Planner, new_job
 from worker.batch.shards import Draft
 from worker.contract import Job
 from worker.messages import job_id_of
@@ -74,17 +74,11 @@ def plan_job(names: Sequence[str], draft: Draft, options: SubmitOptions, storage
         model_uri = pinned(model_uri, storage=storage)
     asked = f"{draft.digest} {model_uri} {options.threshold} {options.output_uri.rstrip('/')}"
     identity = hashlib.sha256(asked.encode()).hexdigest()
-    return Job(
-        job_id=options.job_id or job_id_of(names[0], identity=identity),
-        created_at=datetime.now(UTC),
+    return new_job(
+        JobFolder(options.output_uri, options.job_id or job_id_of(names[0], identity=identity)),
+        draft,
         sources=tuple(name if name.startswith("s3://") else str(Path(name).resolve()) for name in names),
-        digest=draft.digest,
-        images=draft.images,
-        shards=draft.shards,
-        columns=draft.columns,
-        model_uri=model_uri,
-        asked_model_uri=options.model_uri,
-        output_uri=options.output_uri,
+        model=ModelChoice(asked=options.model_uri, pinned=model_uri),
         threshold=options.threshold,
     )
 

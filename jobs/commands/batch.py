@@ -122,7 +122,7 @@ def results(
 
     counter = _open(output)
     path = file or f"{job_id}.csv"
-    found = Results(folder=counter.folder(job_id), storage=counter.storage)
+    found = Results(counter.record(job_id))
     joined = found.job.columns if join else ()
     with Reporter().step(escape(f"Writing {path}"), total=found.job.images) as advance:
         counts = results_file.write(found.chunks(join=join, partial=partial), path, joined=joined, advance=advance)
@@ -147,7 +147,7 @@ def report(
 
     counter = _open(output)
     reporter = Reporter()
-    found = Results(folder=counter.folder(job_id), storage=counter.storage)
+    found = Results(counter.record(job_id))
     gallery = Gallery()
     with reporter.step("Reading the rows", total=found.job.images) as advance:
         for chunk in found.chunks(partial=partial):
@@ -155,7 +155,7 @@ def report(
             advance(len(chunk))
     with reporter.step("Drawing the page"):
         tested = batch_page.tested_scores(found.job, counter.pinned_model_uri(), counter.storage)
-        complete = counter.storage.metadata(counter.folder(job_id).success) is not None
+        complete = found.record.is_complete()
         page = batch_page.render(found, gallery, counter.storage, tested=tested, complete=complete)
     path = file or Path(f"{job_id}.html")
     path.write_text(page, encoding="utf-8")
@@ -178,7 +178,7 @@ def redrive(
     counter = _open(output)
     counter.settings.needed_queue()
     sources = Sources(storage=counter.storage, output_uri=counter.settings.needed_output())
-    again = Redrive(folder=counter.folder(job_id), sources=sources, planner=counter.planner(), send=counter.send).run(
+    again = Redrive(counter.record(job_id), sources=sources, planner=counter.planner(), send=counter.send).run(
         only or (), counter.dead_letters(), reporter
     )
     if again.requests:
@@ -200,9 +200,9 @@ def cancel(job_id: JobId, output: Output = None, as_json: Json = False) -> None:
     from jobs.batch.results import needed_job  # noqa: PLC0415
 
     counter = _open(output)
-    folder = counter.folder(job_id)
-    needed_job(folder, counter.storage)
-    counter.storage.write(folder.cancelled, b"no more of this\n", content_type="text/plain")
+    record = counter.record(job_id)
+    needed_job(record)
+    counter.storage.write(record.folder.cancelled, b"no more of this\n", content_type="text/plain")
     standing = counter.watcher(job_id).look()
     text = f"{job_id} is cancelled: {standing.done:,} of {standing.images:,} images had a row."
     if standing.state == "complete":

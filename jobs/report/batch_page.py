@@ -18,7 +18,6 @@ from jobs.metrics import scored_images
 from jobs.metrics.drift import Scores, drift, shares
 from worker.aws.storage import Storage
 from worker.batch import cost
-from worker.batch.completion import collect
 from worker.contract import Job, PredictionRow
 from worker.errors import TwofoldError
 from worker.scoring.decoder import MAX_BYTES, decode
@@ -147,7 +146,7 @@ def render(results: Results, gallery: Gallery, storage: Storage, *, tested: Scor
     """The page. ``tested`` are the scores of the model's test images, or nothing."""
     job, scores = results.job, gallery.scores
     failed = sum(failure.count for failure in gallery.failures.values())
-    reports = collect(results.folder, job, storage) if complete else []
+    reports = results.record.answers(job) if complete else []
     seconds = sum(report.seconds for report in reports)
     found = drift(tested, scores)
     environment = jinja2.Environment(

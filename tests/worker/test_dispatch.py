@@ -1,7 +1,7 @@
 """A message's body to an outcome, without a queue or a bucket."""
 
 import json
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytest
 
@@ -37,10 +37,10 @@ class ScriptedParts:
 class NothingElse:
     """No job is planned, cancelled or complete."""
 
-    def folder(self, _: Any) -> None:
-        return None
+    def record(self, _: Any) -> Self:
+        return self
 
-    def is_cancelled(self, _: Any) -> bool:
+    def is_cancelled(self) -> bool:
         return False
 
     def admit(self, *_: Any) -> bool:

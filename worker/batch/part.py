@@ -13,7 +13,7 @@ from typing import Final
 
 from worker import predictions
 from worker.aws.storage import Storage
-from worker.batch.job_folder import DIGEST, JobFolder, as_metadata, from_metadata
+from worker.batch.job_folder import JobFolder, JobRecord, as_metadata
 from worker.batch.resolve import PartToWrite
 from worker.contract import (
     ClassifyRequest,
@@ -40,16 +40,15 @@ class PartWriter:
         self._models = models
         self._pipeline = pipeline
 
-    def committed(self, request: ClassifyRequest, folder: JobFolder) -> PartReport | None:
+    def committed(self, request: ClassifyRequest, record: JobRecord) -> PartReport | None:
         """Returns the report of the request's part if it is there already. Its failed rows are then there, too.
 
         Raises Reject ``conflict`` when the part answers another request.
         """
-        number = request.shard or 0
-        report = self._report_of(folder.part(number), request)
+        report = _report_on(request, record)
         if report is not None:
             log.info("job %s is answered already", request.job_id)
-            self._write_errors(report, folder, number)
+            self._write_errors(report, record.folder, request.shard or 0)
         return report
 
     def write(
@@ -60,14 +59,14 @@ class PartWriter:
         An image that storage cannot deliver now fails the request with Retry; on the ``last_try`` it becomes a row.
         ``cancelled`` is asked between images. Raises Reject for a request that can never be answered, Retry otherwise.
         """
-        request, folder, number = part.request, part.folder, part.request.shard or 0
+        request = part.request
         model = self._models.get(part.model_uri)
         rule = Rule.of(model.manifest, threshold=request.threshold)
         rows = list(self._rows(part.lines, model, rule, last_try=last_try, cancelled=cancelled))
         body = predictions.to_csv(rows)
         report = _report(request, rows, body, model.manifest, seconds=time.monotonic() - part.started_s)
-        report = self._commit(folder.part(number), body, report, request)
-        self._write_errors(report, folder, number)
+        report = self._commit(part, body, report)
+        self._write_errors(report, part.record.folder, request.shard or 0)
         return report
 
     def _rows(
@@ -84,24 +83,17 @@ class PartWriter:
             else:
                 yield rule.scored(line.row, line.source_ref, score)
 
-    def _report_of(self, part: str, request: ClassifyRequest) -> PartReport | None:
-        metadata = self._storage.metadata(part)
-        if metadata is None:
-            return None
-        if metadata.get(DIGEST) != request.digest():
-            raise Reject(ErrorCode.CONFLICT, f"{part} answers another request: choose another job_id")
-        return from_metadata(metadata, part)
-
-    def _commit(self, part: str, body: bytes, report: PartReport, request: ClassifyRequest) -> PartReport:
-        """The one conditional write. Whoever lost the race reports what the winner wrote."""
+    def _commit(self, part: PartToWrite, body: bytes, report: PartReport) -> PartReport:
+        """Writes the part, unless another worker was first: then its report is returned."""
+        uri = part.record.folder.part(part.request.shard or 0)
         metadata = as_metadata(report)
         with self._pipeline.stages.timed("write"):
-            written = self._storage.write_once(part, body, content_type=predictions.CONTENT_TYPE, metadata=metadata)
+            written = self._storage.write_once(uri, body, content_type=predictions.CONTENT_TYPE, metadata=metadata)
         if written:
             return report
-        winner = self._report_of(part, request)
+        winner = _report_on(part.request, part.record)
         if winner is None:
-            raise Retry(ErrorCode.UNAVAILABLE, f"{part} was there and is gone")
+            raise Retry(ErrorCode.UNAVAILABLE, f"{uri} was there and is gone")
         return winner
 
     def _write_errors(self, report: PartReport, folder: JobFolder, number: int) -> None:
@@ -109,6 +101,15 @@ class PartWriter:
         if report.failed:
             body = predictions.only_failed(self._storage.read(folder.part(number), max_bytes=_MAX_PART_BYTES))
             self._storage.write(folder.errors(number), body, content_type=predictions.CONTENT_TYPE)
+
+
+def _report_on(request: ClassifyRequest, record: JobRecord) -> PartReport | None:
+    number = request.shard or 0
+    report = record.report(number)
+    if report is not None and report.request_digest != request.digest():
+        part = record.folder.part(number)
+        raise Reject(ErrorCode.CONFLICT, f"{part} answers another request: choose another job_id")
+    return report
 
 
 def _report(

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from worker.aws.storage import Storage
-from worker.batch.job_folder import JobFolder, find_job, part_numbers
+from worker.batch.job_folder import JobFolder, JobRecord
 from worker.batch.resolve import JobToPlan
 from worker.batch.shards import Draft
-from worker.contract import ClassifyRequest, Job
+from worker.contract import ClassifyRequest, Job, PartReport
 from worker.errors import ErrorCode, Reject, Retry
 from worker.scoring.models import pinned
 
@@ -51,8 +51,8 @@ class Planner:
         So one that was begun goes on with its own model, wherever the champion has moved since. Raises Reject
         ``conflict`` when there is another job of that name, Retry when ``cancelled`` says so.
         """
-        folder = JobFolder(job.output_uri, job.job_id)
-        written = find_job(folder, self._storage)
+        record = self._record(job)
+        folder, written = record.folder, record.job()
         if written is not None:
             check_same(written, job)
             return written
@@ -74,8 +74,7 @@ class Planner:
                     window = _settle(window, advance)
             while window:
                 window = _settle(window, advance)
-        body = job.model_dump_json(indent=2).encode()
-        if not self._storage.write_once(folder.job, body, content_type="application/json", metadata={}):
+        if not record.create(job):
             return self.write(draft, job)  # somebody was first
         return job
 
@@ -85,22 +84,19 @@ class Planner:
         Killed on the way and called again, it may send a message twice: the second one finds the part there. Raises
         Reject where the job was cancelled.
         """
-        folder = JobFolder(job.output_uri, job.job_id)
-        if self.is_cancelled(folder):
+        record = self._record(job)
+        folder = record.folder
+        if record.is_cancelled():
             raise Reject(ErrorCode.CONFLICT, f"job {job.job_id} was cancelled: choose another job_id")
-        if self._storage.metadata(folder.submitted) is not None:
+        if record.is_submitted():
             return 0
-        answered = set(part_numbers(folder, self._storage))
+        answered = set(record.part_numbers())
         advance(len(answered))
         numbers = (number for number in range(job.parts) if number not in answered)
         requests = (job.request(number, shard_uri=folder.shard(number)) for number in numbers)
         self._send(_counted(requests, advance))
         self._storage.write(folder.submitted, b"a message was sent for every shard\n", content_type="text/plain")
         return job.parts - len(answered)
-
-    def is_cancelled(self, folder: JobFolder) -> bool:
-        """Returns whether the job was cancelled."""
-        return self._storage.metadata(folder.cancelled) is not None
 
     def plan(self, asked: JobToPlan, *, cancelled: Callable[[], bool]) -> Job:
         """Writes a request's manifest as shards, and asks for each of them. Done twice, it changes nothing.
@@ -112,25 +108,22 @@ class Planner:
                 draft.add(ref)
                 if cancelled():
                     raise Retry(ErrorCode.UNAVAILABLE, "told to stop while planning", delay_s=0)
-            model_uri = pinned(asked.model_uri, storage=self._storage)
+            bundle = pinned(asked.model_uri, storage=self._storage)
             # A default on the worker's own disk has no URI that a request could name: each worker knows its own.
-            shared = model_uri.startswith("s3://")
-            job = Job(
-                job_id=asked.request.job_id,
-                created_at=datetime.now(UTC),
+            shared = bundle.startswith("s3://")
+            job = new_job(
+                asked.record.folder,
+                draft,
                 sources=(asked.manifest.uri,),
-                digest=draft.digest,
-                images=draft.images,
-                shards=draft.shards,
-                columns=draft.columns,
-                model_uri=model_uri if shared else None,
-                asked_model_uri=asked.model_uri if shared else None,
-                output_uri=asked.folder.output_uri,
+                model=ModelChoice(asked=asked.model_uri, pinned=bundle) if shared else ModelChoice(),
                 threshold=asked.request.threshold,
             )
             job = self.write(draft, job, cancelled=cancelled)
         self.submit(job)
         return job
+
+    def _record(self, job: Job) -> JobRecord:
+        return JobRecord(JobFolder(job.output_uri, job.job_id), self._storage)
 
     def _write_shard(self, folder: JobFolder, shard: tuple[int, bytes], job: Job) -> bool:
         number, body = shard
@@ -138,6 +131,46 @@ class Planner:
         return self._storage.write_once(
             folder.shard(number), body, content_type=_CONTENT_TYPE, metadata=metadata, tag=TAG
         )
+
+
+class ModelChoice(NamedTuple):
+    """The model of a job. Neither is set when each worker uses its own default."""
+
+    asked: str | None = None  #: what was asked for: a bundle, or the ``champion.json`` that names one
+    pinned: str | None = None  #: the bundle that it named when the job was created
+
+
+def new_job(
+    folder: JobFolder,
+    images: Draft | PartReport,
+    *,
+    sources: tuple[str, ...],
+    model: ModelChoice,
+    threshold: float | None,
+    parent: Job | None = None,
+) -> Job:
+    """Returns a job that is created now, in ``folder``.
+
+    ``images`` are its shards, or the report of its only part when the request was short. A job with a ``parent`` asks
+    for failed images of that one again, and keeps its columns.
+    """
+    contents: dict[str, Any]
+    if isinstance(images, PartReport):
+        contents = {"digest": images.request_digest, "images": images.rows}
+    else:
+        columns = parent.columns if parent else images.columns
+        contents = {"digest": images.digest, "images": images.images, "shards": images.shards, "columns": columns}
+    return Job(
+        job_id=folder.job_id,
+        created_at=datetime.now(UTC),
+        sources=sources,
+        model_uri=model.pinned,
+        asked_model_uri=model.asked,
+        output_uri=folder.output_uri,
+        threshold=threshold,
+        parent=parent.job_id if parent else None,
+        **contents,
+    )
 
 
 def check_same(written: Job, job: Job) -> None:

@@ -1,6 +1,6 @@
 """A request, resolved: where its answer goes, which images it asks for, and which model scores them.
 
-    RequestResolver.resolve(request, folder)  ->  PartToWrite   one part answers it
+    RequestResolver.resolve(request, record)  ->  PartToWrite   one part answers it
                                                   JobToPlan     its manifest becomes shards first
 
 Every URI that a request names is checked against the allowed prefixes here, before anything is read from it.
@@ -13,7 +13,7 @@ from itertools import chain, islice
 from typing import Final
 
 from worker.aws.storage import Storage
-from worker.batch.job_folder import JobFolder
+from worker.batch.job_folder import JobFolder, JobRecord
 from worker.batch.shards import read_shard
 from worker.contract import ClassifyRequest, ManifestRef, S3Uri, ShardLine
 from worker.errors import ErrorCode, Reject
@@ -32,7 +32,7 @@ class PartToWrite:
     """A request that one part answers: a short list of images, or a shard of a planned job."""
 
     request: ClassifyRequest
-    folder: JobFolder
+    record: JobRecord
     lines: list[ShardLine]  #: the images, each with its row
     model_uri: str
     started_s: float  #: ``time.monotonic()`` before the images were read
@@ -43,7 +43,7 @@ class JobToPlan:
     """A request whose manifest is too long for one part, or holds more than the names of its images."""
 
     request: ClassifyRequest
-    folder: JobFolder
+    record: JobRecord
     manifest: ManifestRef
     images: Iterator[ImageRef]  #: a stream of any length, to be read once
     model_uri: str
@@ -65,15 +65,15 @@ class RequestResolver:
         self._default_model = default_model
         self._default_output = default_output
 
-    def folder(self, request: ClassifyRequest) -> JobFolder:
-        """Returns the folder that the answer goes to. Raises Reject when there is none, or it is not allowed."""
+    def record(self, request: ClassifyRequest) -> JobRecord:
+        """Returns the record of the request's job. Raises Reject when it has no folder, or one that is not allowed."""
         output = request.output_uri or self._default_output
         if output is None:
             raise Reject(ErrorCode.BAD_REQUEST, "no output_uri, and the worker has no TWOFOLD_OUTPUT_URI")
         check_allowed(output, self._allowed)
-        return JobFolder(output, request.job_id)
+        return JobRecord(JobFolder(output, request.job_id), self._storage)
 
-    def resolve(self, request: ClassifyRequest, folder: JobFolder, *, planned: bool = False) -> PartToWrite | JobToPlan:
+    def resolve(self, request: ClassifyRequest, record: JobRecord, *, planned: bool = False) -> PartToWrite | JobToPlan:
         """Reads the images that ``request`` asks for, at most ``MAX_DIRECT`` of them ahead.
 
         ``planned``: the request is a job that was planned before, so it is planned again, however short it is.
@@ -87,13 +87,13 @@ class RequestResolver:
         elif request.shard is not None:
             lines = self._shard(request.manifest.uri)
         else:
-            images = self._references(request.manifest, folder)
+            images = self._references(request.manifest, record.folder)
             first = [] if planned else list(islice(images, MAX_DIRECT + 1))
             if planned or len(first) > MAX_DIRECT or any(ref.columns or ref.version_id for ref in first):
                 everything = chain(first, images)
-                return JobToPlan(request, folder, request.manifest, everything, self._model_uri(request))
+                return JobToPlan(request, record, request.manifest, everything, self._model_uri(request))
             lines = _numbered(first)
-        return PartToWrite(request, folder, lines, self._model_uri(request), started_s)
+        return PartToWrite(request, record, lines, self._model_uri(request), started_s)
 
     def _model_uri(self, request: ClassifyRequest) -> str:
         if request.model_uri is not None:

@@ -106,7 +106,8 @@ def test_a_folder_becomes_a_table_and_what_failed_is_mended(
     assert {row["file"] for row in rows if row["error_code"]} == {"broken.png"}
 
     shutil.copy(next(digit_images.rglob("*.png")), folder / "broken.png")
-    status, said = twofold("redrive", job_id, "--json")
+    assert "has failed so" in twofold("redrive", job_id, "--only", "empty", "--only", "not_found")[1]
+    status, said = twofold("redrive", job_id, "--only", "damaged", "--json")
     assert json.loads(said) == {"job_id": job_id, "images": 1, "redrive_id": f"{job_id}-r1", "requests": 0}
     work()
     twofold("results", job_id, "--join", "-o", str(out))
@@ -262,29 +263,6 @@ def test_refused_requests_are_told_and_asked_for_again(
     work()
     assert json.loads(twofold("status", "june", "--json")[1])["state"] == "complete"
     assert [letter["Body"] for letter in bench.dead_letters()] == ["<html>"]
-
-
-def test_only_some_codes_are_redriven_and_the_rest_stays(
-    bench: Bench, twofold: Twofold, work: Work, tmp_path: Path
-) -> None:
-    """Row numbers are those of the first job, through any number of redrives."""
-    refs = [f"s3://{bench.bucket}/{number}.png" if number % 10 == 9 else "no URI" for number in range(600)]
-    (tmp_path / "list.csv").write_text("\n".join(["source_ref", *refs]))
-    twofold("submit", str(tmp_path / "list.csv"), "--job-id", "june")
-    work()
-    said = json.loads(twofold("redrive", "june", "--only", "not_found", "--json")[1])
-    assert (said["images"], said["redrive_id"]) == (60, "june-r1")
-    assert "june-r1 is not complete" in twofold("redrive", "june")[1]
-    work()
-    again = from_csv(bench.get(f"{bench.output_uri}june-r1/predictions/part-00000.csv"))
-    assert [row.row for row in again] == list(range(9, 600, 10))
-    assert json.loads(twofold("status", "june", "--json")[1])["redrives"] == ["june-r1"]
-    assert "redrive june." in twofold("redrive", "june-r1")[1]
-    assert json.loads(twofold("redrive", "june", "--json")[1])["redrive_id"] == "june-r2"
-    work()
-    out = tmp_path / "out.csv"
-    twofold("results", "june", "-o", str(out))
-    assert [row["source_ref"] for row in _table(out)] == refs
 
 
 def test_status_lists_all_jobs_and_knows_none_that_is_not(twofold: Twofold, work: Work, tmp_path: Path) -> None:

@@ -1,15 +1,12 @@
 """When the last part is in: job.json, summary.json, a notice and _SUCCESS, whoever comes when."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
-import pytest
-
 from tests.desk import Desk
-from worker.contract import ClassifyRequest, Job, ManifestRef, Summary
-from worker.errors import ErrorCode, Reject
+from worker.contract import ClassifyRequest, ManifestRef, Summary
+from worker.errors import ErrorCode
 from worker.predictions import from_csv
 
 
@@ -64,6 +61,19 @@ def test_whoever_dies_before_the_end_is_made_up_for(desk: Desk) -> None:
     assert len(desk.notices) == 4  # the first time, and each time that it was not known to be told
 
 
+def test_another_object_among_the_parts_is_not_counted(desk: Desk) -> None:
+    """It neither completes a job nor keeps it from being complete."""
+    job = desk.plan(_refs(1001))
+    desk.planner.submit(job)
+    for name in ("a.txt", "old/part-00002.csv"):
+        desk.bench.put(f"predictions/job/predictions/{name}", b"x")
+    for request in desk.sent[:2]:
+        desk.handle(request)
+        assert "_SUCCESS" not in desk.names()
+    desk.handle(desk.sent[2])
+    assert "_SUCCESS" in desk.names()
+
+
 def test_workers_that_finish_at_once_write_one_summary(desk: Desk) -> None:
     """Each may see itself as the last one."""
     job = desk.plan(_refs(1501))
@@ -74,47 +84,11 @@ def test_workers_that_finish_at_once_write_one_summary(desk: Desk) -> None:
     assert Summary.model_validate_json(desk.bench.get(desk.folder("job").summary)).rows == 1501
 
 
-def test_a_long_manifest_is_planned_by_the_worker_that_receives_it(desk: Desk) -> None:
-    """Twice, where the message comes twice: the same shards, and every image has one row."""
-    refs = _refs(2001)
-    manifest = desk.bench.put("lists/long.csv", "\n".join(["source_ref,name", *(f"{ref},x" for ref in refs)]).encode())
-    request = ClassifyRequest.model_validate_json(
-        json.dumps({"schema_version": 1, "job_id": "job", "manifest": {"uri": manifest}})
-    )
-    desk.handle(request)
-    first = list(desk.sent)
-    desk.handle(request)
-    assert desk.sent == first
-    for one in first:
-        desk.handle(one)
-    rows = [row for number in range(5) for row in from_csv(desk.bench.get(desk.folder("job").part(number)))]
-    assert [row.source_ref for row in rows] == refs
-    job = Job.model_validate_json(desk.bench.get(desk.folder("job").job))
-    assert (job.columns, job.shards) == (("name",), 5)
-    assert job.model_uri == f"s3://{desk.bench.bucket}/models/digits/v1"  # one bundle, wherever the champion moves
-
-
-def test_a_job_that_was_begun_goes_on_with_its_own_model(desk: Desk) -> None:
-    """A planner that died before its messages were sent; meanwhile the champion has moved."""
-    manifest = desk.bench.put("long.csv", b"source_ref\n" + b"no URI\n" * 2001)
-    request = ClassifyRequest(schema_version=1, job_id="job", manifest=ManifestRef(uri=manifest))
-    desk.handle(request)
-    desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/job/submitted")
-    champion = "models/digits/champion.json"
-    moved = desk.bench.get(f"s3://{desk.bench.bucket}/{champion}").replace(b'"v1"', b'"v2"')
-    desk.bench.put(champion, moved)
-    desk.sent.clear()
-    desk.handle(request)
-    assert {one.model_uri for one in desk.sent} == {f"s3://{desk.bench.bucket}/models/digits/v1"}
-    assert len(desk.sent) == 5
-
-
-def test_a_list_that_says_more_than_names_is_planned_so_that_it_is_kept(desk: Desk) -> None:
-    """Its columns and versions are in the shard, however short it is."""
-    manifest = desk.bench.put("short.csv", b"source_ref,name\nno URI,Rex\n")
-    desk.handle(ClassifyRequest(schema_version=1, job_id="job", manifest=ManifestRef(uri=manifest)))
-    assert [one.shard for one in desk.sent] == [0]
-    assert json.loads(desk.bench.get(desk.folder("job").shard(0)))["columns"] == {"name": "Rex"}
+def test_a_short_request_under_the_name_of_another_is_refused(desk: Desk) -> None:
+    """Also when the part of that one was removed: its ``job.json`` says what was asked for."""
+    desk.handle(ClassifyRequest(schema_version=1, job_id="job", images=("no URI",)))
+    desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/job/predictions/part-00000.csv")
+    assert desk.reject(ClassifyRequest(schema_version=1, job_id="job", images=("another",))).code is ErrorCode.CONFLICT
 
 
 def test_a_request_under_the_name_of_a_planned_job_spoils_none_of_its_parts(desk: Desk) -> None:
@@ -157,16 +131,3 @@ def test_a_shard_that_no_job_asks_for_is_refused(desk: Desk) -> None:
     desk.bench.put("predictions/job/shards/00001.jsonl", b"{}")
     assert desk.reject(true).code is ErrorCode.BAD_MANIFEST
     assert not [name for name in desk.names() if name.startswith("predictions")]
-
-
-def test_another_list_under_the_same_name_is_refused_before_anything_is_asked(desk: Desk) -> None:
-    """Also when the first planner was killed after its first shard."""
-    desk.plan(_refs(600))
-    for _ in range(2):
-        with pytest.raises(Reject) as caught:
-            desk.plan(_refs(601))
-        assert caught.value.code is ErrorCode.CONFLICT
-        desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/job/job.json")
-        desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/job/shards/00001.jsonl")
-    desk.plan(_refs(600))
-    assert desk.names() == ["job.json", "shards/00000.jsonl", "shards/00001.jsonl"]

@@ -52,7 +52,7 @@ def _request(**fields: Any) -> ClassifyRequest:
 
 def _resolve(storage: FakeStorage, request: ClassifyRequest, *, planned: bool = False) -> PartToWrite | JobToPlan:
     resolver = _resolver(storage)
-    return resolver.resolve(request, resolver.folder(request), planned=planned)
+    return resolver.resolve(request, resolver.record(request), planned=planned)
 
 
 def test_a_short_list_is_one_part() -> None:
@@ -63,7 +63,7 @@ def test_a_short_list_is_one_part() -> None:
         (0, "s3://shelter/a.jpg"),
         (1, "s3://shelter/b.jpg"),
     ]
-    assert (part.folder, part.model_uri) == (JobFolder(OUTPUT, "job"), MODEL)
+    assert (part.record.folder, part.model_uri) == (JobFolder(OUTPUT, "job"), MODEL)
 
 
 def test_a_prefix_leaves_out_what_jobs_wrote_below_it() -> None:
@@ -130,5 +130,5 @@ def test_a_request_without_a_model_or_an_output_is_refused(name: str) -> None:
     resolver = _resolver(FakeStorage(), **{f"default_{name}": None})
     request = _request(images=("s3://shelter/a.jpg",))
     with pytest.raises(Reject, match=f"TWOFOLD_{name.upper()}_URI") as caught:
-        resolver.resolve(request, resolver.folder(request))
+        resolver.resolve(request, resolver.record(request))
     assert caught.value.code is ErrorCode.BAD_REQUEST
