@@ -9,7 +9,7 @@ from worker.batch.job_folder import JobFolder, JobRecord
 from worker.batch.part import PartWriter
 from worker.batch.plan import ModelChoice, Planner, new_job
 from worker.batch.resolve import RequestResolver
-from worker.batch.shards import Draft
+from worker.batch.shards import Shards
 from worker.contract import ClassifyRequest, Job, PartReport, Summary
 from worker.dispatch import Dispatch, Done, Outcome
 from worker.errors import Reject
@@ -71,11 +71,11 @@ class Desk:
 
     def plan(self, refs: list[str], *, job_id: str = "job") -> Job:
         """Writes a job down, and sends nothing."""
-        with Draft() as draft:
-            fill(draft, map(ImageRef, refs))
+        with Shards() as shards:
+            fill(shards, map(ImageRef, refs))
             folder = self.folder(job_id)
-            job = new_job(folder, draft, sources=("a list",), model=ModelChoice(), threshold=None)
-            return self.planner.write(draft, job)
+            job = new_job(folder, shards, sources=("a list",), model=ModelChoice(), threshold=None)
+            return self.planner.write(shards, job)
 
     def names(self, job_id: str = "job") -> list[str]:
         """The objects in the job's folder."""
@@ -83,8 +83,8 @@ class Desk:
         return [key.removeprefix(prefix) for key in self.bench.keys(prefix)]
 
 
-def fill(draft: Draft, refs: Iterable[ImageRef]) -> Draft:
-    """Adds images to a draft."""
+def fill(shards: Shards, refs: Iterable[ImageRef]) -> Shards:
+    """Adds images to the shards."""
     for ref in refs:
-        draft.add(ref)
-    return draft
+        shards.add(ref)
+    return shards

@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from jobs.batch.dead_letters import DeadLetters
-from jobs.batch.status import Watcher
+from jobs.batch.status import StatusReader
 from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_sqs, open_storage
 from worker.aws.queue import Outbox, Queue
@@ -46,7 +46,7 @@ class BatchSettings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class Counter:
+class BatchClient:
     """Where jobs are handed in and asked after."""
 
     settings: BatchSettings
@@ -96,6 +96,6 @@ class Counter:
             url = queue.dead_letter_url
         return None if url is None else DeadLetters(sqs=sqs, url=url)
 
-    def watcher(self, job_id: str) -> Watcher:
+    def status_reader(self, job_id: str) -> StatusReader:
         """Looks at a job."""
-        return Watcher(self.record(job_id), dead_letters=self.dead_letters())
+        return StatusReader(self.record(job_id), dead_letters=self.dead_letters())

@@ -44,7 +44,7 @@ class Patterns:
 
 
 @dataclass
-class Sources:
+class Inputs:
     """Reads sources, and remembers which files are to be uploaded."""
 
     storage: Storage

@@ -6,14 +6,14 @@ from itertools import count
 from pydantic import BaseModel
 
 from jobs.batch.dead_letters import DeadLetters
-from jobs.batch.inputs import Sources
+from jobs.batch.inputs import Inputs
 from jobs.batch.results import Results
 from jobs.batch.submit import upload
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from worker.batch.job_folder import JobRecord
 from worker.batch.plan import ModelChoice, Planner, Sender, new_job
-from worker.batch.shards import Draft
+from worker.batch.shards import Shards
 from worker.contract import ClassifyRequest
 from worker.errors import ErrorCode, Reject
 from worker.manifest.formats import ImageRef
@@ -31,10 +31,10 @@ class Redriven(BaseModel):
 class Redrive:
     """Asks again for what failed of a job."""
 
-    def __init__(self, record: JobRecord, *, sources: Sources, planner: Planner, send: Sender) -> None:
+    def __init__(self, record: JobRecord, *, inputs: Inputs, planner: Planner, send: Sender) -> None:
         self._record = record
         self._results = Results(record)
-        self._sources = sources
+        self._inputs = inputs
         self._planner = planner
         self._send = send
 
@@ -50,27 +50,27 @@ class Redrive:
         if requests:
             return Redriven(job_id=job.job_id, images=0, redrive_id=None, requests=requests)
         self._results.check_complete()
-        with Draft() as draft:
-            self._fill(draft, codes, reporter)
-            if not draft.images:
+        with Shards() as shards:
+            self._fill(shards, codes, reporter)
+            if not shards.images:
                 return Redriven(job_id=job.job_id, images=0, redrive_id=None, requests=0)
-            upload(self._sources, reporter)
-            redrive_id = self._ask(draft, reporter)
-            return Redriven(job_id=job.job_id, images=draft.images, redrive_id=redrive_id, requests=0)
+            upload(self._inputs, reporter)
+            redrive_id = self._ask(shards, reporter)
+            return Redriven(job_id=job.job_id, images=shards.images, redrive_id=redrive_id, requests=0)
 
-    def _fill(self, draft: Draft, codes: Iterable[str], reporter: Reporter) -> None:
+    def _fill(self, shards: Shards, codes: Iterable[str], reporter: Reporter) -> None:
         with reporter.step("Looking for what failed"):
             for row, asked in self._results.failed(frozenset(codes)):
                 # Of an image of this machine, the file as it is now: that is where somebody would mend it.
                 file = asked.columns.get("file", "")
-                ref = self._sources.repaired(row.source_ref, file, self._results.job.sources)
-                draft.add(ImageRef(ref, asked.version_id, asked.columns), row=row.row)
+                ref = self._inputs.repaired(row.source_ref, file, self._results.job.sources)
+                shards.add(ImageRef(ref, asked.version_id, asked.columns), row=row.row)
 
-    def _ask(self, draft: Draft, reporter: Reporter) -> str:
+    def _ask(self, shards: Shards, reporter: Reporter) -> str:
         """Under the next free name; one that was begun with other images, and never sent, stays as it is."""
         for redrive_id in self._free_names():
             try:
-                self._submit(draft, redrive_id, reporter)
+                self._submit(shards, redrive_id, reporter)
             except Reject as error:
                 if error.code is not ErrorCode.CONFLICT:
                     raise
@@ -78,18 +78,18 @@ class Redrive:
                 return redrive_id
         raise AssertionError
 
-    def _submit(self, draft: Draft, redrive_id: str, reporter: Reporter) -> None:
+    def _submit(self, shards: Shards, redrive_id: str, reporter: Reporter) -> None:
         parent = self._results.job
         job = new_job(
             self._record.sibling(redrive_id).folder,
-            draft,
+            shards,
             sources=(self._record.folder.uri,),
             model=ModelChoice(asked=parent.asked_model_uri, pinned=parent.model_uri),
             threshold=parent.threshold,
             parent=parent,
         )
         with reporter.step("Writing the plan", total=job.parts) as advance:
-            job = self._planner.write(draft, job, advance=advance)
+            job = self._planner.write(shards, job, advance=advance)
         # Before any part of it: results never miss one that is there.
         pointer = f"{self._record.folder.redrives}{redrive_id}"
         self._record.storage.write(pointer, b"see there\n", content_type="text/plain")

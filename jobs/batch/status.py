@@ -12,14 +12,14 @@ from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, JobRecord
 from worker.contract import Job, PartReport
 
-State = Literal["planning", "sending", "running", "stuck", "complete", "cancelled"]
+JobState = Literal["planning", "sending", "running", "stuck", "complete", "cancelled"]
 
 _READERS: Final = 8
 #: Before this many seconds no rate is told: the first parts come together.
 _LEAST_S: Final = 1.0
 
 
-class Refused(BaseModel):
+class RefusedRequest(BaseModel):
     """A request in the dead-letter queue."""
 
     model_config = ConfigDict(frozen=True)
@@ -29,13 +29,13 @@ class Refused(BaseModel):
     error_message: str
 
 
-class Standing(BaseModel):
+class JobStatus(BaseModel):
     """What ``twofold batch status`` tells. ``done = scored + failed``, and ``images = done + waiting``."""
 
     model_config = ConfigDict(frozen=True)
 
     job_id: str
-    state: State
+    state: JobState
     images: int
     done: int
     scored: int
@@ -46,7 +46,7 @@ class Standing(BaseModel):
     parts_done: int
     images_per_s: float | None  #: from the job's start to its newest part
     left_s: float | None
-    refused: list[Refused]
+    refused: list[RefusedRequest]
     parent: str | None
     redrives: list[str]
 
@@ -56,7 +56,7 @@ class Standing(BaseModel):
         return self.state in {"complete", "cancelled", "stuck"}
 
 
-class Watcher:
+class StatusReader:
     """Looks at one job, as often as one likes; what it has read of a part it does not read again."""
 
     def __init__(self, record: JobRecord, *, dead_letters: DeadLetters | None) -> None:
@@ -64,8 +64,8 @@ class Watcher:
         self._dead_letters = dead_letters
         self._reports: dict[int, PartReport] = {}
 
-    def look(self) -> Standing:
-        """The standing now. Raises UserError when there is no such job."""
+    def read(self) -> JobStatus:
+        """The status now. Raises UserError when there is no such job."""
         job = self._record.job()
         if job is None:
             return self._without_job()
@@ -80,7 +80,7 @@ class Watcher:
         seconds = (newest - job.created_at).total_seconds() if newest else 0.0
         rate = done / seconds if seconds >= _LEAST_S else None
         waiting = job.images - done
-        return Standing(
+        return JobStatus(
             job_id=job.job_id,
             state=self._state(job, complete=complete, refused=len(refused)),
             images=job.images,
@@ -98,7 +98,7 @@ class Watcher:
             redrives=self._record.redrives(),
         )
 
-    def _state(self, job: Job, *, complete: bool, refused: int) -> State:
+    def _state(self, job: Job, *, complete: bool, refused: int) -> JobState:
         if complete:
             return "complete"
         if self._record.is_cancelled():
@@ -108,7 +108,7 @@ class Watcher:
         # All that is missing was refused: nothing will come by itself.
         return "stuck" if refused and refused + len(self._reports) >= job.parts else "running"
 
-    def _without_job(self) -> Standing:
+    def _without_job(self) -> JobStatus:
         """Either its shards are being written, or it was refused whole, or nobody has heard of it."""
         folder, refused = self._record.folder, self._refused(None)
         begun = next(iter(self._record.storage.list(f"{folder.uri}/")), None) is not None
@@ -117,7 +117,7 @@ class Watcher:
                 f"No job {folder.job_id} below {folder.output_uri}. "
                 "'twofold batch status' lists the jobs; a request that no worker has seen yet is not among them."
             )
-        return Standing(
+        return JobStatus(
             job_id=folder.job_id,
             state="stuck" if refused else "planning",
             **dict.fromkeys(("images", "done", "scored", "failed", "waiting", "parts", "parts_done"), 0),
@@ -143,15 +143,15 @@ class Watcher:
             raise UserError(f"{self._record.folder.part(number)} was there and is gone: somebody deletes this job.")
         return report
 
-    def _refused(self, job: Job | None) -> list[Refused]:
+    def _refused(self, job: Job | None) -> list[RefusedRequest]:
         if self._dead_letters is None:
             return []
-        found: dict[int | None, Refused] = {}
+        found: dict[int | None, RefusedRequest] = {}
         for letter in self._dead_letters.of(self._record.folder.job_id):
             for request in letter.requests:
                 answered = (request.shard or 0) in self._reports and job is not None
                 if request.job_id == self._record.folder.job_id and not answered:
-                    found[request.shard] = Refused(
+                    found[request.shard] = RefusedRequest(
                         shard=request.shard, error_code=letter.error_code, error_message=letter.error_message
                     )
         return list(found.values())

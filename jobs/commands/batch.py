@@ -14,12 +14,12 @@ from jobs.commands.options import Json
 from jobs.progress import Reporter
 
 if TYPE_CHECKING:  # boto3 takes half a second that --help need not wait
-    from jobs.batch.client import Counter
-    from jobs.batch.status import Standing
+    from jobs.batch.client import BatchClient
+    from jobs.batch.status import JobStatus
 
 app = typer.Typer(help="Classify images: a list, a prefix or a folder in, one table out.", no_args_is_help=True)
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's name, as submit and status tell it.")]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's name, as submit and status tell it.")]
 Output = Annotated[
     str | None, typer.Option("--output", help="s3:// prefix where jobs lie.", show_default="TWOFOLD_OUTPUT_URI")
 ]
@@ -49,39 +49,39 @@ def submit(
 ) -> None:
     """Ask for a row for every image of all sources. Typed again after an interruption, it goes on."""
     from jobs.batch import submit as submission  # noqa: PLC0415 - LiteRT takes a moment that --help need not wait
-    from jobs.batch.inputs import Patterns, Sources  # noqa: PLC0415
-    from worker.batch.shards import Draft  # noqa: PLC0415
+    from jobs.batch.inputs import Inputs, Patterns  # noqa: PLC0415
+    from worker.batch.shards import Shards  # noqa: PLC0415
 
     reporter = Reporter()
-    counter = _open(output)
-    output_uri = counter.settings.needed_output()
+    client = _open(output)
+    output_uri = client.settings.needed_output()
     if not dry_run:
-        counter.settings.needed_queue()
+        client.settings.needed_queue()
     options = submission.SubmitOptions(
-        output_uri=output_uri, job_id=job_id, model_uri=model or counter.model_uri(), threshold=threshold
+        output_uri=output_uri, job_id=job_id, model_uri=model or client.model_uri(), threshold=threshold
     )
     patterns = Patterns(tuple(include or ()), tuple(exclude or ()))
-    read = Sources(storage=counter.storage, output_uri=output_uri, patterns=patterns)
-    with Draft() as draft:
-        submission.read_sources(sources, read, draft, reporter)
-        job = submission.plan_job(sources, draft, options, counter.storage)
+    inputs = Inputs(storage=client.storage, output_uri=output_uri, patterns=patterns)
+    with Shards() as shards:
+        submission.read_sources(sources, inputs, shards, reporter)
+        job = submission.plan_job(sources, shards, options, client.storage)
         estimate = submission.estimate(job)
         reporter.say(
             f"Job {job.job_id}: {job.images:,} images in {job.parts:,} parts, about {estimate.worker_s:,.0f} s of one "
             f"worker with two processors, about {estimate.cost_usd:,.2f} USD ({estimate.assumes})."
         )
         if dry_run:
-            text = f"Nothing was sent. {len(read.files):,} files would be uploaded."
+            text = f"Nothing was sent. {len(inputs.files):,} files would be uploaded."
             _print(estimate, text, job_id=job.job_id, as_json=as_json)
             return
-        job, sent = submission.submit_job(draft, job, read, counter.planner(), reporter)
+        job, sent = submission.submit_job(shards, job, inputs, client.planner(), reporter)
     said = f"{sent:,} requests sent." if sent else "All requests were sent before."
     if not wait:
         text = f"{said} How far it is: twofold batch status {job.job_id}"
         _print(estimate, text, job_id=job.job_id, as_json=as_json)
         return
     reporter.say(said)
-    _wait(counter, job.job_id, reporter, as_json=as_json)
+    _wait(client, job.job_id, reporter, as_json=as_json)
 
 
 @app.command("status", epilog="Example: twofold batch status june-3f2a9c01 --watch")
@@ -94,19 +94,19 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Tell how far a job is: done, failed, waiting, rate, time left, refused requests and why."""
-    counter = _open(output)
+    client = _open(output)
     if job_id is None:
-        _list(counter, as_json=as_json)
+        _list(client, as_json=as_json)
     elif follow:
-        _wait(counter, job_id, Reporter(), as_json=as_json)
+        _wait(client, job_id, Reporter(), as_json=as_json)
     else:
-        standing = counter.watcher(job_id).look()
-        _show(standing, as_json=as_json)
+        job_status = client.status_reader(job_id).read()
+        _show(job_status, as_json=as_json)
 
 
 @app.command("results", epilog="Example: twofold batch results june-3f2a9c01 --join -o june.parquet")
 def results(
-    job_id: JobId,
+    job_id: JobArgument,
     file: Annotated[
         str | None,
         typer.Option("-o", "--out", help=".csv or .parquet; - is standard output.", show_default="JOB.csv"),
@@ -120,9 +120,9 @@ def results(
     from jobs.batch import results_file  # noqa: PLC0415
     from jobs.batch.results import Results  # noqa: PLC0415
 
-    counter = _open(output)
+    client = _open(output)
     path = file or f"{job_id}.csv"
-    found = Results(counter.record(job_id))
+    found = Results(client.record(job_id))
     joined = found.job.columns if join else ()
     with Reporter().step(escape(f"Writing {path}"), total=found.job.images) as advance:
         counts = results_file.write(found.chunks(join=join, partial=partial), path, joined=joined, advance=advance)
@@ -135,7 +135,7 @@ def results(
 
 @app.command("report", epilog="Example: twofold batch report june-3f2a9c01 -o june.html")
 def report(
-    job_id: JobId,
+    job_id: JobArgument,
     file: Annotated[Path | None, typer.Option("-o", "--out", help="HTML file.", show_default="JOB.html")] = None,
     partial: Annotated[bool, typer.Option("--partial", help="What is there, where parts are missing.")] = False,
     output: Output = None,
@@ -145,18 +145,18 @@ def report(
     from jobs.report import batch_page  # noqa: PLC0415
     from jobs.report.batch_page import Gallery  # noqa: PLC0415
 
-    counter = _open(output)
+    client = _open(output)
     reporter = Reporter()
-    found = Results(counter.record(job_id))
+    found = Results(client.record(job_id))
     gallery = Gallery()
     with reporter.step("Reading the rows", total=found.job.images) as advance:
         for chunk in found.chunks(partial=partial):
             gallery.add(chunk)
             advance(len(chunk))
     with reporter.step("Drawing the page"):
-        tested = batch_page.tested_scores(found.job, counter.pinned_model_uri(), counter.storage)
+        tested = batch_page.tested_scores(found.job, client.pinned_model_uri(), client.storage)
         complete = found.record.is_complete()
-        page = batch_page.render(found, gallery, counter.storage, tested=tested, complete=complete)
+        page = batch_page.render(found, gallery, client.storage, tested=tested, complete=complete)
     path = file or Path(f"{job_id}.html")
     path.write_text(page, encoding="utf-8")
     print(path)
@@ -164,22 +164,22 @@ def report(
 
 @app.command("redrive", epilog="Example: twofold batch redrive june-3f2a9c01 --only unavailable --only not_found")
 def redrive(
-    job_id: JobId,
+    job_id: JobArgument,
     only: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Only rows with this error_code.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until it is complete; exit 1 when it cannot be.")] = False,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
     """Ask again for what failed: refused requests, or else the images without a score. ``results`` merges them."""
-    from jobs.batch.inputs import Sources  # noqa: PLC0415
+    from jobs.batch.inputs import Inputs  # noqa: PLC0415
     from jobs.batch.redrive import Redrive  # noqa: PLC0415
 
     reporter = Reporter()
-    counter = _open(output)
-    counter.settings.needed_queue()
-    sources = Sources(storage=counter.storage, output_uri=counter.settings.needed_output())
-    again = Redrive(counter.record(job_id), sources=sources, planner=counter.planner(), send=counter.send).run(
-        only or (), counter.dead_letters(), reporter
+    client = _open(output)
+    client.settings.needed_queue()
+    inputs = Inputs(storage=client.storage, output_uri=client.settings.needed_output())
+    again = Redrive(client.record(job_id), inputs=inputs, planner=client.planner(), send=client.send).run(
+        only or (), client.dead_letters(), reporter
     )
     if again.requests:
         text = f"{again.requests:,} refused requests of {job_id} were sent again."
@@ -191,59 +191,59 @@ def redrive(
         print(again.model_dump_json() if as_json else text)
         return
     reporter.say(text)
-    _wait(counter, again.redrive_id or job_id, reporter, as_json=as_json)
+    _wait(client, again.redrive_id or job_id, reporter, as_json=as_json)
 
 
 @app.command("cancel", epilog="Example: twofold batch cancel june-3f2a9c01")
-def cancel(job_id: JobId, output: Output = None, as_json: Json = False) -> None:
+def cancel(job_id: JobArgument, output: Output = None, as_json: Json = False) -> None:
     """Call a job off: workers drop its requests. What is written stays; ``results --partial`` reads it."""
     from jobs.batch.results import needed_job  # noqa: PLC0415
 
-    counter = _open(output)
-    record = counter.record(job_id)
+    client = _open(output)
+    record = client.record(job_id)
     needed_job(record)
-    counter.storage.write(record.folder.cancelled, b"no more of this\n", content_type="text/plain")
-    standing = counter.watcher(job_id).look()
-    text = f"{job_id} is cancelled: {standing.done:,} of {standing.images:,} images had a row."
-    if standing.state == "complete":
+    client.storage.write(record.folder.cancelled, b"no more of this\n", content_type="text/plain")
+    job_status = client.status_reader(job_id).read()
+    text = f"{job_id} is cancelled: {job_status.done:,} of {job_status.images:,} images had a row."
+    if job_status.state == "complete":
         text = f"{job_id} was complete before it could be cancelled."
-    print(standing.model_dump_json() if as_json else text)
+    print(job_status.model_dump_json() if as_json else text)
 
 
-def _open(output: str | None) -> "Counter":
-    from jobs.batch.client import Counter  # noqa: PLC0415
+def _open(output: str | None) -> "BatchClient":
+    from jobs.batch.client import BatchClient  # noqa: PLC0415
 
-    return Counter.open(output_uri=output)
+    return BatchClient.open(output_uri=output)
 
 
-def _list(counter: "Counter", *, as_json: bool) -> None:
+def _list(client: "BatchClient", *, as_json: bool) -> None:
     from jobs.batch.status import jobs_below  # noqa: PLC0415
     from jobs.commands.batch_view import table_of_all  # noqa: PLC0415
 
-    found = jobs_below(counter.settings.needed_output(), counter.storage)
+    found = jobs_below(client.settings.needed_output(), client.storage)
     if as_json:
         print(json.dumps([job.model_dump(mode="json") | {"complete": complete} for job, complete in found]))
     else:
         Console(highlight=False).print(table_of_all(found) if found else "No jobs yet: twofold batch submit --help")
 
 
-def _wait(counter: "Counter", job_id: str, reporter: Reporter, *, as_json: bool) -> None:
+def _wait(client: "BatchClient", job_id: str, reporter: Reporter, *, as_json: bool) -> None:
     """Until nothing more will happen by itself: exit 1 where the job is not complete."""
     from jobs.commands.batch_view import watch  # noqa: PLC0415
 
-    standing = watch(counter.watcher(job_id), reporter.console)
-    _show(standing, as_json=as_json)
-    if standing.state != "complete":
+    job_status = watch(client.status_reader(job_id), reporter.console)
+    _show(job_status, as_json=as_json)
+    if job_status.state != "complete":
         raise typer.Exit(1)
 
 
-def _show(standing: "Standing", *, as_json: bool) -> None:
+def _show(job_status: "JobStatus", *, as_json: bool) -> None:
     from jobs.commands.batch_view import table_of  # noqa: PLC0415
 
     if as_json:
-        print(standing.model_dump_json())
+        print(job_status.model_dump_json())
     else:
-        Console(highlight=False).print(table_of(standing))
+        Console(highlight=False).print(table_of(job_status))
 
 
 def _print(figures: BaseModel, text: str, *, job_id: str, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""A draft to a job: shards, then ``job.json``, then a message for each shard. The command line and the worker use it.
+"""Jobs, from shards to messages: the shards, then ``job.json``, then a message for each shard.
 
 Whoever is killed on the way and starts again comes to the same end: a shard is written once and never over, the first
 one before all others, and it carries the digest of the whole list. So of two planners with one job_id and different
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, JobRecord
 from worker.batch.resolve import JobToPlan
-from worker.batch.shards import Draft
+from worker.batch.shards import Shards
 from worker.contract import ClassifyRequest, Job, PartReport
 from worker.errors import ErrorCode, Reject, Retry
 from worker.scoring.models import pinned
@@ -40,7 +40,7 @@ class Planner:
 
     def write(
         self,
-        draft: Draft,
+        shards: Shards,
         job: Job,
         *,
         cancelled: Callable[[], bool] = lambda: False,
@@ -56,8 +56,8 @@ class Planner:
         if written is not None:
             check_same(written, job)
             return written
-        shards = enumerate(draft)
-        first = next(shards)
+        numbered = enumerate(shards)
+        first = next(numbered)
         if not self._write_shard(folder, first, job):
             found = (self._storage.metadata(folder.shard(0)) or {}).get(PLAN)
             if found != job.digest:
@@ -66,7 +66,7 @@ class Planner:
         with ThreadPoolExecutor(_WRITERS) as pool:
             # A window, so that only a few shards are in memory.
             window: set[Future[bool]] = set()
-            for shard in shards:
+            for shard in numbered:
                 if cancelled():
                     raise Retry(ErrorCode.UNAVAILABLE, "told to stop while planning", delay_s=0)
                 window.add(pool.submit(self._write_shard, folder, shard, job))
@@ -75,7 +75,7 @@ class Planner:
             while window:
                 window = _settle(window, advance)
         if not record.create(job):
-            return self.write(draft, job)  # somebody was first
+            return self.write(shards, job)  # somebody was first
         return job
 
     def submit(self, job: Job, *, advance: Callable[[int], None] = lambda _: None) -> int:
@@ -103,9 +103,9 @@ class Planner:
 
         Raises Reject when the manifest can never be read, and Retry once ``cancelled`` returns True.
         """
-        with Draft() as draft:
+        with Shards() as shards:
             for ref in asked.images:
-                draft.add(ref)
+                shards.add(ref)
                 if cancelled():
                     raise Retry(ErrorCode.UNAVAILABLE, "told to stop while planning", delay_s=0)
             bundle = pinned(asked.model_uri, storage=self._storage)
@@ -113,12 +113,12 @@ class Planner:
             shared = bundle.startswith("s3://")
             job = new_job(
                 asked.record.folder,
-                draft,
+                shards,
                 sources=(asked.manifest.uri,),
                 model=ModelChoice(asked=asked.model_uri, pinned=bundle) if shared else ModelChoice(),
                 threshold=asked.request.threshold,
             )
-            job = self.write(draft, job, cancelled=cancelled)
+            job = self.write(shards, job, cancelled=cancelled)
         self.submit(job)
         return job
 
@@ -142,7 +142,7 @@ class ModelChoice(NamedTuple):
 
 def new_job(
     folder: JobFolder,
-    images: Draft | PartReport,
+    images: Shards | PartReport,
     *,
     sources: tuple[str, ...],
     model: ModelChoice,
@@ -159,7 +159,7 @@ def new_job(
         contents = {"digest": images.request_digest, "images": images.rows}
     else:
         columns = parent.columns if parent else images.columns
-        contents = {"digest": images.digest, "images": images.images, "shards": images.shards, "columns": columns}
+        contents = {"digest": images.digest, "images": images.images, "shards": images.count, "columns": columns}
     return Job(
         job_id=folder.job_id,
         created_at=datetime.now(UTC),

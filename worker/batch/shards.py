@@ -20,15 +20,15 @@ _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
 _MAX_COLUMNS: Final = 100
 
 
-class Draft:
+class Shards:
     """Collects images, then gives them back as shards. A context manager around its file.
 
     The same images in the same order make the same bytes, and so the same ``digest``.
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="twofold-draft-")  # noqa: SIM115 - closed in __exit__
-        # Level 1 packs a list ten times, at the speed of a disk; mtime=0, since a draft is not about a moment.
+        self._file = tempfile.TemporaryFile(prefix="twofold-shards-")  # noqa: SIM115 - closed in __exit__
+        # Level 1 packs a list ten times, at the speed of a disk; mtime=0, so that the same images make the same bytes.
         self._packed = gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1, mtime=0)
         self._hash = hashlib.sha256()
         self._columns: dict[str, None] = {}
@@ -58,7 +58,7 @@ class Draft:
         self.images += 1
 
     @property
-    def shards(self) -> int:
+    def count(self) -> int:
         """How many there are."""
         return -(-self.images // SHARD_IMAGES)
 

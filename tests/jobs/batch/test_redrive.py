@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.batch.inputs import Sources
+from jobs.batch.inputs import Inputs
 from jobs.batch.redrive import Redrive, Redriven
 from jobs.batch.results import Results
 from jobs.progress import Reporter
@@ -36,8 +36,8 @@ def _work(desk: Desk) -> None:
 
 
 def _redrive(desk: Desk, job_id: str, *codes: str) -> Redriven:
-    sources = Sources(storage=desk.storage, output_uri=desk.bench.output_uri)
-    redrive = Redrive(desk.record(job_id), sources=sources, planner=desk.planner, send=desk.sent.extend)
+    inputs = Inputs(storage=desk.storage, output_uri=desk.bench.output_uri)
+    redrive = Redrive(desk.record(job_id), inputs=inputs, planner=desk.planner, send=desk.sent.extend)
     return redrive.run(codes, None, Reporter(quiet=True))
 
 

@@ -94,9 +94,9 @@ def test_a_folder_becomes_a_table_and_what_failed_is_mended(
     assert job_id.startswith("photos-")
     assert json.loads(twofold("status", job_id, "--json")[1])["state"] == "running"
     work()
-    standing = json.loads(twofold("status", job_id, "--json")[1])
-    assert (standing["state"], standing["scored"], standing["failed"]) == ("complete", 10, 1)
-    assert standing["errors"] == {"damaged": 1}
+    state = json.loads(twofold("status", job_id, "--json")[1])
+    assert (state["state"], state["scored"], state["failed"]) == ("complete", 10, 1)
+    assert state["errors"] == {"damaged": 1}
 
     out = tmp_path / "out.csv"
     status, said = twofold("results", job_id, "--join", "-o", str(out))
@@ -231,8 +231,8 @@ def test_a_cancelled_job_ends_and_says_so(bench: Bench, twofold: Twofold, work: 
     twofold("submit", str(tmp_path / "list.csv"), "--job-id", "june")
     assert "0 of 600 images had a row" in twofold("cancel", "june")[1]
     work()
-    standing = json.loads(twofold("status", "june", "--json")[1])
-    assert (standing["state"], standing["done"], standing["waiting"]) == ("cancelled", 0, 600)
+    state = json.loads(twofold("status", "june", "--json")[1])
+    assert (state["state"], state["done"], state["waiting"]) == ("cancelled", 0, 600)
     status, said = twofold("status", "june", "--watch")
     assert (status, "cancelled" in said) == (1, True)
     assert twofold("results", "june")[0] == 1
@@ -254,10 +254,10 @@ def test_refused_requests_are_told_and_asked_for_again(
     twofold("submit", str(tmp_path / "list.csv"), "--job-id", "june")
     work()
     for _ in range(2):  # to look is to leave it as it is
-        standing = json.loads(twofold("status", "june", "--json")[1])
-        assert standing["state"] == "stuck"
-        assert [one["shard"] for one in sorted(standing["refused"], key=lambda one: one["shard"])] == [0, 1]
-        assert {one["error_code"] for one in standing["refused"]} == {"bad_model"}
+        state = json.loads(twofold("status", "june", "--json")[1])
+        assert state["state"] == "stuck"
+        assert [one["shard"] for one in sorted(state["refused"], key=lambda one: one["shard"])] == [0, 1]
+        assert {one["error_code"] for one in state["refused"]} == {"bad_model"}
     bench.put("models/digits/v1/model.tflite", whole)
     assert json.loads(twofold("redrive", "june", "--json")[1])["requests"] == 2
     work()

@@ -7,7 +7,7 @@ import pytest
 from tests.desk import Desk, fill
 from worker.batch.job_folder import JobFolder
 from worker.batch.plan import ModelChoice, new_job
-from worker.batch.shards import Draft
+from worker.batch.shards import Shards
 from worker.contract import ClassifyRequest, Job, ManifestRef
 from worker.errors import ErrorCode, Reject
 from worker.manifest.formats import ImageRef
@@ -56,20 +56,20 @@ def test_a_job_that_was_begun_goes_on_with_its_own_model(desk: Desk) -> None:
 
 def test_planners_of_one_job_end_with_the_same_job(desk: Desk) -> None:
     """A second planner may write ``job.json`` while the shards of the first are still under way; its model counts."""
-    with Draft() as draft:
-        fill(draft, [ImageRef("no URI")] * 600)
+    with Shards() as shards:
+        fill(shards, [ImageRef("no URI")] * 600)
         champion, name = f"s3://{desk.bench.bucket}/models/digits/champion.json", desk.folder("job")
 
         def job(version: str) -> Job:
             model = ModelChoice(asked=champion, pinned=f"s3://{desk.bench.bucket}/models/digits/{version}")
-            return new_job(name, draft, sources=(), model=model, threshold=None)
+            return new_job(name, shards, sources=(), model=model, threshold=None)
 
         first = job("v2")
 
         def meanwhile(_: int) -> None:
             desk.record().create(first)
 
-        written = desk.planner.write(draft, job("v1"), advance=meanwhile)
+        written = desk.planner.write(shards, job("v1"), advance=meanwhile)
     assert written == first
 
 
@@ -96,24 +96,24 @@ def test_another_list_under_the_same_name_is_refused_before_anything_is_asked(de
 
 def test_another_model_or_threshold_under_the_same_name_is_refused(desk: Desk) -> None:
     """The same images are not enough: a job is also the model and the threshold that were asked for."""
-    with Draft() as draft:
-        fill(draft, [ImageRef("no URI")])
-        first = new_job(desk.folder(), draft, sources=(), model=ModelChoice(), threshold=0.5)
-        desk.planner.write(draft, first)
+    with Shards() as shards:
+        fill(shards, [ImageRef("no URI")])
+        first = new_job(desk.folder(), shards, sources=(), model=ModelChoice(), threshold=0.5)
+        desk.planner.write(shards, first)
         for changes in ({"asked_model_uri": "s3://shelter/models/pets"}, {"threshold": 0.9}, {"parent": "june"}):
             with pytest.raises(Reject) as caught:
-                desk.planner.write(draft, first.model_copy(update=changes))
+                desk.planner.write(shards, first.model_copy(update=changes))
             assert caught.value.code is ErrorCode.CONFLICT
         moved = first.model_copy(update={"model_uri": "s3://shelter/models/pets/v2"})
-        assert desk.planner.write(draft, moved) == first
+        assert desk.planner.write(shards, moved) == first
 
 
 def test_a_redrive_has_the_columns_of_its_parent() -> None:
     """Also those that none of its own images has, so that both make one table."""
-    with Draft() as draft:
-        draft.add(ImageRef("no URI", columns={"name": "Rex"}))
+    with Shards() as shards:
+        shards.add(ImageRef("no URI", columns={"name": "Rex"}))
         folder, choice = JobFolder("s3://shelter/out", "june"), ModelChoice()
-        parent = new_job(folder, draft, sources=(), model=choice, threshold=None)
+        parent = new_job(folder, shards, sources=(), model=choice, threshold=None)
         parent = parent.model_copy(update={"columns": ("keeper", "name")})
-        redrive = new_job(folder, draft, sources=(), model=choice, threshold=None, parent=parent)
+        redrive = new_job(folder, shards, sources=(), model=choice, threshold=None, parent=parent)
     assert (redrive.parent, redrive.columns) == ("june", ("keeper", "name"))
