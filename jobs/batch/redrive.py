@@ -1,4 +1,4 @@
-"""What failed, asked for again: images as a job that points back, and refused requests as they are."""
+"""The redrive of a job: its refused requests are sent again, or its failed images become a job of their own."""
 
 from collections.abc import Iterable, Iterator
 from itertools import count
@@ -20,16 +20,16 @@ from worker.manifest.formats import ImageRef
 
 
 class Redriven(BaseModel):
-    """What was asked for again."""
+    """What a redrive sent."""
 
     job_id: str
-    images: int  #: failed ones
-    redrive_id: str | None  #: their job
-    requests: int  #: refused ones, sent again
+    images: int  #: failed images that are asked for again
+    redrive_id: str | None  #: the job that asks for them
+    requests: int  #: refused requests that were sent again
 
 
 class Redrive:
-    """Asks again for what failed of a job."""
+    """Asks again for the failed images of a job."""
 
     def __init__(self, record: JobRecord, *, inputs: Inputs, planner: Planner, send: Sender) -> None:
         self._record = record
@@ -39,13 +39,13 @@ class Redrive:
         self._send = send
 
     def run(self, codes: Iterable[str], dead_letters: DeadLetters | None, reporter: Reporter) -> Redriven:
-        """Sends refused requests again, or else the failed images of the given codes, or of all.
+        """Sends refused requests again. If there are none, asks for the images that failed with ``codes``, or with any.
 
-        Killed on the way and called again, it goes on. Raises UserError where the job is still at work.
+        If it is killed and called again, it goes on. Raises UserError while the job or its last redrive is running.
         """
         job = self._results.job
         if job.parent is not None:
-            raise UserError(f"{job.job_id} asks again for images of {job.parent}: redrive {job.parent}.")
+            raise UserError(f"{job.job_id} is a redrive of {job.parent}. Run 'twofold batch redrive {job.parent}'.")
         requests = self._send_refused(dead_letters, reporter)
         if requests:
             return Redriven(job_id=job.job_id, images=0, redrive_id=None, requests=requests)
@@ -59,15 +59,15 @@ class Redrive:
             return Redriven(job_id=job.job_id, images=shards.images, redrive_id=redrive_id, requests=0)
 
     def _fill(self, shards: Shards, codes: Iterable[str], reporter: Reporter) -> None:
-        with reporter.step("Looking for what failed"):
+        with reporter.step("Reading the failed rows"):
             for row, asked in self._results.failed(frozenset(codes)):
-                # Of an image of this machine, the file as it is now: that is where somebody would mend it.
+                # An image that was uploaded is uploaded again if its file has changed: that is where a user repairs it.
                 file = asked.columns.get("file", "")
                 ref = self._inputs.repaired(row.source_ref, file, self._results.job.sources)
                 shards.add(ImageRef(ref, asked.version_id, asked.columns), row=row.row)
 
     def _ask(self, shards: Shards, reporter: Reporter) -> str:
-        """Under the next free name; one that was begun with other images, and never sent, stays as it is."""
+        """Submits under the next free name and returns it. Skips a redrive with other images that was never sent."""
         for redrive_id in self._free_names():
             try:
                 self._submit(shards, redrive_id, reporter)
@@ -90,14 +90,14 @@ class Redrive:
         )
         with reporter.step("Writing the plan", total=job.parts) as advance:
             job = self._planner.write(shards, job, advance=advance)
-        # Before any part of it: results never miss one that is there.
+        # Before its requests are sent: the results never miss a part that is there.
         pointer = f"{self._record.folder.redrives}{redrive_id}"
-        self._record.storage.write(pointer, b"see there\n", content_type="text/plain")
+        self._record.storage.write(pointer, b"a redrive of this job\n", content_type="text/plain")
         with reporter.step("Sending requests", total=job.parts) as advance:
             self._planner.submit(job, advance=advance)
 
     def _free_names(self) -> Iterator[str]:
-        """Names that no job was sent under. Raises UserError while one that was is still at work."""
+        """Yields names under which no redrive was sent. Raises UserError while one is still running."""
         taken = set(self._record.redrives())
         for number in count(1):
             name = f"{self._record.folder.job_id[:120]}-r{number}"
@@ -105,7 +105,7 @@ class Redrive:
             if name not in taken or not redrive.is_submitted():
                 yield name
             elif not redrive.is_complete() and not redrive.is_cancelled():
-                raise UserError(f"{name} is not complete: wait for it, or 'twofold batch cancel {name}'.")
+                raise UserError(f"{name} is not complete. Wait for it, or run 'twofold batch cancel {name}'.")
 
     def _send_refused(self, dead_letters: DeadLetters | None, reporter: Reporter) -> int:
         if dead_letters is None:

@@ -1,4 +1,4 @@
-"""How far a job is, from the bucket and the queues alone."""
+"""The status of a job, read from its folder and the dead-letter queue."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -15,7 +15,7 @@ from worker.contract import Job, PartReport
 JobState = Literal["planning", "sending", "running", "stuck", "complete", "cancelled"]
 
 _READERS: Final = 8
-#: Before this many seconds no rate is told: the first parts come together.
+#: There is no rate before this many seconds: the first parts arrive together.
 _LEAST_S: Final = 1.0
 
 
@@ -30,7 +30,7 @@ class RefusedRequest(BaseModel):
 
 
 class JobStatus(BaseModel):
-    """What ``twofold batch status`` tells. ``done = scored + failed``, and ``images = done + waiting``."""
+    """The output of ``twofold batch status``. ``done = scored + failed``, and ``images = done + waiting``."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,7 +44,7 @@ class JobStatus(BaseModel):
     errors: dict[str, int]  #: failed rows by error_code
     parts: int
     parts_done: int
-    images_per_s: float | None  #: from the job's start to its newest part
+    images_per_s: float | None  #: between the creation of the job and its newest part
     left_s: float | None
     refused: list[RefusedRequest]
     parent: str | None
@@ -52,12 +52,12 @@ class JobStatus(BaseModel):
 
     @property
     def settled(self) -> bool:
-        """Whether nothing more will happen by itself."""
+        """Whether the job makes no further progress by itself."""
         return self.state in {"complete", "cancelled", "stuck"}
 
 
 class StatusReader:
-    """Looks at one job, as often as one likes; what it has read of a part it does not read again."""
+    """Reads the status of one job, any number of times. The report of a part is read once."""
 
     def __init__(self, record: JobRecord, *, dead_letters: DeadLetters | None) -> None:
         self._record = record
@@ -65,7 +65,7 @@ class StatusReader:
         self._reports: dict[int, PartReport] = {}
 
     def read(self) -> JobStatus:
-        """The status now. Raises UserError when there is no such job."""
+        """Returns the current status. Raises UserError when there is no such job."""
         job = self._record.job()
         if job is None:
             return self._without_job()
@@ -105,17 +105,17 @@ class StatusReader:
             return "cancelled"
         if job.shards and not self._record.is_submitted():
             return "sending"
-        # All that is missing was refused: nothing will come by itself.
+        # Every part that is missing was refused.
         return "stuck" if refused and refused + len(self._reports) >= job.parts else "running"
 
     def _without_job(self) -> JobStatus:
-        """Either its shards are being written, or it was refused whole, or nobody has heard of it."""
+        """Its shards are being written, or its only request was refused, or there is no such job."""
         folder, refused = self._record.folder, self._refused(None)
         begun = next(iter(self._record.storage.list(f"{folder.uri}/")), None) is not None
         if not begun and not refused:
             raise UserError(
-                f"No job {folder.job_id} below {folder.output_uri}. "
-                "'twofold batch status' lists the jobs; a request that no worker has seen yet is not among them."
+                f"No job named {folder.job_id} in {folder.output_uri}. Run 'twofold batch status' to list the jobs; "
+                "a request that no worker has received yet is not among them."
             )
         return JobStatus(
             job_id=folder.job_id,
@@ -130,7 +130,7 @@ class StatusReader:
         )
 
     def _read_parts(self) -> datetime | None:
-        """Reads the reports of parts that are new; when the newest part was written."""
+        """Reads the reports of new parts. Returns the time when the newest part was written."""
         found = dict(self._record.parts())
         with ThreadPoolExecutor(_READERS) as pool:
             numbers = [number for number in found if number not in self._reports]
@@ -140,7 +140,7 @@ class StatusReader:
     def _read_report(self, number: int) -> PartReport:
         report = self._record.report(number)
         if report is None:
-            raise UserError(f"{self._record.folder.part(number)} was there and is gone: somebody deletes this job.")
+            raise UserError(f"{self._record.folder.part(number)} disappeared: the job is being deleted.")
         return report
 
     def _refused(self, job: Job | None) -> list[RefusedRequest]:
@@ -158,7 +158,7 @@ class StatusReader:
 
 
 def jobs_below(output_uri: str, storage: Storage) -> list[tuple[Job, bool]]:
-    """All jobs that were written down, newest first, and whether each is complete."""
+    """Returns all jobs in ``output_uri``, newest first, and whether each one is complete."""
     prefix = f"{output_uri.rstrip('/')}/"
     names = [uri.removeprefix(prefix).rstrip("/") for uri in storage.folders(prefix)]
     records = [JobRecord(JobFolder(output_uri, name), storage) for name in names if not name.startswith("_")]

@@ -1,4 +1,4 @@
-"""``twofold batch``: images in, a table out."""
+"""``twofold batch``: images in, one table out."""
 
 import json
 import sys
@@ -13,15 +13,16 @@ from rich.markup import escape
 from jobs.commands.options import Json
 from jobs.progress import Reporter
 
-if TYPE_CHECKING:  # boto3 takes half a second that --help need not wait
+if TYPE_CHECKING:  # boto3 takes half a second to load, and --help does not need it
     from jobs.batch.client import BatchClient
     from jobs.batch.status import JobStatus
 
-app = typer.Typer(help="Classify images: a list, a prefix or a folder in, one table out.", no_args_is_help=True)
+app = typer.Typer(help="Classify a list, a prefix or a folder of images into one table.", no_args_is_help=True)
 
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="The job's name, as submit and status tell it.")]
+Partial = Annotated[bool, typer.Option("--partial", help="Take the rows that are there if parts are missing.")]
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job, as printed by submit and status.")]
 Output = Annotated[
-    str | None, typer.Option("--output", help="s3:// prefix where jobs lie.", show_default="TWOFOLD_OUTPUT_URI")
+    str | None, typer.Option("--output", help="s3:// prefix of all jobs.", show_default="TWOFOLD_OUTPUT_URI")
 ]
 
 
@@ -29,26 +30,28 @@ Output = Annotated[
 def submit(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE…", help="A list (CSV, JSON, S3 Inventory), an s3://…/prefix/, files, folders."),
+        typer.Argument(
+            metavar="SOURCE…", help="A list (CSV, JSON, S3 Inventory), an s3://…/prefix/, a folder or an image."
+        ),
     ],
     job_id: Annotated[
-        str | None, typer.Option(help="The job's name.", show_default="from the first source and all it asks for")
+        str | None, typer.Option(help="Name of the job.", show_default="from the first source and all options")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="s3:// URI of a bundle or champion.json.", show_default="TWOFOLD_MODEL_URI")
+        str | None, typer.Option(help="s3:// URI of a bundle or a champion.json.", show_default="TWOFOLD_MODEL_URI")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Score of class 1 and above.", show_default="the model's")
+        float | None, typer.Option(min=0.0, max=1.0, help="Lowest score of class 1.", show_default="the model's")
     ] = None,
     output: Output = None,
-    include: Annotated[list[str] | None, typer.Option(help="Of a prefix or folder: names such as '*.jpg'.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Of a prefix or folder: not these names.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would be done, and do nothing.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Until the job is complete; exit 1 when it cannot be.")] = False,
+    include: Annotated[list[str] | None, typer.Option(help="Only these names of a prefix or folder: '*.jpg'.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Not these names of a prefix or folder.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the job; exit 1 if it cannot be completed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Ask for a row for every image of all sources. Typed again after an interruption, it goes on."""
-    from jobs.batch import submit as submission  # noqa: PLC0415 - LiteRT takes a moment that --help need not wait
+    """Submit a job with one row for every image. Run the command again to resume it after an interruption."""
+    from jobs.batch import submit as submission  # noqa: PLC0415 - LiteRT takes a moment to load
     from jobs.batch.inputs import Inputs, Patterns  # noqa: PLC0415
     from worker.batch.shards import Shards  # noqa: PLC0415
 
@@ -67,7 +70,7 @@ def submit(
         job = submission.plan_job(sources, shards, options, client.storage)
         estimate = submission.estimate(job)
         reporter.say(
-            f"Job {job.job_id}: {job.images:,} images in {job.parts:,} parts, about {estimate.worker_s:,.0f} s of one "
+            f"Job {job.job_id}: {job.images:,} images in {job.parts:,} parts, about {estimate.worker_s:,.0f} s for one "
             f"worker with two processors, about {estimate.cost_usd:,.2f} USD ({estimate.assumes})."
         )
         if dry_run:
@@ -75,25 +78,27 @@ def submit(
             _print(estimate, text, job_id=job.job_id, as_json=as_json)
             return
         job, sent = submission.submit_job(shards, job, inputs, client.planner(), reporter)
-    said = f"{sent:,} requests sent." if sent else "All requests were sent before."
+    done = f"{sent:,} requests sent." if sent else "All requests were sent before."
     if not wait:
-        text = f"{said} How far it is: twofold batch status {job.job_id}"
+        text = f"{done} Run 'twofold batch status {job.job_id}' to see how far it is."
         _print(estimate, text, job_id=job.job_id, as_json=as_json)
         return
-    reporter.say(said)
+    reporter.say(done)
     _wait(client, job.job_id, reporter, as_json=as_json)
 
 
 @app.command("status", epilog="Example: twofold batch status june-3f2a9c01 --watch")
 def status(
-    job_id: Annotated[str | None, typer.Argument(metavar="[JOB]", help="The job; without one, all jobs.")] = None,
+    job_id: Annotated[
+        str | None, typer.Argument(metavar="[JOB]", help="Name of the job; without it, all jobs.")
+    ] = None,
     follow: Annotated[
-        bool, typer.Option("--watch", help="Until the job is complete; exit 1 when it cannot be.")
+        bool, typer.Option("--watch", help="Wait for the job; exit 1 if it cannot be completed.")
     ] = False,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Tell how far a job is: done, failed, waiting, rate, time left, refused requests and why."""
+    """Print the status of a job: done, failed, waiting, rate, time left, and refused requests with their reasons."""
     client = _open(output)
     if job_id is None:
         _list(client, as_json=as_json)
@@ -109,14 +114,14 @@ def results(
     job_id: JobArgument,
     file: Annotated[
         str | None,
-        typer.Option("-o", "--out", help=".csv or .parquet; - is standard output.", show_default="JOB.csv"),
+        typer.Option("-o", "--out", help="A .csv or .parquet file; - is standard output.", show_default="JOB.csv"),
     ] = None,
-    join: Annotated[bool, typer.Option("--join", help="With the manifest's own columns.")] = False,
-    partial: Annotated[bool, typer.Option("--partial", help="What is there, where parts are missing.")] = False,
+    join: Annotated[bool, typer.Option("--join", help="Add the manifest's own columns.")] = False,
+    partial: Partial = False,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Write one table with a row for every image, in the order of the manifest, redriven ones in their place."""
+    """Write one table with a row for every image, in the order of the manifest. Redriven images are in their place."""
     from jobs.batch import results_file  # noqa: PLC0415
     from jobs.batch.results import Results  # noqa: PLC0415
 
@@ -136,11 +141,11 @@ def results(
 @app.command("report", epilog="Example: twofold batch report june-3f2a9c01 -o june.html")
 def report(
     job_id: JobArgument,
-    file: Annotated[Path | None, typer.Option("-o", "--out", help="HTML file.", show_default="JOB.html")] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="What is there, where parts are missing.")] = False,
+    file: Annotated[Path | None, typer.Option("-o", "--out", help="An HTML file.", show_default="JOB.html")] = None,
+    partial: Partial = False,
     output: Output = None,
 ) -> None:
-    """Write one HTML page: counts, how the scores lie and whether they have shifted, images worth a look, errors."""
+    """Write an HTML page: counts, the scores and whether they have drifted, images worth checking, and errors."""
     from jobs.batch.results import Results  # noqa: PLC0415
     from jobs.report import batch_page  # noqa: PLC0415
     from jobs.report.batch_page import Gallery  # noqa: PLC0415
@@ -165,12 +170,12 @@ def report(
 @app.command("redrive", epilog="Example: twofold batch redrive june-3f2a9c01 --only unavailable --only not_found")
 def redrive(
     job_id: JobArgument,
-    only: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Only rows with this error_code.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Until it is complete; exit 1 when it cannot be.")] = False,
+    only: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Take only rows with this error_code.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for it; exit 1 if it cannot be completed.")] = False,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Ask again for what failed: refused requests, or else the images without a score. ``results`` merges them."""
+    """Ask again for what failed: refused requests, or else images without a score. The results merge the answers."""
     from jobs.batch.inputs import Inputs  # noqa: PLC0415
     from jobs.batch.redrive import Redrive  # noqa: PLC0415
 
@@ -184,9 +189,9 @@ def redrive(
     if again.requests:
         text = f"{again.requests:,} refused requests of {job_id} were sent again."
     elif again.images:
-        text = f"{again.images:,} failed images are asked for again, as {again.redrive_id}."
+        text = f"{again.images:,} failed images were submitted again, as {again.redrive_id}."
     else:
-        text = f"Nothing of {job_id} has failed{' so' if only else ''}."
+        text = f"No image of {job_id} has failed{' with these codes' if only else ''}."
     if not wait or not (again.requests or again.images):
         print(again.model_dump_json() if as_json else text)
         return
@@ -196,15 +201,15 @@ def redrive(
 
 @app.command("cancel", epilog="Example: twofold batch cancel june-3f2a9c01")
 def cancel(job_id: JobArgument, output: Output = None, as_json: Json = False) -> None:
-    """Call a job off: workers drop its requests. What is written stays; ``results --partial`` reads it."""
+    """Cancel a job: workers drop its requests. The parts that are written stay; 'results --partial' reads them."""
     from jobs.batch.results import needed_job  # noqa: PLC0415
 
     client = _open(output)
     record = client.record(job_id)
     needed_job(record)
-    client.storage.write(record.folder.cancelled, b"no more of this\n", content_type="text/plain")
+    client.storage.write(record.folder.cancelled, b"workers drop the requests of this job\n", content_type="text/plain")
     job_status = client.status_reader(job_id).read()
-    text = f"{job_id} is cancelled: {job_status.done:,} of {job_status.images:,} images had a row."
+    text = f"{job_id} is cancelled. {job_status.done:,} of {job_status.images:,} images have a row."
     if job_status.state == "complete":
         text = f"{job_id} was complete before it could be cancelled."
     print(job_status.model_dump_json() if as_json else text)
@@ -223,12 +228,14 @@ def _list(client: "BatchClient", *, as_json: bool) -> None:
     found = jobs_below(client.settings.needed_output(), client.storage)
     if as_json:
         print(json.dumps([job.model_dump(mode="json") | {"complete": complete} for job, complete in found]))
+    elif found:
+        Console(highlight=False).print(table_of_all(found))
     else:
-        Console(highlight=False).print(table_of_all(found) if found else "No jobs yet: twofold batch submit --help")
+        print("No jobs yet. Run 'twofold batch submit --help' to see how to submit one.")
 
 
 def _wait(client: "BatchClient", job_id: str, reporter: Reporter, *, as_json: bool) -> None:
-    """Until nothing more will happen by itself: exit 1 where the job is not complete."""
+    """Waits until the job makes no further progress by itself. Exits with 1 if it is not complete."""
     from jobs.commands.batch_view import watch  # noqa: PLC0415
 
     job_status = watch(client.status_reader(job_id), reporter.console)

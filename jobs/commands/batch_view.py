@@ -1,4 +1,4 @@
-"""How jobs stand, on the terminal."""
+"""The status of jobs, on the terminal."""
 
 import time
 from typing import Final
@@ -12,12 +12,12 @@ from jobs.batch.status import JobStatus, StatusReader
 from worker.contract import Job
 
 _WATCH_S: Final = 2.0
-#: Refused requests that are shown; a model that is gone refuses them all.
+#: Refused requests that are shown, at most. When the model is missing, all of them are refused.
 _SHOWN: Final = 10
 
 
 def watch(reader: StatusReader, console: Console) -> JobStatus:
-    """Shows the status as it changes, until nothing more will happen by itself."""
+    """Shows the status as it changes, until the job makes no further progress by itself. Returns the last one."""
     status = reader.read()
     with Live(table_of(status), console=console, transient=True, auto_refresh=False) as live:
         while not status.settled:
@@ -28,16 +28,16 @@ def watch(reader: StatusReader, console: Console) -> JobStatus:
 
 
 def table_of(status: JobStatus) -> Table:
-    """One job."""
+    """Returns the status of one job as a table."""
     title = Text(f"{status.job_id}: {status.state}")
     table = Table(title=title, box=None, show_header=False, title_justify="left")
     for name, text in _lines(status):
-        table.add_row(name, Text(text))  # as it is: a message may look like markup
+        table.add_row(name, Text(text))  # not as markup: a message may look like it
     return table
 
 
 def table_of_all(jobs: list[tuple[Job, bool]]) -> Table:
-    """Every job, one a line."""
+    """Returns all jobs as a table, one a line."""
     table = Table("job", "images", "", "since", "from", box=None)
     for job, complete in jobs:
         state = "complete" if complete else ""
@@ -62,7 +62,7 @@ def _lines(status: JobStatus) -> list[tuple[str, str]]:
         part = "the job" if one.shard is None else f"part {one.shard}"
         lines.append(("refused", f"{part}: {one.error_code}, {one.error_message}"))
     if len(status.refused) > _SHOWN:
-        lines.append(("refused", f"and {len(status.refused) - _SHOWN:,} more; --json tells all"))
+        lines.append(("refused", f"and {len(status.refused) - _SHOWN:,} more; --json prints all of them"))
     if status.parent:
         lines.append(("of", status.parent))
     if status.redrives:

@@ -89,7 +89,7 @@ def test_a_request_that_is_answered_is_done() -> None:
 
 def test_a_body_that_asks_for_nothing_is_done() -> None:
     """The test event of S3 is acknowledged, not tried again and not rejected."""
-    assert _handle(_dispatch(), '{"Event": "s3:TestEvent"}') == Done("a notice that asks for nothing")
+    assert _handle(_dispatch(), '{"Event": "s3:TestEvent"}') == Done("a notification without a request")
 
 
 def test_a_body_that_is_no_request_is_rejected() -> None:

@@ -1,7 +1,7 @@
-"""When the last part of a job is in: ``summary.json``, a notice, and ``_SUCCESS``.
+"""The completion of a job: ``summary.json``, a notice, and ``_SUCCESS`` once the last part is written.
 
-Nobody keeps count. Whoever has written a part looks whether any is missing; storage is consistent, so the last one
-sees all of them. Two can be last at once, and one can be killed in between: everything here may happen twice.
+There is no counter. A worker that has written a part checks whether any other is missing. Storage is consistent, so
+the last worker sees them all. Two workers can both be last, and one can be killed halfway: every step may run twice.
 """
 
 import logging
@@ -20,20 +20,20 @@ from worker.errors import ErrorCode, Reject, Retry
 
 log = logging.getLogger(__name__)
 
-#: Parts of one page of a list: https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
+#: Objects on one page of a listing: https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
 _PAGE: Final = 1000
-_KEPT: Final = 16  #: jobs remembered; each is a small document
+_KEPT: Final = 16  #: jobs kept in memory; each is a small document
 
-#: Told of each job that is complete, at least once.
+#: Called for each job that is complete, at least once.
 Notify = Callable[[Summary], None]
 
 
 def no_notice(_: Summary) -> None:
-    """Tells nobody."""
+    """Sends no notice."""
 
 
 class Completion:
-    """Closes jobs."""
+    """Admits requests to their jobs, and completes the jobs."""
 
     def __init__(self, *, storage: Storage, notify: Notify = no_notice) -> None:
         self._storage = storage
@@ -41,7 +41,7 @@ class Completion:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
 
     def admit(self, record: JobRecord, request: ClassifyRequest) -> bool:
-        """Whether the request is one that was planned already: its answer would stand among the parts of that job.
+        """Returns whether the request was planned before: a part of its own would be counted among those of the job.
 
         Raises Reject for a shard that no job asks for, for the same reason.
         """
@@ -50,11 +50,11 @@ class Completion:
             return written is not None and written.shards is not None
         job, folder = self._job(record), record.folder
         if request.shard >= job.parts or request != job.request(request.shard, shard_uri=folder.shard(request.shard)):
-            raise Reject(ErrorCode.CONFLICT, f"{folder.job} does not ask for shard {request.shard} like this")
+            raise Reject(ErrorCode.CONFLICT, f"{folder.job} does not ask for shard {request.shard} in this way")
         return False
 
     def check(self, record: JobRecord, request: ClassifyRequest, report: PartReport) -> bool:
-        """Closes the job if ``request`` was the last one to be answered; whether it did."""
+        """Completes the job if ``request`` was the last one to be answered. Returns whether the job is complete."""
         folder = record.folder
         job = self._job(record) if request.shard is not None else self._short_job(record, request, report)
         if not _all_in(record, job):
@@ -64,7 +64,7 @@ class Completion:
         summary = summarise(job, record.answers(job))
         body = summary.model_dump_json(indent=2).encode()
         self._storage.write_once(folder.summary, body, content_type="application/json", metadata={})
-        # Before the marker: whoever is killed in between leaves a job that another one closes, and tells of, again.
+        # Before the marker: if this worker is killed in between, another one sends the notice again, not none.
         self._notify(summary)
         self._storage.write_once(folder.success, b"summary.json is written\n", content_type="text/plain", metadata={})
         log.info("job %s is complete: %d rows, %d failed", job.job_id, summary.rows, summary.failed)
@@ -75,14 +75,14 @@ class Completion:
         if folder.uri not in self._jobs:
             job = record.job()
             if job is None:
-                raise Reject(ErrorCode.NOT_FOUND, f"{folder.job} is not there: a shard was asked for by hand?")
+                raise Reject(ErrorCode.NOT_FOUND, f"{folder.job} is not there: no job asks for this shard")
             self._jobs[folder.uri] = job
             if len(self._jobs) > _KEPT:
                 self._jobs.popitem(last=False)
         return self._jobs[folder.uri]
 
     def _short_job(self, record: JobRecord, request: ClassifyRequest, report: PartReport) -> Job:
-        """The job of a request that was no shard: written down now, so that all jobs look the same afterwards."""
+        """Writes the job of a request that was not a shard, so that all jobs look the same afterwards."""
         job = new_job(
             record.folder,
             report,
@@ -94,13 +94,13 @@ class Completion:
             return job
         written = record.job()
         if written is None:
-            raise Retry(ErrorCode.UNAVAILABLE, f"{record.folder.job} was there and is gone")
+            raise Retry(ErrorCode.UNAVAILABLE, f"{record.folder.job} disappeared while it was in use")
         check_same(written, job)
         return written
 
 
 def _all_in(record: JobRecord, job: Job) -> bool:
-    """Whether every part is there. Looks page by page from the last one, where gaps are until the end."""
+    """Returns whether every part is there. Lists the last page first: its parts are usually the last to be written."""
     for end in range(job.parts, 0, -_PAGE):
         start = max(0, end - _PAGE)
         if list(islice(record.part_numbers(start=start), end - start)) != list(range(start, end)):
@@ -109,7 +109,7 @@ def _all_in(record: JobRecord, job: Job) -> bool:
 
 
 def summarise(job: Job, reports: list[PartReport]) -> Summary:
-    """What the parts of a job add up to."""
+    """Adds up the reports of all parts."""
     errors: Counter[str] = Counter()
     for report in reports:
         errors.update(report.errors)

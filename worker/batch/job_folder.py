@@ -78,19 +78,19 @@ class JobFolder:
 
     @property
     def redrives(self) -> str:
-        """The prefix of the pointers to the jobs that ask again."""
+        """The prefix of the markers that name the redrives of this job."""
         return f"{self.uri}/redrives/"
 
     def part(self, number: int = 0) -> str:
-        """The CSV of a part."""
+        """Returns the URI of a part, a CSV."""
         return f"{self.uri}/predictions/part-{number:05}.csv"
 
     def errors(self, number: int = 0) -> str:
-        """The failed rows of a part, if it has any."""
+        """Returns the URI of a part's failed rows, which are there if it has any."""
         return f"{self.uri}/errors/part-{number:05}.csv"
 
     def shard(self, number: int) -> str:
-        """The images that a part answers."""
+        """Returns the URI of the images that a part answers."""
         return f"{self.uri}/shards/{number:05}.jsonl"
 
 
@@ -122,15 +122,15 @@ class JobRecord:
         return self.storage.write_once(self.folder.job, body, content_type="application/json", metadata={})
 
     def is_submitted(self) -> bool:
-        """Whether a message was sent for every shard."""
+        """Returns whether a message was sent for every shard."""
         return self.storage.metadata(self.folder.submitted) is not None
 
     def is_cancelled(self) -> bool:
-        """Whether the job was cancelled."""
+        """Returns whether the job was cancelled."""
         return self.storage.metadata(self.folder.cancelled) is not None
 
     def is_complete(self) -> bool:
-        """Whether all parts and the summary are there."""
+        """Returns whether all parts and the summary are there."""
         return self.storage.metadata(self.folder.success) is not None
 
     def parts(self, *, start: int = 0) -> Iterator[tuple[int, datetime]]:

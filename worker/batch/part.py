@@ -1,7 +1,7 @@
-"""One request to one part: fetch, decode, score, write. Never sees a queue.
+"""One request to one part: fetch, decode, score, write. No queue is involved.
 
-The part's key follows from the request, and one conditional write commits it. All else is derived from what was
-committed, so a request that is answered again, by this worker or another, finds the part and changes nothing.
+The key of the part follows from the request, and one conditional write commits it. Everything else is derived from the
+committed part, so a request that is answered again, by this worker or another, finds the part and changes nothing.
 """
 
 import hashlib
@@ -15,13 +15,7 @@ from worker import predictions
 from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, JobRecord, as_metadata
 from worker.batch.resolve import PartToWrite
-from worker.contract import (
-    ClassifyRequest,
-    ModelManifest,
-    PartReport,
-    PredictionRow,
-    ShardLine,
-)
+from worker.contract import ClassifyRequest, ModelManifest, PartReport, PredictionRow, ShardLine
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 from worker.predictions import Rule
 from worker.scoring.models import Model, Models
@@ -41,7 +35,7 @@ class PartWriter:
         self._pipeline = pipeline
 
     def committed(self, request: ClassifyRequest, record: JobRecord) -> PartReport | None:
-        """Returns the report of the request's part if it is there already. Its failed rows are then there, too.
+        """Returns the report of the request's part if it is there already. Its failed rows are then written too.
 
         Raises Reject ``conflict`` when the part answers another request.
         """
@@ -56,8 +50,8 @@ class PartWriter:
     ) -> PartReport:
         """Scores the images, commits the part and returns its report.
 
-        An image that storage cannot deliver now fails the request with Retry; on the ``last_try`` it becomes a row.
-        ``cancelled`` is asked between images. Raises Reject for a request that can never be answered, Retry otherwise.
+        An image that storage cannot deliver at the moment raises Retry; on the ``last_try`` it becomes a row.
+        ``cancelled`` is called between images. Raises Reject for a request that can never be answered, or else Retry.
         """
         request = part.request
         model = self._models.get(part.model_uri)
@@ -84,7 +78,7 @@ class PartWriter:
                 yield rule.scored(line.row, line.source_ref, score)
 
     def _commit(self, part: PartToWrite, body: bytes, report: PartReport) -> PartReport:
-        """Writes the part, unless another worker was first: then its report is returned."""
+        """Writes the part and returns its report, or that of the other worker if it wrote the part first."""
         uri = part.record.folder.part(part.request.shard or 0)
         metadata = as_metadata(report)
         with self._pipeline.stages.timed("write"):
@@ -93,12 +87,12 @@ class PartWriter:
             return report
         winner = _report_on(part.request, part.record)
         if winner is None:
-            raise Retry(ErrorCode.UNAVAILABLE, f"{uri} was there and is gone")
+            raise Retry(ErrorCode.UNAVAILABLE, f"{uri} disappeared while it was in use")
         return winner
 
     def _write_errors(self, report: PartReport, folder: JobFolder, number: int) -> None:
-        """From the part as committed, so that the two agree whoever wrote it; also where a worker died in between."""
         if report.failed:
+            # From the committed part: the two agree, whichever worker wrote it, and whether or not it died in between.
             body = predictions.only_failed(self._storage.read(folder.part(number), max_bytes=_MAX_PART_BYTES))
             self._storage.write(folder.errors(number), body, content_type=predictions.CONTENT_TYPE)
 

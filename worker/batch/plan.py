@@ -1,8 +1,8 @@
-"""Jobs, from shards to messages: the shards, then ``job.json``, then a message for each shard.
+"""The plan of a job: first its shards, then ``job.json``, then a message for each shard.
 
-Whoever is killed on the way and starts again comes to the same end: a shard is written once and never over, the first
-one before all others, and it carries the digest of the whole list. So of two planners with one job_id and different
-lists, only one ever gets further than the first shard.
+A planner that is killed and started again gets the same result: a shard is written once and never overwritten. The
+first shard is written before all others and carries the digest of the complete list. So when two planners have the same
+job_id and different lists, only one of them gets past the first shard.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,20 +19,27 @@ from worker.contract import ClassifyRequest, Job, PartReport
 from worker.errors import ErrorCode, Reject, Retry
 from worker.scoring.models import pinned
 
-#: User metadata of the first shard.
+#: The user metadata of a shard: the digest of all shards.
 PLAN: Final = "plan-digest"
-#: Of every shard: the bucket's lifecycle lets go of what has it (infra/worker.yaml).
+#: The tag of every shard. The bucket's lifecycle rule deletes objects that have it (infra/worker.yaml).
 TAG: Final = "twofold=shard"
 
 _CONTENT_TYPE: Final = "application/x-ndjson"
 _WRITERS: Final = 8
 
-#: Sends requests; every one is on the queue when it returns.
+#: Sends requests. All of them are on the queue when it returns.
 Sender = Callable[[Iterable[ClassifyRequest]], None]
 
 
+class ModelChoice(NamedTuple):
+    """The model of a job. Neither is set when each worker uses its own default."""
+
+    asked: str | None = None  #: what was asked for: a bundle, or the ``champion.json`` that names one
+    pinned: str | None = None  #: the bundle that it named when the job was created
+
+
 class Planner:
-    """Writes jobs down, and asks for them."""
+    """Writes jobs, and sends their requests."""
 
     def __init__(self, *, storage: Storage, send: Sender) -> None:
         self._storage = storage
@@ -46,10 +53,10 @@ class Planner:
         cancelled: Callable[[], bool] = lambda: False,
         advance: Callable[[int], None] = lambda _: None,
     ) -> Job:
-        """Writes shards and ``job.json``, as far as they are not there; returns the job as it was written first.
+        """Writes the shards and ``job.json`` that are not there yet, and returns the job as it was first written.
 
-        So one that was begun goes on with its own model, wherever the champion has moved since. Raises Reject
-        ``conflict`` when there is another job of that name, Retry when ``cancelled`` says so.
+        So a job that was begun goes on with its own model, wherever the champion has moved since. Raises Reject
+        ``conflict`` when another job has that name, and Retry once ``cancelled`` returns True.
         """
         record = self._record(job)
         folder, written = record.folder, record.job()
@@ -64,25 +71,25 @@ class Planner:
                 raise _conflict(job)
         advance(1)
         with ThreadPoolExecutor(_WRITERS) as pool:
-            # A window, so that only a few shards are in memory.
+            # A window of a few shards bounds the memory.
             window: set[Future[bool]] = set()
             for shard in numbered:
                 if cancelled():
-                    raise Retry(ErrorCode.UNAVAILABLE, "told to stop while planning", delay_s=0)
+                    raise Retry(ErrorCode.UNAVAILABLE, "the worker was stopped while it planned", delay_s=0)
                 window.add(pool.submit(self._write_shard, folder, shard, job))
                 if len(window) >= 2 * _WRITERS:
                     window = _settle(window, advance)
             while window:
                 window = _settle(window, advance)
         if not record.create(job):
-            return self.write(shards, job)  # somebody was first
+            return self.write(shards, job)  # another planner was first
         return job
 
     def submit(self, job: Job, *, advance: Callable[[int], None] = lambda _: None) -> int:
-        """Sends a message for every shard that has no part yet, unless that was done; returns how many.
+        """Sends a message for every shard that has no part yet, and returns how many; 0 when they were sent before.
 
-        Killed on the way and called again, it may send a message twice: the second one finds the part there. Raises
-        Reject where the job was cancelled.
+        If it is killed and called again, a message may be sent twice. The second one finds the part. Raises Reject when
+        the job was cancelled.
         """
         record = self._record(job)
         folder = record.folder
@@ -99,7 +106,7 @@ class Planner:
         return job.parts - len(answered)
 
     def plan(self, asked: JobToPlan, *, cancelled: Callable[[], bool]) -> Job:
-        """Writes a request's manifest as shards, and asks for each of them. Done twice, it changes nothing.
+        """Writes a request's manifest as a job and sends its requests. A second call changes nothing.
 
         Raises Reject when the manifest can never be read, and Retry once ``cancelled`` returns True.
         """
@@ -107,9 +114,9 @@ class Planner:
             for ref in asked.images:
                 shards.add(ref)
                 if cancelled():
-                    raise Retry(ErrorCode.UNAVAILABLE, "told to stop while planning", delay_s=0)
+                    raise Retry(ErrorCode.UNAVAILABLE, "the worker was stopped while it planned", delay_s=0)
             bundle = pinned(asked.model_uri, storage=self._storage)
-            # A default on the worker's own disk has no URI that a request could name: each worker knows its own.
+            # A default model on a worker's own disk has no URI that a request could name. Each worker uses its own.
             shared = bundle.startswith("s3://")
             job = new_job(
                 asked.record.folder,
@@ -131,13 +138,6 @@ class Planner:
         return self._storage.write_once(
             folder.shard(number), body, content_type=_CONTENT_TYPE, metadata=metadata, tag=TAG
         )
-
-
-class ModelChoice(NamedTuple):
-    """The model of a job. Neither is set when each worker uses its own default."""
-
-    asked: str | None = None  #: what was asked for: a bundle, or the ``champion.json`` that names one
-    pinned: str | None = None  #: the bundle that it named when the job was created
 
 
 def new_job(
@@ -174,7 +174,7 @@ def new_job(
 
 
 def check_same(written: Job, job: Job) -> None:
-    """Raises Reject ``conflict`` unless both ask the same of the same images."""
+    """Raises Reject ``conflict`` unless both jobs ask the same of the same images."""
 
     def asked(one: Job) -> tuple[object, ...]:
         return one.digest, one.images, one.shards, one.asked_model_uri, one.threshold, one.parent
@@ -186,7 +186,7 @@ def check_same(written: Job, job: Job) -> None:
 def _conflict(job: Job) -> Reject:
     return Reject(
         ErrorCode.CONFLICT,
-        f"there is a job {job.job_id} with other images, another model or another threshold: choose another job_id",
+        f"job {job.job_id} exists with other images, another model or another threshold: choose another job_id",
     )
 
 

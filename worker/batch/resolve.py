@@ -1,7 +1,7 @@
 """A request, resolved: where its answer goes, which images it asks for, and which model scores them.
 
     RequestResolver.resolve(request, record)  ->  PartToWrite   one part answers it
-                                                  JobToPlan     its manifest becomes shards first
+                                                  JobToPlan     its manifest is split into shards first
 
 Every URI that a request names is checked against the allowed prefixes here, before anything is read from it.
 """
@@ -21,7 +21,7 @@ from worker.manifest.formats import ImageRef
 from worker.manifest.references import references
 from worker.uris import check_allowed
 
-#: Longer manifests are planned. This many images fit into the fifteen minutes of a Lambda, and a plan costs requests.
+#: Longer manifests are planned. This many images fit into the fifteen minutes of a Lambda; a plan costs more requests.
 MAX_DIRECT: Final = 2_000
 
 _MAX_SHARD_BYTES: Final = 256 * 1024 * 1024
@@ -74,14 +74,14 @@ class RequestResolver:
         return JobRecord(JobFolder(output, request.job_id), self._storage)
 
     def resolve(self, request: ClassifyRequest, record: JobRecord, *, planned: bool = False) -> PartToWrite | JobToPlan:
-        """Reads the images that ``request`` asks for, at most ``MAX_DIRECT`` of them ahead.
+        """Lists the images of ``request`` and decides how it is answered. Of a list to plan, only the start is read.
 
-        ``planned``: the request is a job that was planned before, so it is planned again, however short it is.
-        Raises Reject for a request that can never be answered, and Retry when storage does not answer.
+        ``planned``: the request was planned before, so it is planned again, however short it is now. Raises Reject for
+        a request that can never be answered, and Retry when storage does not answer.
         """
         started_s = time.monotonic()
         if planned and request.manifest is None:
-            raise Reject(ErrorCode.CONFLICT, f"there is a job {request.job_id} already: choose another job_id")
+            raise Reject(ErrorCode.CONFLICT, f"job {request.job_id} exists already: choose another job_id")
         if request.manifest is None:
             lines = _numbered(map(ImageRef, request.images or ()))
         elif request.shard is not None:

@@ -72,7 +72,7 @@ def test_one_redrive_at_a_time(desk: Desk, june: list[str]) -> None:
     _redrive(desk, "june", "not_found")
     with pytest.raises(UserError, match=r"june-r1 is not complete"):
         _redrive(desk, "june")
-    with pytest.raises(UserError, match=r"redrive june\."):
+    with pytest.raises(UserError, match="Run 'twofold batch redrive june'"):
         _redrive(desk, "june-r1")
     desk.storage.write(desk.folder("june-r1").cancelled, b"x", content_type="text/plain")
     assert _redrive(desk, "june").redrive_id == "june-r2"

@@ -120,7 +120,7 @@ def test_a_part_with_a_row_missing_is_named(desk: Desk) -> None:
     metadata = as_metadata(report.model_copy(update={"sha256": hashlib.sha256(body).hexdigest()}))
     key = uri.removeprefix(f"s3://{desk.bench.bucket}/")
     desk.bench.s3.put_object(Bucket=desk.bench.bucket, Key=key, Body=body, Metadata=metadata)
-    with pytest.raises(UserError, match="holds 2 rows, and its shard 3 images"):
+    with pytest.raises(UserError, match="holds 2 rows, but its shard has 3 images"):
         list(Results(desk.record("job")).chunks())
 
 

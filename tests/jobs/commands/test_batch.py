@@ -106,7 +106,7 @@ def test_a_folder_becomes_a_table_and_what_failed_is_mended(
     assert {row["file"] for row in rows if row["error_code"]} == {"broken.png"}
 
     shutil.copy(next(digit_images.rglob("*.png")), folder / "broken.png")
-    assert "has failed so" in twofold("redrive", job_id, "--only", "empty", "--only", "not_found")[1]
+    assert "has failed with these codes" in twofold("redrive", job_id, "--only", "empty", "--only", "not_found")[1]
     status, said = twofold("redrive", job_id, "--only", "damaged", "--json")
     assert json.loads(said) == {"job_id": job_id, "images": 1, "redrive_id": f"{job_id}-r1", "requests": 0}
     work()
@@ -115,7 +115,7 @@ def test_a_folder_becomes_a_table_and_what_failed_is_mended(
     assert [row["error_code"] for row in mended] == [""] * 11
     assert [row["file"] for row in mended] == [row["file"] for row in rows]
     assert [row["row"] for row in mended] == [str(number) for number in range(11)]
-    assert twofold("redrive", job_id)[1] == f"Nothing of {job_id} has failed.\n"
+    assert twofold("redrive", job_id)[1] == f"No image of {job_id} has failed.\n"
 
 
 def test_the_same_command_again_asks_for_nothing_again(
@@ -162,8 +162,8 @@ def test_another_list_under_a_name_that_is_taken_is_refused(twofold: Twofold, tm
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("nowhere", "No file, folder or s3:// URI: nowhere"),
-        ("empty", "holds no image that is asked for, of 1 files"),
+        ("nowhere", "nowhere is not a file, a folder or an s3:// URI"),
+        ("empty", "No images to submit among the 1 files in empty"),
         ("notes.txt", "the first line is 'buy milk"),
         ("s3://BUCKET/none.csv", "no such object"),
         ("s3://BUCKET/none/", "no images"),
@@ -229,7 +229,7 @@ def test_a_cancelled_job_ends_and_says_so(bench: Bench, twofold: Twofold, work: 
     """Its messages are dropped; what is missing is named."""
     (tmp_path / "list.csv").write_text("source_ref\n" + "no URI\n" * 600)
     twofold("submit", str(tmp_path / "list.csv"), "--job-id", "june")
-    assert "0 of 600 images had a row" in twofold("cancel", "june")[1]
+    assert "0 of 600 images have a row" in twofold("cancel", "june")[1]
     work()
     state = json.loads(twofold("status", "june", "--json")[1])
     assert (state["state"], state["done"], state["waiting"]) == ("cancelled", 0, 600)
@@ -279,7 +279,7 @@ def test_status_lists_all_jobs_and_knows_none_that_is_not(twofold: Twofold, work
     assert [job["complete"] for job in json.loads(twofold("status", "--json")[1])] == [True, True]
     status, said = twofold("status", "august")
     assert status == 1
-    assert "No job august" in said
+    assert "No job named august in s3://" in said
 
 
 def test_a_manifest_in_the_inbox_is_a_job(bench: Bench, desk: Desk, work: Work) -> None:
