@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
+import pytest
+
 from tests.conftest import Bench
 from worker.aws.storage import Storage
 from worker.batch.completion import Completion
@@ -16,6 +18,9 @@ from worker.errors import Reject
 from worker.manifest.formats import ImageRef
 from worker.scoring.models import Models
 from worker.scoring.pipeline import Pipeline
+
+#: For tests of conditional writes, listings and queues: no promise may lean on one emulator's quirks.
+ON_BOTH_EMULATORS = pytest.mark.parametrize("endpoint", ["ministack", "moto"], indirect=True)
 
 
 class Desk:

@@ -81,19 +81,19 @@ def _event(*names: str) -> str:
 
 
 def test_a_request_that_is_answered_is_done() -> None:
-    """With the report of its part."""
+    """The outcome has the report of its part."""
     outcome = _handle(_dispatch())
     assert isinstance(outcome, Done)
     assert [report.job_id for report in outcome.reports] == ["x"]
 
 
-def test_a_body_that_asks_for_nothing_is_done() -> None:
-    """The test event of S3 is acknowledged, not tried again and not rejected."""
+def test_a_body_without_a_request_is_done() -> None:
+    """The test event of S3 is acknowledged."""
     assert _handle(_dispatch(), '{"Event": "s3:TestEvent"}') == Done("a notification without a request")
 
 
-def test_a_body_that_is_no_request_is_rejected() -> None:
-    """At once, with its reason."""
+def test_a_body_that_is_not_a_request_is_rejected() -> None:
+    """At the first receive, with the reason."""
     outcome = _handle(_dispatch(), "<html>")
     assert isinstance(outcome, Reject)
     assert outcome.code is ErrorCode.BAD_REQUEST
@@ -101,17 +101,17 @@ def test_a_body_that_is_no_request_is_rejected() -> None:
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(ZeroDivisionError("ours"), ErrorCode.INTERNAL), (Retry(ErrorCode.UNAVAILABLE, "503"), ErrorCode.UNAVAILABLE)],
+    [(ZeroDivisionError("a bug"), ErrorCode.INTERNAL), (Retry(ErrorCode.UNAVAILABLE, "503"), ErrorCode.UNAVAILABLE)],
 )
-def test_what_may_pass_is_tried_again_until_the_last_receive(error: Exception, code: ErrorCode) -> None:
-    """A defect of ours too. On the last receive SQS alone would move the message without a word."""
+def test_a_failure_that_may_pass_is_tried_again_until_the_last_receive(error: Exception, code: ErrorCode) -> None:
+    """A bug, too. After the last receive SQS alone would move the message without a reason."""
     first, last = (_handle(_dispatch(x=error), last_try=last_try) for last_try in (False, True))
     assert (type(first), first.code) == (Retry, code)
     assert (type(last), last.code) == (Reject, code)
 
 
-def test_one_bad_object_of_an_event_keeps_no_other_from_being_answered() -> None:
-    """All are tried; then the message is tried again if that can help, and else rejected."""
+def test_one_bad_object_of_an_event_does_not_stop_the_others() -> None:
+    """All are tried. Then the message is tried again if that can help, or else rejected."""
     reject, retry = Reject(ErrorCode.BAD_MANIFEST, "no lines"), Retry(ErrorCode.UNAVAILABLE, "503")
     parts = ScriptedParts(bad=reject, slow=retry)
     assert _handle(_around(parts), _event("bad", "slow", "good")) is retry

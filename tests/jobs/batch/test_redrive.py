@@ -14,12 +14,6 @@ from worker.predictions import from_csv
 
 
 @pytest.fixture
-def endpoint(ministack: str) -> str:
-    """One emulator: these tests are about jobs, not about storage."""
-    return ministack
-
-
-@pytest.fixture
 def june(desk: Desk) -> list[str]:
     """The references of a job in two parts that is complete: no image was found, and most are not even named right."""
     refs = [f"s3://{desk.bench.bucket}/{number}.png" if number % 10 == 9 else "no URI" for number in range(600)]

@@ -43,12 +43,6 @@ NASTY = [
 ]
 
 
-@pytest.fixture
-def endpoint(ministack: str) -> str:
-    """One emulator: what is tested here lies above storage."""
-    return ministack
-
-
 def _put_kinds(bench: Bench, digit_images: Path) -> dict[str, str]:
     good = next(digit_images.rglob("*.png")).read_bytes()
     return {

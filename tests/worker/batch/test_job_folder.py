@@ -1,4 +1,4 @@
-"""What a job's folder holds, read from a bucket in memory."""
+"""What a job's folder holds, read from objects in memory."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -79,7 +79,7 @@ def _report(number: int, *, job: Job = JOB) -> PartReport:
 
 
 def test_an_empty_folder_holds_nothing(record: JobRecord) -> None:
-    """Nothing of it is an error: a job may not be written yet."""
+    """That is not an error: the job may not be written yet."""
     assert (record.job(), record.report(0), list(record.part_numbers()), record.redrives()) == (None, None, [], [])
     assert (record.is_submitted(), record.is_cancelled(), record.is_complete()) == (False, False, False)
 
@@ -95,7 +95,7 @@ def test_each_marker_has_its_own_meaning(storage: InMemoryStorage, record: JobRe
 
 
 def test_a_job_is_written_once(record: JobRecord) -> None:
-    """The second one leaves the first as it is, and learns so."""
+    """The second call changes nothing and returns False."""
     assert record.create(JOB)
     assert not record.create(JOB.model_copy(update={"images": 1}))
     assert record.job() == JOB
@@ -110,7 +110,7 @@ def test_a_job_that_twofold_did_not_write_is_a_conflict(storage: InMemoryStorage
 
 
 def test_only_the_parts_of_the_job_are_listed(storage: InMemoryStorage, record: JobRecord) -> None:
-    """Other objects among them, copies in a folder below included, are not counted."""
+    """Other objects are not counted, nor are copies in a folder below."""
     for name in (
         "part-00000.csv",
         "part-00002.csv",
@@ -126,7 +126,7 @@ def test_only_the_parts_of_the_job_are_listed(storage: InMemoryStorage, record: 
 
 
 def test_the_reports_of_all_parts_are_checked(storage: InMemoryStorage, record: JobRecord) -> None:
-    """Each part must be there, come from a worker, and answer the request of this job for it."""
+    """Each part must be there, be written by a worker, and answer the request of this job."""
     for number in range(JOB.parts):
         storage.put(FOLDER.part(number), metadata=as_metadata(_report(number)))
     assert record.answers(JOB) == [_report(number) for number in range(JOB.parts)]
@@ -147,7 +147,7 @@ def test_the_reports_of_all_parts_are_checked(storage: InMemoryStorage, record: 
 
 
 def test_redrives_are_listed_by_number(storage: InMemoryStorage, record: JobRecord) -> None:
-    """The tenth comes after the second: the newest answer to an image counts."""
+    """The tenth comes after the second: the newest row of an image counts."""
     for number in (1, 2, 10):
         storage.put(f"{FOLDER.redrives}june-r{number}")
     assert record.redrives() == ["june-r1", "june-r2", "june-r10"]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Bench
-from tests.desk import Desk
+from tests.desk import ON_BOTH_EMULATORS, Desk
 from worker.aws.storage import Storage
 from worker.contract import ClassifyRequest, ManifestRef
 from worker.errors import ErrorCode, Retry
@@ -23,7 +23,7 @@ MakeDesk = Callable[[], Desk]
 
 @pytest.fixture
 def make_desk(bench: Bench, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeDesk]:
-    """Makes workers, each with its own storage, model and threads."""
+    """Makes workers, each with its own model and threads."""
     champion = bench.put_bundle(models)
     with ExitStack() as opened:
 
@@ -63,7 +63,7 @@ def test_every_image_asked_for_has_one_row_in_order(desk: Desk, digit_images: Pa
     assert [row.label for row in rows[:10]].count("eight") == sum("/eight/" in uri for uri in uris)
 
 
-def test_an_image_that_cannot_be_read_is_a_row_that_says_why(desk: Desk) -> None:
+def test_an_image_that_cannot_be_read_has_a_row_with_the_reason(desk: Desk) -> None:
     """Its score is blank, never 0, and the other images are scored."""
     bench = desk.bench
     image = io.BytesIO()
@@ -88,10 +88,10 @@ def test_an_image_that_cannot_be_read_is_a_row_that_says_why(desk: Desk) -> None
 
 
 def test_the_failed_rows_are_a_manifest_to_try_again(desk: Desk, digit_images: Path) -> None:
-    """Once the file is repaired, a request for that manifest scores it."""
+    """Once the image is repaired, a request for that manifest scores it."""
     bench = desk.bench
     good = _put_digits(bench, digit_images, 2)
-    broken = bench.put("in/broken.png", b"not yet")
+    broken = bench.put("in/broken.png", b"not an image")
     desk.answer(_request(*good, broken))
     assert [row.source_ref for row in bench.failed_rows("job")] == [broken]
     bench.put("in/broken.png", bench.get(good[0]))
@@ -111,8 +111,9 @@ def test_a_manifest_is_answered_in_its_order(desk: Desk, digit_images: Path) -> 
         assert [row.source_ref for row in desk.bench.rows(kind)] == uris
 
 
-def test_a_request_answered_twice_changes_nothing(make_desk: MakeDesk, digit_images: Path) -> None:
-    """The second worker finds the part and reports what the first one wrote; it needs neither the list nor a model."""
+@ON_BOTH_EMULATORS
+def test_a_request_that_is_answered_twice_changes_nothing(make_desk: MakeDesk, digit_images: Path) -> None:
+    """The second worker finds the part and returns its report. It needs neither the list nor the model."""
     first, second = make_desk(), make_desk()
     bench = first.bench
     manifest = bench.put("list.csv", "\n".join(["source_ref", *_put_digits(bench, digit_images, 3)]).encode())
@@ -124,8 +125,9 @@ def test_a_request_answered_twice_changes_nothing(make_desk: MakeDesk, digit_ima
     assert bench.get(first.folder().part()) == written
 
 
-def test_four_workers_with_one_request_make_one_part(make_desk: MakeDesk, digit_images: Path) -> None:
-    """All of them report the part that was written first."""
+@ON_BOTH_EMULATORS
+def test_four_workers_with_one_request_write_one_part(make_desk: MakeDesk, digit_images: Path) -> None:
+    """All of them return the report of the part that was written first."""
     desks = [make_desk() for _ in range(4)]
     bench = desks[0].bench
     request = _request(*_put_digits(bench, digit_images, 8), f"s3://{bench.bucket}/missing.jpg")
@@ -136,7 +138,7 @@ def test_four_workers_with_one_request_make_one_part(make_desk: MakeDesk, digit_
     assert bench.keys("predictions/job/predictions/") == ["predictions/job/predictions/part-00000.csv"]
 
 
-def test_another_request_under_the_same_job_id_is_refused(desk: Desk, digit_images: Path) -> None:
+def test_another_request_with_the_same_job_id_is_rejected(desk: Desk, digit_images: Path) -> None:
     """A part is never overwritten."""
     one, two = _put_digits(desk.bench, digit_images, 2)
     desk.answer(_request(one))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.desk import Desk, fill
+from tests.desk import ON_BOTH_EMULATORS, Desk, fill
 from worker.batch.job_folder import JobFolder
 from worker.batch.plan import ModelChoice, new_job
 from worker.batch.shards import Shards
@@ -20,27 +20,25 @@ def _refs(count: int) -> list[str]:
 
 
 def test_a_long_manifest_is_planned_by_the_worker_that_receives_it(desk: Desk) -> None:
-    """Twice, where the message comes twice: the same shards, and every image has one row."""
+    """If the message comes twice, the plan is the same, and every image has one row."""
     refs = _refs(2001)
     manifest = desk.bench.put("lists/long.csv", "\n".join(["source_ref,name", *(f"{ref},x" for ref in refs)]).encode())
-    request = ClassifyRequest.model_validate_json(
-        json.dumps({"schema_version": 1, "job_id": "job", "manifest": {"uri": manifest}})
-    )
+    request = ClassifyRequest(schema_version=1, job_id="job", manifest=ManifestRef(uri=manifest))
     desk.handle(request)
     first = list(desk.sent)
     desk.handle(request)
     assert desk.sent == first
     for one in first:
         desk.handle(one)
-    rows = [row for number in range(5) for row in from_csv(desk.bench.get(desk.folder("job").part(number)))]
+    rows = [row for number in range(5) for row in from_csv(desk.bench.get(desk.folder().part(number)))]
     assert [row.source_ref for row in rows] == refs
-    job = Job.model_validate_json(desk.bench.get(desk.folder("job").job))
+    job = Job.model_validate_json(desk.bench.get(desk.folder().job))
     assert (job.columns, job.shards) == (("name",), 5)
     assert job.model_uri == f"s3://{desk.bench.bucket}/models/digits/v1"  # one bundle, wherever the champion moves
 
 
-def test_a_job_that_was_begun_goes_on_with_its_own_model(desk: Desk) -> None:
-    """A planner that died before its messages were sent; meanwhile the champion has moved."""
+def test_a_job_that_was_begun_goes_on_with_its_model(desk: Desk) -> None:
+    """The planner died before it sent the messages, and the champion has moved since."""
     manifest = desk.bench.put("long.csv", b"source_ref\n" + b"no URI\n" * 2001)
     request = ClassifyRequest(schema_version=1, job_id="job", manifest=ManifestRef(uri=manifest))
     desk.handle(request)
@@ -54,11 +52,11 @@ def test_a_job_that_was_begun_goes_on_with_its_own_model(desk: Desk) -> None:
     assert len(desk.sent) == 5
 
 
-def test_planners_of_one_job_end_with_the_same_job(desk: Desk) -> None:
-    """A second planner may write ``job.json`` while the shards of the first are still under way; its model counts."""
+def test_two_planners_of_one_job_return_the_same_job(desk: Desk) -> None:
+    """If another planner writes ``job.json`` while the shards are being written, its model counts."""
     with Shards() as shards:
         fill(shards, [ImageRef("no URI")] * 600)
-        champion, name = f"s3://{desk.bench.bucket}/models/digits/champion.json", desk.folder("job")
+        champion, name = f"s3://{desk.bench.bucket}/models/digits/champion.json", desk.folder()
 
         def job(version: str) -> Job:
             model = ModelChoice(asked=champion, pinned=f"s3://{desk.bench.bucket}/models/digits/{version}")
@@ -73,16 +71,17 @@ def test_planners_of_one_job_end_with_the_same_job(desk: Desk) -> None:
     assert written == first
 
 
-def test_a_list_that_says_more_than_names_is_planned_so_that_it_is_kept(desk: Desk) -> None:
-    """Its columns and versions are in the shard, however short it is."""
+def test_the_columns_of_a_short_list_are_kept_in_a_shard(desk: Desk) -> None:
+    """A list with more than references is planned, however short it is."""
     manifest = desk.bench.put("short.csv", b"source_ref,name\nno URI,Rex\n")
     desk.handle(ClassifyRequest(schema_version=1, job_id="job", manifest=ManifestRef(uri=manifest)))
     assert [one.shard for one in desk.sent] == [0]
-    assert json.loads(desk.bench.get(desk.folder("job").shard(0)))["columns"] == {"name": "Rex"}
+    assert json.loads(desk.bench.get(desk.folder().shard(0)))["columns"] == {"name": "Rex"}
 
 
-def test_another_list_under_the_same_name_is_refused_before_anything_is_asked(desk: Desk) -> None:
-    """Also when the first planner was killed after its first shard."""
+@ON_BOTH_EMULATORS
+def test_another_list_with_the_same_job_id_is_rejected_before_a_message_is_sent(desk: Desk) -> None:
+    """Even if the first planner was killed after its first shard."""
     desk.plan(_refs(600))
     for _ in range(2):
         with pytest.raises(Reject) as caught:
@@ -94,8 +93,8 @@ def test_another_list_under_the_same_name_is_refused_before_anything_is_asked(de
     assert desk.names() == ["job.json", "shards/00000.jsonl", "shards/00001.jsonl"]
 
 
-def test_another_model_or_threshold_under_the_same_name_is_refused(desk: Desk) -> None:
-    """The same images are not enough: a job is also the model and the threshold that were asked for."""
+def test_another_model_or_threshold_with_the_same_job_id_is_rejected(desk: Desk) -> None:
+    """A job is its images and the model and threshold that were asked for."""
     with Shards() as shards:
         fill(shards, [ImageRef("no URI")])
         first = new_job(desk.folder(), shards, sources=(), model=ModelChoice(), threshold=0.5)
@@ -109,7 +108,7 @@ def test_another_model_or_threshold_under_the_same_name_is_refused(desk: Desk) -
 
 
 def test_a_redrive_has_the_columns_of_its_parent() -> None:
-    """Also those that none of its own images has, so that both make one table."""
+    """Even those that its own images do not have, so that both make one table."""
     with Shards() as shards:
         shards.add(ImageRef("no URI", columns={"name": "Rex"}))
         folder, choice = JobFolder("s3://shelter/out", "june"), ModelChoice()

@@ -1,4 +1,4 @@
-"""A request to the part or the job that answers it, without a network."""
+"""How a request is answered: by one part, or by a job to plan. No network is involved."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,8 +17,8 @@ MODEL = "s3://shelter/models/pets/champion.json"
 MANIFEST = "s3://shelter/list.csv"
 
 
-class FakeStorage:
-    """Streams one manifest, a line a piece, and counts what is read of it; lists the same lines as objects."""
+class OneManifest:
+    """A storage that streams one manifest, a line a piece, and counts what is read. It lists the lines as objects."""
 
     def __init__(self, *lines: str) -> None:
         self._lines = lines
@@ -40,7 +40,7 @@ class FakeStorage:
             yield f"{line}\n".encode()
 
 
-def _resolver(storage: FakeStorage, **defaults: str | None) -> RequestResolver:
+def _resolver(storage: OneManifest, **defaults: str | None) -> RequestResolver:
     known: dict[str, Any] = {"default_model": MODEL, "default_output": OUTPUT} | defaults
     return RequestResolver(storage=cast("Storage", storage), allowed_prefixes=("s3://shelter/",), **known)
 
@@ -50,14 +50,14 @@ def _request(**fields: Any) -> ClassifyRequest:
     return ClassifyRequest.model_validate({"schema_version": 1, "job_id": "job"} | asked)
 
 
-def _resolve(storage: FakeStorage, request: ClassifyRequest, *, planned: bool = False) -> PartToWrite | JobToPlan:
+def _resolve(storage: OneManifest, request: ClassifyRequest, *, planned: bool = False) -> PartToWrite | JobToPlan:
     resolver = _resolver(storage)
     return resolver.resolve(request, resolver.record(request), planned=planned)
 
 
 def test_a_short_list_is_one_part() -> None:
-    """Its rows are numbered from 0, and the worker's own model and folder replace what the request leaves out."""
-    part = _resolve(FakeStorage("source_ref", "s3://shelter/a.jpg", "s3://shelter/b.jpg"), _request())
+    """Rows are numbered from 0. The worker's model and output replace what the request leaves out."""
+    part = _resolve(OneManifest("source_ref", "s3://shelter/a.jpg", "s3://shelter/b.jpg"), _request())
     assert isinstance(part, PartToWrite)
     assert [(line.row, line.source_ref) for line in part.lines] == [
         (0, "s3://shelter/a.jpg"),
@@ -67,28 +67,28 @@ def test_a_short_list_is_one_part() -> None:
 
 
 def test_a_prefix_leaves_out_what_jobs_wrote_below_it() -> None:
-    """The output folder of the jobs holds CSV files, and images that were uploaded for one of them."""
-    storage = FakeStorage("s3://shelter/a.jpg", f"{OUTPUT}job/predictions/part-00000.csv", "s3://shelter/outside.jpg")
+    """The folder of all jobs holds CSV files, and images that were uploaded for them."""
+    storage = OneManifest("s3://shelter/a.jpg", f"{OUTPUT}job/predictions/part-00000.csv", "s3://shelter/outside.jpg")
     part = _resolve(storage, _request(manifest={"uri": "s3://shelter/"}))
     assert isinstance(part, PartToWrite)
     assert [line.source_ref for line in part.lines] == ["s3://shelter/a.jpg", "s3://shelter/outside.jpg"]
 
 
 @pytest.mark.parametrize(("images", "kind"), [(MAX_DIRECT, PartToWrite), (MAX_DIRECT + 1, JobToPlan)])
-def test_a_longer_list_is_a_job_to_plan(images: int, kind: type) -> None:
-    """More than 2,000 images do not fit into one part."""
-    assert isinstance(_resolve(FakeStorage("source_ref", *["no URI"] * images), _request()), kind)
+def test_a_list_of_over_2_000_images_is_a_job_to_plan(images: int, kind: type) -> None:
+    """2,000 images still fit into one part."""
+    assert isinstance(_resolve(OneManifest("source_ref", *["no URI"] * images), _request()), kind)
 
 
 def test_a_list_with_other_columns_is_a_job_to_plan() -> None:
-    """The shards keep them, however short the list is; and so do they a version."""
+    """Only shards keep columns and versions, however short the list is."""
     for lines in (("source_ref,name", "s3://shelter/a.jpg,Rex"), ("Bucket,Key,VersionId", "shelter,a.jpg,7")):
-        assert isinstance(_resolve(FakeStorage(*lines), _request()), JobToPlan)
+        assert isinstance(_resolve(OneManifest(*lines), _request()), JobToPlan)
 
 
 def test_a_job_that_was_planned_is_planned_again() -> None:
-    """A list that is now short must not become a part among those of the job; a request without a list is refused."""
-    storage = FakeStorage("source_ref", "s3://shelter/a.jpg")
+    """A list that is short now must not become one of the job's parts. A request without a list is rejected."""
+    storage = OneManifest("source_ref", "s3://shelter/a.jpg")
     assert isinstance(_resolve(storage, _request(), planned=True), JobToPlan)
     with pytest.raises(Reject) as caught:
         _resolve(storage, _request(images=("s3://shelter/a.jpg",)), planned=True)
@@ -96,9 +96,9 @@ def test_a_job_that_was_planned_is_planned_again() -> None:
 
 
 def test_a_manifest_to_plan_is_read_once_and_as_a_stream() -> None:
-    """Its first images are read to decide, and no more; then all of them come in order."""
+    """Only its start is read to decide; then all images come in order."""
     refs = [f"s3://shelter/{number}.jpg" for number in range(4 * MAX_DIRECT)]
-    storage = FakeStorage("source_ref", *refs)
+    storage = OneManifest("source_ref", *refs)
     job = _resolve(storage, _request())
     assert isinstance(job, JobToPlan)
     assert storage.read_lines < 2 * MAX_DIRECT
@@ -117,17 +117,17 @@ def test_a_manifest_to_plan_is_read_once_and_as_a_stream() -> None:
     ],
     ids=["output", "model", "manifest", "prefix", "shard"],
 )
-def test_a_request_outside_the_allowed_prefixes_is_refused(fields: dict[str, Any]) -> None:
-    """No message makes the worker read from or write to another bucket."""
+def test_a_request_outside_the_allowed_prefixes_is_rejected(fields: dict[str, Any]) -> None:
+    """No message makes the worker use another bucket."""
     with pytest.raises(Reject) as caught:
-        _resolve(FakeStorage("source_ref", "s3://shelter/a.jpg"), _request(**fields))
+        _resolve(OneManifest("source_ref", "s3://shelter/a.jpg"), _request(**fields))
     assert caught.value.code is ErrorCode.NOT_ALLOWED
 
 
 @pytest.mark.parametrize("name", ["model", "output"])
-def test_a_request_without_a_model_or_an_output_is_refused(name: str) -> None:
-    """When the worker has no default for it either; the message names the variable to set."""
-    resolver = _resolver(FakeStorage(), **{f"default_{name}": None})
+def test_a_request_without_a_model_or_an_output_is_rejected(name: str) -> None:
+    """If the worker has no default either, the message names the variable to set."""
+    resolver = _resolver(OneManifest(), **{f"default_{name}": None})
     request = _request(images=("s3://shelter/a.jpg",))
     with pytest.raises(Reject, match=f"TWOFOLD_{name.upper()}_URI") as caught:
         resolver.resolve(request, resolver.record(request))
