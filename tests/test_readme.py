@@ -63,7 +63,7 @@ def test_the_walk_through_of_models_goes_as_the_readme_says(
     shutil.copytree(digit_images, "out/images")
     for version in ("first", "second"):
         add_version(FolderStore(Path("out/models")), bundle, version, name="demo")
-    Champions(FolderStore(Path("out/models")), "demo").crown("first", seen=None, how="first")
+    Champions(FolderStore(Path("out/models")), "demo").set_champion("first", expected=None, how="first")
     said = {}
     for line in walk.splitlines():
         command = shlex.split(line, comments=True)
@@ -73,7 +73,7 @@ def test_the_walk_through_of_models_goes_as_the_readme_says(
         said[command[4]] = done.output
     assert re.search(r"★ . first .*\n.*   . second ", said["list"])
     assert "accuracy" in said["show"]
-    assert "0 findings. 72 of 72 test pictures scored again" in said["verify"].replace("\n", " ")
+    assert "0 findings. 72 of 72 test images scored again" in said["verify"].replace("\n", " ")
     assert "second is the champion of demo, instead of first." in said["promote"]
     assert "first is the champion of demo, instead of second." in said["rollback"]
 

@@ -96,7 +96,7 @@ def test_a_job_ended_in_phase_after_phase_comes_to_the_same_model(
             break
     last = job(tmp_path)
     if last.wait() != 0:
-        assert "bundles are not written over" in last.stderr  # it was done already
+        assert "Bundles are never overwritten" in last.stderr  # it was done already
     files = _files(tmp_path)
     assert _figures(files) == _figures(uninterrupted)
     for name in SAME:
