@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from jobs.config import TrainConfig
-from jobs.data import digits, prepare
-from jobs.local.demo import BUCKET, MODEL, train, upload, uri_of
+from jobs.data import prepare
+from jobs.local.demo import BUCKET, CHAMPION_URI, MODEL, MODELS_URI, OUTPUT_URI, upload, uri_of
 from jobs.local.emulator import EmbeddedCloud, create_queues
+from jobs.local.sample import render_digits, train_sample
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from worker.batch.job_folder import part_uri
@@ -25,10 +26,6 @@ from worker.uris import split
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-OUTPUT: Final = f"s3://{BUCKET}/predictions/"
-_MODELS: Final = f"s3://{BUCKET}/models/{MODEL}"
-CHAMPION: Final = f"{_MODELS}/champion.json"
 
 #: P(class 1) by image, in the order asked for.
 Answer = list[tuple[str, float]]
@@ -44,8 +41,8 @@ class Stage:
 
     def keras_model_uri(self) -> str:
         """Where the champion's ``model.keras`` lies."""
-        champion = ChampionPointer.model_validate_json(self._read(CHAMPION))
-        return f"{_MODELS}/{champion.version}/model.keras"
+        champion = ChampionPointer.model_validate_json(self._read(CHAMPION_URI))
+        return f"{MODELS_URI}/{MODEL}/{champion.version}/model.keras"
 
     def make_queue(self, name: str) -> str:
         """The URL of a new queue with a dead-letter queue."""
@@ -77,7 +74,7 @@ class Stage:
 
     def is_answered(self, job_id: str) -> bool:
         """Whether the CSV is in the bucket."""
-        bucket, key = split(part_uri(OUTPUT, job_id))
+        bucket, key = split(part_uri(OUTPUT_URI, job_id))
         try:
             self.s3.head_object(Bucket=bucket, Key=key)
         except ClientError as error:
@@ -88,7 +85,7 @@ class Stage:
 
     def answer(self, job_id: str, *, images: int) -> Answer:
         """The scores of a request. Raises UserError unless there is one for each image, in order."""
-        part = part_uri(OUTPUT, job_id)
+        part = part_uri(OUTPUT_URI, job_id)
         lines = list(csv.DictReader(io.StringIO(self._read(part).decode(), newline="")))
         if [line["source_ref"] for line in lines] != self._asked(images):
             raise UserError(f"{part} does not hold the {images:,} images that were asked for.")
@@ -112,13 +109,13 @@ def open_stage(data: Path | None, reporter: Reporter) -> Iterator[Stage]:
         if data is None:
             reporter.say("No images given: measuring with small ones. For photographs set --data or TWOFOLD_DATA.")
             data = Path(folder) / "digits"
-            with reporter.step("Rendering scikit-learn's digits, 3 against 8"):
-                digits.write_digits(data)
+            render_digits(data, reporter)
         images = prepare.open_dataset(
             TrainConfig(data=str(data), output="", cache=Path(folder) / "cache"), reporter
         ).test
         s3 = cloud.s3()
         s3.create_bucket(Bucket=BUCKET)
         upload(s3, images, reporter)
-        train(cloud, data, reporter, cache=Path(folder) / "cache")
+        options = ("--cache", f"{folder}/cache")
+        train_sample(data, MODELS_URI, *options, name=MODEL, environment=cloud.environment, reporter=reporter)
         yield Stage(cloud, s3, [uri_of(image) for image in images])

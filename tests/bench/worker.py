@@ -12,10 +12,11 @@ from typing import Final
 
 import numpy as np
 
+from jobs.local.demo import CHAMPION_URI, OUTPUT_URI
 from jobs.progress import Reporter
 from tests.bench.figures import Comparison, Figures, Measure
 from tests.bench.process import WorkerProcess
-from tests.bench.stage import CHAMPION, OUTPUT, Answer, Stage, open_stage
+from tests.bench.stage import Answer, Stage, open_stage
 
 _START_LIMIT_S: Final = 180
 #: Over ten times what the peer takes for an image on two cores.
@@ -60,7 +61,7 @@ def run(*, data: Path | None, images: int, runs: int, reporter: Reporter, is_lam
     """Measures both, in turns. Raises UserError when a worker fails or its CSV is not what was asked for."""
     names = ("worker.serverless", "tests.bench.peer_lambda") if is_lambda else ("worker", "tests.bench.peer_worker")
     with open_stage(data, reporter) as stage:
-        ours = Contender("ours", names[0], CHAMPION, is_lambda)
+        ours = Contender("ours", names[0], CHAMPION_URI, is_lambda)
         peer = Contender("peer", names[1], stage.keras_model_uri(), is_lambda)
         figures: dict[str, list[Figures]] = {"ours": [], "peer": []}
         answers: dict[str, Answer] = {}
@@ -115,7 +116,7 @@ def _environment(stage: Stage, contender: Contender, queue_url: str) -> dict[str
         "AWS_DEFAULT_REGION": region,  # the name that boto3 knows
         "TWOFOLD_QUEUE_URL": queue_url,
         "TWOFOLD_MODEL_URI": contender.model_uri,
-        "TWOFOLD_OUTPUT_URI": OUTPUT,
+        "TWOFOLD_OUTPUT_URI": OUTPUT_URI,
     }
 
 
