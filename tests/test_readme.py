@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from jobs.cli import app
+from jobs.commands.app import app
 from jobs.local.emulator import EmbeddedCloud
 from jobs.models.champion import Champions
 from jobs.store import FolderStore

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.commands.options import Json
+from jobs.extras import require
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 
@@ -39,6 +40,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Run everything once on this machine: an emulated cloud, a training job, a queue, a worker and its CSV."""
+    require("train", "local")
     reporter = Reporter()
     with reporter.step("Starting"):
         from jobs.local import demo as loop  # noqa: PLC0415 - scikit-learn would delay --help by a second

@@ -4,7 +4,7 @@ import shlex
 
 import typer.main
 
-from jobs.cli import app
+from jobs.commands.app import app
 from jobs.config import TrainConfig
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from jobs.cli import app, main
+from jobs.cli import main
+from jobs.commands.app import app
 from jobs.models.champion import Champions
 from jobs.store import FolderStore
 from tests.jobs.models.versions import add_version, images_of, with_mistakes

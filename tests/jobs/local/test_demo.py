@@ -57,7 +57,7 @@ def test_the_demo_classifies_every_test_image(
             assert Champions(store, name).set_champion("v1", expected=None, how="first")
 
     monkeypatch.setattr(demo, "train_sample", copy_bundle)
-    with patch.dict(os.environ), pytest.raises(SystemExit, match="^0$"):  # the command removes variables
+    with patch.dict(os.environ), pytest.raises(SystemExit, match=r"^0$"):  # the command removes variables
         main(["demo", "--keep", str(tmp_path), "--json"])
     _check_digits(json.loads(capsys.readouterr().out))
 
