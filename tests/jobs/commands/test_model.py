@@ -66,24 +66,24 @@ def test_every_command_prints_tables(models_folder: Path) -> None:
     for expected in ("decoder fingerprint", "seed: 123", "model.keras", "95 % interval", "forced", "first"):
         assert expected in shown
     (models_folder / "digits/v2/quarantine.csv").unlink()
-    said = _run("verify", models_folder / "digits/v2", status=1)
-    assert "quarantine.csv" in said
-    assert "missing" in said
-    assert "Only the digests were checked" in said
+    printed = _run("verify", models_folder / "digits/v2", status=1)
+    assert "quarantine.csv" in printed
+    assert "missing" in printed
+    assert "Only the digests were checked" in printed
 
 
 def test_names_from_a_bundle_are_not_interpreted(models_folder: Path, bundle: Path) -> None:
     """Neither as markup nor as control characters of the terminal."""
     labels = ["[red]eight[/red]", "\x1b[2Jthree"]
     add_version(FolderStore(models_folder), bundle, "v3", images=[], labels=labels)
-    said = _run("show", models_folder / "digits/v3")
-    assert "[red]eight[/red]" in said
-    assert "�[2Jthree" in said
-    assert "\x1b" not in said
+    printed = _run("show", models_folder / "digits/v3")
+    assert "[red]eight[/red]" in printed
+    assert "�[2Jthree" in printed
+    assert "\x1b" not in printed
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("promote", "{models}/digits"), "Name one of its versions"),
         (("rollback", "{models}/digits/v1"), "Name the model"),
@@ -91,11 +91,13 @@ def test_names_from_a_bundle_are_not_interpreted(models_folder: Path, bundle: Pa
         (("verify", "{models}/../none"), "twofold model list"),
     ],
 )
-def test_a_mistake_is_reported_with_the_next_step(models_folder: Path, arguments: tuple[str, str], said: str) -> None:
+def test_a_mistake_is_reported_with_the_next_step(
+    models_folder: Path, arguments: tuple[str, str], message: str
+) -> None:
     """The command prints an error, not a traceback."""
     command, where = arguments
     done = CliRunner().invoke(app, ["model", command, where.format(models=models_folder)])
-    assert said in str(done.exception)
+    assert message in str(done.exception)
 
 
 def test_a_refusal_exits_with_1_and_a_wrong_option_with_2(
@@ -109,6 +111,6 @@ def test_a_refusal_exits_with_1_and_a_wrong_option_with_2(
         assert main(["model", "promote", str(models_folder / "digits/v2")]) == 1
     finally:
         signal.signal(signal.SIGTERM, handler)  # the command replaces it
-    said = capfd.readouterr().err
-    assert "Error: v2 does not replace v1: on the same 72 test images" in said
-    assert "Traceback" not in said
+    printed = capfd.readouterr().err
+    assert "Error: v2 does not replace v1: on the same 72 test images" in printed
+    assert "Traceback" not in printed

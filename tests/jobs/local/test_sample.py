@@ -10,7 +10,7 @@ from jobs.local.sample import train_sample
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 
-#: An interpreter that records what it was started with, and fails if it is told to.
+#: An interpreter that records its arguments and exits with the given status.
 RECORDER = f"""#!{sys.executable} -SE
 import json, os, pathlib, sys
 pathlib.Path(os.environ["RECORD"]).write_text(json.dumps(sys.argv[1:]))

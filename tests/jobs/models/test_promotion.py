@@ -84,9 +84,9 @@ def test_a_version_worse_by_more_than_the_margin_is_refused(
     add_version(folder, bundle, "v1", images=with_mistakes(images, {1}))
     add_version(folder, bundle, "v2", images=with_mistakes(images, {1, 2, 3}))
     _promote(folder, "v1")
-    said = refused("v2")
-    assert "0.9583 against 0.9861" in said
-    assert "at most 0.005 may be lost. Use --margin to allow more, or --force" in said
+    reason = refused("v2")
+    assert "0.9583 against 0.9861" in reason
+    assert "at most 0.005 may be lost. Use --margin to allow more, or --force" in reason
     refused("v2", margin=1.9 / 72)
     assert _promote(folder, "v2", margin=2 / 72).how == "promoted"
     _promote(folder, "v1")

@@ -177,19 +177,20 @@ def test_an_image_outside_the_folder_is_not_read(
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (lambda store: store.remove("digits/v1/model.json"), "model.json is missing"),
         (lambda store: store.write("digits/v1/model.json", b"{}"), "is not a model manifest: name"),
         (lambda store: store.write("digits/v1/model.json", b"\xff\xfe"), "is not a model manifest"),
     ],
+    ids=["missing", "without fields", "not UTF-8"],
 )
 def test_a_bundle_without_a_readable_manifest_is_an_error(
-    folder: FolderStore, spoil: Callable[[FolderStore], None], said: str
+    folder: FolderStore, spoil: Callable[[FolderStore], None], message: str
 ) -> None:
-    """The message is one sentence."""
+    """The message says what is wrong with it."""
     spoil(folder)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         _verify(folder)
 
 
