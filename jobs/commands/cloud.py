@@ -64,13 +64,7 @@ def deploy_all(
 ) -> None:
     """Create or update the stacks: bucket, queues and Lambda, and AWS Batch once a training image has been pushed."""
     reporter = Reporter()
-    given = _parse(parameter or [])
-    worker, training = (stack.parameters_of(lambda_zip.infra(name)) for name in ("worker.yaml", "training.yaml"))
-    unknown = given.keys() - worker - training
-    if unknown:
-        raise typer.BadParameter(
-            f"no template has the parameter {', '.join(sorted(unknown))}", param_hint="--parameter"
-        )
+    worker, training = _parameters(parameter or [])
     if architecture not in {"arm64", "x86_64"}:
         raise typer.BadParameter("give arm64 or x86_64", param_hint="--architecture")
     with explained("Deploying"):
@@ -79,7 +73,7 @@ def deploy_all(
             connect,
             name=stack_name,
             libraries="arm64" if architecture == "arm64" else "x86_64",
-            parameters={name: value for name, value in given.items() if name in worker},
+            parameters=worker,
             reporter=reporter,
         )
         outputs = stack.Stacks(connect("cloudformation")).outputs(deploy.training_stack_name(stack_name)) or {}
@@ -90,7 +84,7 @@ def deploy_all(
                 name=stack_name,
                 image=image,
                 bucket=split(settings["TWOFOLD_OUTPUT_URI"])[0],
-                parameters={name: value for name, value in given.items() if name in training},
+                parameters=training,
                 reporter=reporter,
             )
         else:
@@ -102,11 +96,19 @@ def deploy_all(
         print(f"export {name}={shlex.quote(value)}")
 
 
-def _parse(pairs: list[str]) -> dict[str, str]:
-    parsed = {}
+def _parameters(pairs: list[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the parameters of the worker's and of the training template, from pairs NAME=VALUE."""
+    given = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise UserError(f"--parameter {pair} is not of the form NAME=VALUE.")
-        parsed[name] = value
-    return parsed
+        given[name] = value
+    worker, training = (stack.parameters_of(lambda_zip.infra(name)) for name in ("worker.yaml", "training.yaml"))
+    unknown = ", ".join(sorted(given.keys() - worker - training))
+    if unknown:
+        raise typer.BadParameter(f"no template has the parameter {unknown}", param_hint="--parameter")
+    return (
+        {name: value for name, value in given.items() if name in worker},
+        {name: value for name, value in given.items() if name in training},
+    )

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from typing import Annotated, Final, cast, get_args
+from typing import Annotated, Any, Final, cast, get_args
 
 import typer
 
@@ -83,22 +83,23 @@ def submit(
         request = build_request(job)
         if dry_run:
             print(json.dumps(request, indent=2))
-            return
-        if target == "here":
+        elif target == "here":
             sys.exit(subprocess.run(request["command"], check=False).returncode)
-        if not yes:
-            _confirm(job)
-        service, log_client = _open(target, stack.JobLogGroup)
-        reference = service.send(request)
-        print(_sent(reference, job, as_json=as_json), flush=True)
-        if not detach:
-            _follow(service, log_client, reference, quiet=as_json)
+        else:
+            if not yes:
+                _confirm(job)
+            _send(job, request, detach=detach, as_json=as_json)
 
 
-def _sent(reference: str, job: TrainingJob, *, as_json: bool) -> str:
+def _send(job: TrainingJob, request: dict[str, Any], *, detach: bool, as_json: bool) -> None:
+    service, log_client = _open(job.target, job.stack.JobLogGroup)
+    reference = service.send(request)
     if as_json:
-        return json.dumps({"job": reference, "bundle": job.bundle_uri})
-    return f"{reference}\nThe model will be at {job.bundle_uri}"
+        print(json.dumps({"job": reference, "bundle": job.bundle_uri}), flush=True)
+    else:
+        print(f"{reference}\nThe model will be at {job.bundle_uri}", flush=True)
+    if not detach:
+        _follow(service, log_client, reference, quiet=as_json)
 
 
 def status(job: JobReference, stack_name: StackName = deploy.WORKER_STACK, as_json: Json = False) -> None:
@@ -173,7 +174,7 @@ def _open(target: Target, log_group: str) -> tuple[TrainingService, Client]:
 
 
 def _confirm(job: TrainingJob) -> None:
-    """Shows the price, the time limit and what Spot saves, and asks whether to proceed."""
+    """Shows the price, the time limit and what Spot saves, and asks whether to proceed. Raises UserError for a no."""
     types = _BATCH_TYPES if job.target == "batch" else (job.instance_type,)
     spot = _spot_usd_per_h(types) if job.target == "batch" else None
     for line in Quote(types, job.limit_s, job.nodes, spot).lines():
