@@ -76,7 +76,7 @@ def test_an_entry_that_is_never_taken_is_an_error(stub: Stubber) -> None:
         stub.add_response(
             "send_message_batch", {"Successful": [], "Failed": _failed(0)}, {"QueueUrl": URL, "Entries": ANY}
         )
-    with pytest.raises(Retry, match="1 requests were not taken"):
+    with pytest.raises(Retry, match="1 requests were not accepted"):
         _outbox(stub).send(_requests(1))
     answer: dict[str, Any] = {"Successful": [], "Failed": _failed(0, fault=True)}
     stub.add_response("send_message_batch", answer, {"QueueUrl": URL, "Entries": ANY})

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from tests.conftest import Bench
-from worker.aws.queue import LeaseLost, Message, Queue
+from worker.aws.failures import LeaseLost
+from worker.aws.queue import Message, Queue
 from worker.delivery import Lease
 from worker.errors import ErrorCode, Reject
 

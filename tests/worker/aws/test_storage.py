@@ -9,7 +9,7 @@ from botocore.exceptions import IncompleteReadError
 
 from tests.conftest import Bench
 from worker.aws.clients import open_session, open_storage
-from worker.aws.failures import decide
+from worker.aws.failures import decide_s3
 from worker.aws.storage import Storage
 from worker.errors import ErrorCode, Reject, Retry
 
@@ -154,7 +154,7 @@ def test_no_answer_is_to_be_tried_again(monkeypatch: pytest.MonkeyPatch, minista
 )
 def test_an_answer_of_the_storage_is_a_decision(status: int | None, code: str, decision: str) -> None:
     """What passes is tried again; credentials and clock of the worker's own say nothing about an object."""
-    made = decide("s3://a-bucket/k", status=status, code=code, detail="")
+    made = decide_s3("s3://a-bucket/k", status=status, code=code, detail="")
     assert f"{type(made).__name__.lower()} {made.code.value}" == decision
 
 
@@ -230,7 +230,7 @@ def test_a_long_object_that_is_written_over_meanwhile_is_refused(bench: Bench) -
     pieces = storage.stream(uri)
     assert next(pieces) == b"a" * 100
     bench.put("long.bin", b"b" * 1000)
-    with pytest.raises(Reject, match="written over") as caught:
+    with pytest.raises(Reject, match="overwritten") as caught:
         list(pieces)
     assert caught.value.code is ErrorCode.CONFLICT
 
