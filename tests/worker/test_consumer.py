@@ -223,7 +223,7 @@ def test_a_worker_frozen_past_its_lease_corrupts_nothing(
 @pytest.mark.parametrize(
     ("setting", "value", "status", "said"),
     [
-        ("TWOFOLD_QUEUE_URL", "", 2, "TWOFOLD_QUEUE_URL (the queue of requests)"),
+        ("TWOFOLD_QUEUE_URL", "", 2, "TWOFOLD_QUEUE_URL (the request queue)"),
         ("TWOFOLD_THREADS", "many", 2, "TWOFOLD_THREADS"),
         ("TWOFOLD_OUTPUT_URI", "/tmp", 2, "TWOFOLD_OUTPUT_URI"),
         ("TWOFOLD_MODEL_URI", "s3://no-such-bucket/m", 1, "no such bucket"),
