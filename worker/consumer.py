@@ -84,6 +84,7 @@ class Consumer:
         if self._stop.requested:  # the message arrived in the poll that was open when the signal came
             settle(self._queue, message, Retry(ErrorCode.UNAVAILABLE, "the worker is stopping", delay_s=0))
             return
+        log.debug("message %s: receive %d", message.message_id, message.receive_count)
         with Lease(self._queue, message):
             last_try = message.receive_count >= self._queue.max_receives
             outcome = self._dispatch.handle(message.body, last_try=last_try, cancelled=self._cancelled)

@@ -4,6 +4,7 @@ Fetching waits for the network, while decoding and scoring keep a core busy, so 
 A bounded window moves over the images: while the first one is awaited, those behind it are already under way.
 """
 
+import logging
 import threading
 import time
 from collections import defaultdict, deque
@@ -18,6 +19,8 @@ from worker.errors import ErrorCode, Retry, TwofoldError
 from worker.scoring.decoder import MAX_BYTES, decode
 from worker.scoring.models import Model
 from worker.uris import check_allowed, split
+
+log = logging.getLogger(__name__)
 
 #: Images under way per scoring thread, so that no thread waits for an image while another is decoded.
 _AHEAD: Final = 2
@@ -85,6 +88,7 @@ class Pipeline:
         Each of ``refs`` is a URI and the version to read, or None for the latest. ``cancelled`` is called between
         images and while one is awaited. Raises Retry once it returns True.
         """
+        log.debug("scoring with %s %s", model.manifest.name, model.manifest.version)
         window: deque[Future[float | TwofoldError]] = deque()
         try:
             for ref, version_id in refs:
