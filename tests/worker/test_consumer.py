@@ -16,14 +16,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from tests.conftest import REPOSITORY, Bench
 from worker.aws.queue import Queue
 from worker.consumer import Consumer, Stop
-from worker.delivery import backoff_s
 from worker.dispatch import Dispatch, Done, Outcome
 from worker.errors import ErrorCode, Reject, Retry
 
@@ -370,14 +367,3 @@ def test_a_storage_that_never_answers_does_not_keep_a_worker_from_stopping(
         worker.communicate(timeout=20)  # the storage would keep it for minutes
     (message,) = bench.sqs.receive_message(QueueUrl=bench.queues.requests_url, WaitTimeSeconds=10)["Messages"]
     assert json.loads(message["Body"])["job_id"] == "stuck"
-
-
-@given(receive_count=st.integers(1, 1000), random_=st.floats(0, 1, exclude_max=True))
-def test_backoff_is_within_the_limits_of_sqs(receive_count: int, random_: float) -> None:
-    """A few seconds at least, 15 minutes at most."""
-    assert 2 <= backoff_s(receive_count, random_=random_) <= 900
-
-
-def test_backoff_grows() -> None:
-    """Exponentially, from 5 s."""
-    assert [backoff_s(count, random_=1.0) for count in (1, 2, 3, 4, 20)] == [5, 10, 20, 40, 900]
