@@ -163,7 +163,7 @@ def endpoint(request: pytest.FixtureRequest) -> str:
     return url
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def bench_on() -> Callable[[str], Bench]:
     """For a test that chooses its endpoint itself."""
     return _bench
