@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from jobs.config import fixed_threshold
-from jobs.metrics.classification import Scores, Truth
+from jobs.metrics.arrays import Classes, Scores
 from jobs.user_error import UserError
 
 #: A temperature outside of these says that something else is wrong.
@@ -17,7 +17,7 @@ _HOTTEST: Final = 10.0
 _EPSILON: Final = 1e-12
 
 
-def fit_temperature(truth: Truth, scores: Scores) -> float:
+def fit_temperature(truth: Classes, scores: Scores) -> float:
     """The T, 0.1 to 10, for which sigmoid(logit(score) / T) has the lowest log loss; above 1 the scores were too sure.
 
     Guo et al. 2017, section 4.2, https://arxiv.org/abs/1706.04599. ``(N,)`` true classes and scores. It moves no
@@ -43,7 +43,7 @@ def at_temperature(scores: Scores, temperature: float) -> Scores:
     return cooled
 
 
-def calibrated_loss(truth: Truth, scores: Scores) -> float:
+def calibrated_loss(truth: Classes, scores: Scores) -> float:
     """Log loss in nats of ``(N,)`` scores at the temperature that suits them best: how well they tell the classes
     apart, however sure they are.
     """
@@ -51,7 +51,7 @@ def calibrated_loss(truth: Truth, scores: Scores) -> float:
     return float(-np.where(truth == 1, np.log(safe), np.log1p(-safe)).mean())
 
 
-def choose_threshold(rule: str, truth: Truth, scores: Scores) -> float:
+def choose_threshold(rule: str, truth: Classes, scores: Scores) -> float:
     """The threshold that ``rule`` makes of ``(N,)`` true classes and scores; score >= threshold is class 1.
 
     A number           that number
@@ -81,7 +81,7 @@ def _midways(scores: Scores) -> Scores:
     return middles
 
 
-def _curves(truth: Truth, scores: Scores, thresholds: Scores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _curves(truth: Classes, scores: Scores, thresholds: Scores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Recall and precision at each of the thresholds."""
     ones = np.sort(scores[truth == 1])
     everything = np.sort(scores)

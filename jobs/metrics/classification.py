@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import metrics
 
-Truth = NDArray[np.int64]
-Scores = NDArray[np.float64]
+from jobs.metrics.arrays import Classes, Scores
+
 Weights = NDArray[np.float64]
 
 #: Of the bootstrap; the ends of a 95 % interval then rest on 25 resamples each.
@@ -27,7 +27,7 @@ BINS: Final = 15
 _EPSILON: Final = float(np.finfo(np.float64).eps)
 
 
-def evaluate(truth: Truth, scores: Scores, *, threshold: float, seed: int = 0) -> dict[str, Any]:
+def evaluate(truth: Classes, scores: Scores, *, threshold: float, seed: int = 0) -> dict[str, Any]:
     """Figures of ``(N,)`` true classes (0 or 1, both present) and ``(N,)`` scores, P(class 1).
 
     AUC, log loss, Brier score and calibration error are of the scores, never of rounded predictions. An interval is
@@ -57,7 +57,7 @@ def headline(evaluation: dict[str, Any]) -> dict[str, float]:
     return {name: figure["value"] for name, figure in figures.items() if "value" in figure}
 
 
-def losses(truth: Truth, scores: Scores) -> Scores:
+def losses(truth: Classes, scores: Scores) -> Scores:
     """``(N,)`` log losses, nats, of ``(N,)`` true classes and scores."""
     safe = np.clip(scores, _EPSILON, 1 - _EPSILON)
     loss: Scores = -np.where(truth == 1, np.log(safe), np.log1p(-safe))
@@ -69,7 +69,7 @@ def resamples(images: int) -> int:
     return int(np.clip(_DRAWN_IMAGES // images, RESAMPLES // 5, RESAMPLES))
 
 
-def per_class(truth: Truth, given: Truth, labels: tuple[str, str]) -> dict[str, dict[str, float]]:
+def per_class(truth: Classes, given: Classes, labels: tuple[str, str]) -> dict[str, dict[str, float]]:
     """Precision, recall, F1 and number of images of each class, by its name, from ``(N,)`` classes true and given."""
     columns = metrics.precision_recall_fscore_support(truth, given, labels=[0, 1], zero_division=0.0)
     names = ("precision", "recall", "f1", "images")
@@ -79,7 +79,7 @@ def per_class(truth: Truth, given: Truth, labels: tuple[str, str]) -> dict[str, 
     }
 
 
-def _reference(truth: Truth, scores: Scores, given: Truth) -> dict[str, float]:
+def _reference(truth: Classes, scores: Scores, given: Classes) -> dict[str, float]:
     """The figures as scikit-learn has them; ours below are the same for weights, and fast enough for a bootstrap."""
     return {
         "accuracy": metrics.accuracy_score(truth, given),
@@ -96,7 +96,7 @@ def _reference(truth: Truth, scores: Scores, given: Truth) -> dict[str, float]:
 class _Sample:
     """What every figure needs, worked out once; a resample is then a weight for each image."""
 
-    truth: Truth
+    truth: Classes
     scores: Scores
     given: NDArray[np.int64]
     loss: Scores  #: of each image, nats
@@ -104,7 +104,7 @@ class _Sample:
     bin: NDArray[np.int64]  #: of the calibration error, from 0
 
     @classmethod
-    def of(cls, truth: Truth, scores: Scores, threshold: float) -> "_Sample":
+    def of(cls, truth: Classes, scores: Scores, threshold: float) -> "_Sample":
         return cls(
             truth=truth,
             scores=scores,
@@ -200,9 +200,3 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     half = _Z / (1 + spread) * sqrt(share * (1 - share) / count + spread / count / 4)
     # At the ends of the scale the bound is the end itself, which rounding would miss.
     return (0.0 if share == 0 else middle - half), (1.0 if share == 1 else middle + half)
-
-
-Features = NDArray[np.float32]
-
-
-Classes = NDArray[np.int64]

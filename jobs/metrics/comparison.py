@@ -6,7 +6,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from scipy.special import bdtr
 
-from jobs.metrics.classification import Scores, Truth, losses, resamples
+from jobs.metrics.arrays import Classes, Scores
+from jobs.metrics.classification import losses, resamples
 
 #: Far below one image in any test set; above the rounding of ``margin * n``.
 _ROUNDING: Final = 1e-9
@@ -44,7 +45,7 @@ class Comparison(BaseModel):
 
 
 def compare(
-    truth: Truth, challenger: Scores, champion: Scores, *, thresholds: tuple[float, float], seed: int = 0
+    truth: Classes, challenger: Scores, champion: Scores, *, thresholds: tuple[float, float], seed: int = 0
 ) -> Comparison:
     """``(N,)`` true classes and the two models' scores of the same images; ``thresholds``: challenger's, champion's.
 

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from jobs.metrics.classification import BINS, Scores, Truth, wilson
+from jobs.metrics.arrays import Classes, Scores
+from jobs.metrics.classification import BINS, wilson
 
 Points = list[tuple[float, float]]
 
@@ -34,13 +35,13 @@ class Bars:
     counts: tuple[list[int], list[int]]
 
 
-def roc(truth: Truth, scores: Scores) -> Points:
+def roc(truth: Classes, scores: Scores) -> Points:
     """(share of class 0 taken for class 1, share of class 1 found), for every threshold from the highest down."""
     false_alarms, found, _ = roc_curve(truth, scores)
     return _thinned(false_alarms, found)
 
 
-def precision_recall(truth: Truth, scores: Scores) -> Points:
+def precision_recall(truth: Classes, scores: Scores) -> Points:
     """(recall, precision) for every threshold that gives class 1 to any image, from recall 0 on.
 
     Between two points the precision is that of the second, as in the average precision; it is no straight line.
@@ -50,7 +51,7 @@ def precision_recall(truth: Truth, scores: Scores) -> Points:
     return [(0.0, float(precision[-2])), *_thinned(recall[-2::-1], precision[-2::-1])]
 
 
-def reliability(truth: Truth, scores: Scores) -> list[Bin]:
+def reliability(truth: Classes, scores: Scores) -> list[Bin]:
     """The bins that hold any image, as ``metrics`` has them for the calibration error."""
     places = np.minimum((scores * BINS).astype(np.int64), BINS - 1)
     bins = []
@@ -62,7 +63,7 @@ def reliability(truth: Truth, scores: Scores) -> list[Bin]:
     return bins
 
 
-def histogram(truth: Truth, scores: Scores, *, bins: int = 2 * BINS) -> Bars:
+def histogram(truth: Classes, scores: Scores, *, bins: int = 2 * BINS) -> Bars:
     """Images by score, class 0 and class 1 apart."""
     zeros, ones = (np.histogram(scores[truth == label], bins=bins, range=(0.0, 1.0))[0].tolist() for label in (0, 1))
     return Bars((zeros, ones))

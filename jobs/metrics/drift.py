@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Scores = NDArray[np.float64]
+from jobs.metrics.arrays import Scores
 
 #: Added to each bin: a share of nothing has no logarithm, and a bin that is empty by chance says little.
 _HALF: Final = 0.5

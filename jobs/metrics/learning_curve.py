@@ -10,10 +10,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.metrics.classification import RESAMPLES, Features, Scores, Truth, wilson
+from jobs.metrics.arrays import Classes, Features, Scores
+from jobs.metrics.classification import RESAMPLES, wilson
 
 #: ``(N, D)`` features and ``(N,)`` classes to a function from features to ``(M,)`` scores, P(class 1).
-Fit = Callable[[Features, Truth], Callable[[Features], Scores]]
+Fit = Callable[[Features, Classes], Callable[[Features], Scores]]
 
 #: Each twice the one before, so that the last step answers: what does doubling the pictures give?
 _SHARES: Final = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -44,7 +45,7 @@ class Curve:
 
 
 def measure(
-    features: Features, classes: Truth, held_features: Features, held_classes: Truth, *, fit: Fit, seed: int
+    features: Features, classes: Classes, held_features: Features, held_classes: Classes, *, fit: Fit, seed: int
 ) -> Curve | None:
     """Fits to 1/16, 1/8, 1/4, 1/2 and all of the training images, each class by its share, and tries the held-out ones.
 
@@ -65,7 +66,7 @@ def measure(
     return Curve(points, len(held_classes), float((after - before).mean()), _gain_interval(after - before, seed))
 
 
-def _draw(classes: Truth, share: float, random: np.random.Generator) -> NDArray[np.int64]:
+def _draw(classes: Classes, share: float, random: np.random.Generator) -> NDArray[np.int64]:
     """Places of ``share`` of each class, without repeats."""
     places = [np.flatnonzero(classes == label) for label in (0, 1)]
     return np.concatenate([random.permutation(of_class)[: round(len(of_class) * share)] for of_class in places])

@@ -11,9 +11,9 @@ from itertools import chain
 from typing import Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import model_validator
 
+from jobs.metrics.arrays import Classes, Scores
 from worker import predictions
 from worker.contract import Label, PredictionRow, Sha256
 
@@ -57,7 +57,7 @@ def from_csv(data: bytes) -> list[ScoredImage]:
         raise ValueError(f"not the test predictions of a bundle: {error}") from error
 
 
-def truth(images: Sequence[ScoredImage], labels: tuple[str, str]) -> NDArray[np.int64]:
+def truth(images: Sequence[ScoredImage], labels: tuple[str, str]) -> Classes:
     """``(N,)`` true classes, 0 or 1. Raises ValueError for no images, or a label that is none of the two."""
     if not images:
         raise ValueError("holds no test images")
@@ -67,7 +67,7 @@ def truth(images: Sequence[ScoredImage], labels: tuple[str, str]) -> NDArray[np.
     return np.array([labels.index(image.true_label) for image in images], np.int64)
 
 
-def scores(images: Sequence[ScoredImage]) -> NDArray[np.float64]:
+def scores(images: Sequence[ScoredImage]) -> Scores:
     """``(N,)`` P(class 1), as they are written in the file."""
     return np.array([image.score for image in images], np.float64)
 

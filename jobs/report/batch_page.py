@@ -15,7 +15,8 @@ from PIL import Image
 
 from jobs.batch.results import Line, Results
 from jobs.metrics import scored_images
-from jobs.metrics.drift import Scores, drift, shares
+from jobs.metrics.arrays import Scores
+from jobs.metrics.drift import drift, shares
 from worker.aws.storage import Storage
 from worker.batch import cost
 from worker.batch.completion import collect

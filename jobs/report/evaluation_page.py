@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from jobs.config import fixed_threshold
 from jobs.metrics import curves
-from jobs.metrics.classification import Scores, Truth, wilson
+from jobs.metrics.arrays import Classes, Scores
+from jobs.metrics.classification import wilson
 from jobs.metrics.learning_curve import Curve
 from jobs.report import charts, html
 from jobs.report.gallery import Gallery
@@ -41,7 +42,7 @@ class Facts:
     created_at: datetime
     labels: tuple[str, str]
     evaluation: dict[str, Any]  #: as evaluation.json has it
-    truth: Truth  #: ``(N,)`` classes of the test images
+    truth: Classes  #: ``(N,)`` classes of the test images
     scores: Scores  #: ``(N,)`` P(class 1) of the same
     gallery: Gallery
     curve: Curve | None  #: None: too few images to learn from

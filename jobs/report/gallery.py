@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from jobs.metrics.classification import Scores, Truth
+from jobs.metrics.arrays import Classes, Scores
 from worker.scoring.decoder import Pixels
 
 #: Pictures of each kind. A page with 24 stays well below a megabyte.
@@ -30,12 +30,12 @@ class Answers:
     """What the model said of the ``(N,)`` test images; score >= threshold is class 1."""
 
     refs: Sequence[str]
-    truth: Truth
+    truth: Classes
     scores: Scores
     threshold: float
 
     @property
-    def given(self) -> Truth:
+    def given(self) -> Classes:
         """``(N,)`` classes."""
         return (self.scores >= self.threshold).astype(np.int64)
 

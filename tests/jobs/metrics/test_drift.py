@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.metrics.drift import Scores, drift
+from jobs.metrics.arrays import Scores
+from jobs.metrics.drift import drift
 
 scores = st.lists(st.floats(0, 1), min_size=1, max_size=50).map(np.array)
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from jobs.metrics.classification import Features, Scores, Truth
+from jobs.metrics.arrays import Classes, Features, Scores
 from jobs.metrics.learning_curve import measure
 from jobs.training.neuron import Neuron
 
 
-def _images(count: int, *, seed: int, noise: float = 1.0) -> tuple[Features, Truth]:
+def _images(count: int, *, seed: int, noise: float = 1.0) -> tuple[Features, Classes]:
     """Features of which the first of eight tells the class, with some noise."""
     random = np.random.default_rng(seed)
     classes = np.arange(count) % 4 // 3  # one in four is class 1
@@ -19,7 +19,7 @@ def _images(count: int, *, seed: int, noise: float = 1.0) -> tuple[Features, Tru
     return features.astype(np.float32), classes
 
 
-def _fit(features: Features, classes: Truth) -> Callable[[Features], Scores]:
+def _fit(features: Features, classes: Classes) -> Callable[[Features], Scores]:
     return Neuron.fit(features, classes, l2=0.01).scores
 
 
@@ -27,7 +27,7 @@ def test_points_are_a_sixteenth_to_all_of_the_images_each_class_by_its_share() -
     """Drawn five times, all of them once; a fit sees its own images alone."""
     seen: list[tuple[int, float]] = []
 
-    def fit(features: Features, classes: Truth) -> Callable[[Features], Scores]:
+    def fit(features: Features, classes: Classes) -> Callable[[Features], Scores]:
         seen.append((len(features), float(classes.mean())))
         return lambda others: np.zeros(len(others))
 
