@@ -10,6 +10,7 @@ _HEADROOM: Final = 1.1
 #: A tick for less, as a share of the highest count, would run into that of 0.
 _APART: Final = 0.01
 _MOST_STEPS: Final = 6
+_SHARE_TICKS: Final = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
 _SCORES: Final = tuple((i / 4, f"{i / 4:g}") for i in range(5))
 
 
@@ -96,6 +97,13 @@ def shares(x: str, y: str) -> Plot:
 def scored(label: str, y: Axis, *, height: int) -> Plot:
     """Something by score, from 0 to 1."""
     return Plot(Axis(label, 0.0, 1.0, _SCORES), y, height)
+
+
+def score_shares(highest: float, label: str) -> Plot:
+    """Shares of all images by score, up to ``highest``, the share of the highest bar."""
+    most = highest or 1.0
+    ticks = [(share, f"{100 * share:g}") for share in _SHARE_TICKS if share <= most]
+    return scored(label, Axis("share of images, % (square-root scale)", 0.0, 1.3 * most, ticks, rooted), height=290)
 
 
 def mirrored(below: Sequence[int], above: Sequence[int], label: str) -> Axis:

@@ -56,7 +56,7 @@ class Facts:
 def render(facts: Facts) -> str:
     """The page."""
     return html.render(
-        "report.html.j2",
+        "evaluation_page.html.j2",
         facts=facts,
         view=_View(facts),
         charts=charts,

@@ -18,16 +18,42 @@ def test_what_is_shown_can_be_seen_and_written(text: str) -> None:
     assert not [c for c in seen if unicodedata.bidirectional(c) in {"LRO", "RLO", "LRE", "RLE", "PDF", "LRI", "RLI"}]
 
 
-@pytest.mark.parametrize("text", ["cat.1.jpg", "חתולים", "كلاب", "👩\u200d🔬.jpg", "naïve\u0301", "a b"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cat.1.jpg",
+        "חתולים",
+        "كلاب",
+        "می\u200cروم",
+        "क्\u200dष",
+        "👩\u200d🔬.jpg",
+        "❤\ufe0f\u200d🔥",
+        "naïve\u0301",
+        "a b",
+    ],
+    ids=ascii,
+)
 def test_a_name_in_any_script_stays_as_it_is(text: str) -> None:
     """Joiners and marks belong to it."""
     assert visible(text) == text
 
 
-def test_a_name_that_lies_about_its_end_is_shown_as_it_is() -> None:
-    """With its bytes where they are no text."""
-    assert visible("a\u202egpj.exe") == "a\\u202egpj.exe"
-    assert visible("cat\udcff\n") == "cat\\udcff\\n"
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\u202egpj.exe", r"a\u202egpj.exe"),
+        ("cat\udcff\n", r"cat\udcff\n"),
+        ("cat\u200b.jpg", r"cat\u200b.jpg"),
+        ("cat\u200d.jpg", r"cat\u200d.jpg"),
+        ("\u200ccat", r"\u200ccat"),
+        ("c\xadat\ufeff", r"c\xadat\ufeff"),
+        ("cat\U000e0063", r"cat\U000e0063"),
+    ],
+    ids=ascii,
+)
+def test_what_cannot_be_seen_is_written_out(text: str, shown: str) -> None:
+    """A name that hides its real ending, bytes that are not UTF-8, and joiners with nothing to join."""
+    assert visible(text) == shown
 
 
 @pytest.mark.parametrize(
