@@ -1,4 +1,4 @@
-"""Numbers and names as a page shows them."""
+"""How a page shows numbers and names."""
 
 import unicodedata
 
@@ -10,8 +10,8 @@ from jobs.report.html import compact, count, figure, percent, plain, points, sho
 
 
 @given(st.text(st.characters(codec=None)))
-def test_what_is_shown_can_be_seen_and_written(text: str) -> None:
-    """No control character, no half of a pair, nothing that turns the line around it."""
+def test_every_character_shown_can_be_seen_and_encoded(text: str) -> None:
+    """No control character, no surrogate, and nothing that reorders the text around it."""
     seen = visible(text)
     seen.encode()
     assert not [c for c in seen if unicodedata.category(c) in {"Cc", "Cs"}]
@@ -33,8 +33,8 @@ def test_what_is_shown_can_be_seen_and_written(text: str) -> None:
     ],
     ids=ascii,
 )
-def test_a_name_in_any_script_stays_as_it_is(text: str) -> None:
-    """Joiners and marks belong to it."""
+def test_a_name_in_any_script_is_unchanged(text: str) -> None:
+    """Its joiners and marks belong to it."""
     assert visible(text) == text
 
 
@@ -51,7 +51,7 @@ def test_a_name_in_any_script_stays_as_it_is(text: str) -> None:
     ],
     ids=ascii,
 )
-def test_what_cannot_be_seen_is_written_out(text: str, shown: str) -> None:
+def test_invisible_characters_are_written_out(text: str, shown: str) -> None:
     """A name that hides its real ending, bytes that are not UTF-8, and joiners with nothing to join."""
     assert visible(text) == shown
 
@@ -67,13 +67,13 @@ def test_what_cannot_be_seen_is_written_out(text: str, shown: str) -> None:
         (0.99999999, "99.999999 %"),
     ],
 )
-def test_nearly_all_is_not_all(share: float, shown: str) -> None:
+def test_only_everything_is_100_percent(share: float, shown: str) -> None:
     """One mistake in ten thousand is a mistake."""
     assert percent(share) == shown.replace(" ", "\u202f")
 
 
-def test_numbers_read_well() -> None:
-    """Thousands apart, a true minus sign, no more digits than are worth it."""
+def test_numbers_are_easy_to_read() -> None:
+    """Thousands separators, a true minus sign, and no more digits than are meaningful."""
     assert (count(1234567), compact(999), compact(1234), compact(45_678), compact(1_200_000)) == (
         *("1,234,567", "999", "1.2k", "46k"),
         "1.2M",
