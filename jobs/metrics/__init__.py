@@ -1,5 +1,5 @@
-"""Metrics: scores to figures with intervals. No TensorFlow, no Keras, no files.
+"""Metrics: figures with confidence intervals, computed from scores. No TensorFlow, no Keras, no file access.
 
-They take NumPy arrays (``arrays``). ``drift`` and ``scored_images`` need neither SciPy nor scikit-learn either: the
-batch report uses them without the training libraries.
+Inputs are NumPy arrays (``arrays``). ``drift`` and ``scored_images`` need no SciPy and no scikit-learn either, so the
+batch report works without the training libraries.
 """
