@@ -209,7 +209,7 @@ def meaning_of(name: str) -> str:
 def describe_rule(text: str) -> str:
     """Explains how the threshold was chosen."""
     if fixed_threshold(text) is not None:
-        return "set by hand"
+        return "a fixed value"
     if text == "max-f1":
         return "max-f1, the threshold with the highest F1 on the validation images"
     which = "lowest" if text.startswith("precision") else "highest"
