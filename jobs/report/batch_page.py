@@ -41,7 +41,7 @@ _READERS: Final = 8
 _BINS: Final = 40
 _MAX_CSV_BYTES: Final = 1024 * 1024 * 1024
 
-#: What each error code means and what to do about it, for whoever looks after the images.
+#: What each error code means, and what to do about it.
 ADVICE: Final = {
     "access_denied": "Storage denied access. Allow the worker's role to read the object, then redrive.",
     "archived": "The object is in an archive storage class. Restore it, then redrive.",
@@ -168,7 +168,7 @@ class BatchFacts:
 def gather(
     results: Results, rows: RowSummary, storage: Storage, *, model_uri: str | None, complete: bool
 ) -> BatchFacts:
-    """Reads what the page needs besides the rows. ``model_uri`` is used if the job names no model of its own."""
+    """Reads what the page needs in addition to the rows. ``model_uri`` is used if the job names no model."""
     reports = collect(results.folder, results.job, storage) if complete else []
     return BatchFacts(
         job=results.job,
@@ -199,7 +199,7 @@ def _read_thumbnail(row: PredictionRow, storage: Storage) -> str | None:
 
 
 def _read_test_scores(model_uri: str | None, storage: Storage) -> Scores:
-    """Returns the scores of the model's test images, from its bundle; an empty array if there are none to be read."""
+    """Returns the scores of the model's test images from its bundle; an empty array if they cannot be read."""
     if model_uri is None or not model_uri.startswith("s3://"):
         return np.array([])
     try:

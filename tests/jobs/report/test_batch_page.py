@@ -155,7 +155,7 @@ def test_every_code_of_a_row_has_advice() -> None:
 
 
 def test_the_batch_report_needs_no_training_libraries() -> None:
-    """Whoever classifies images may have installed no TensorFlow and no scikit-learn."""
+    """It works where neither TensorFlow nor scikit-learn is installed."""
     code = "import jobs.report.batch_page, sys; print(*{'tensorflow', 'keras', 'sklearn', 'scipy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True)
     assert done.stdout.split() == []
