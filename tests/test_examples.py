@@ -63,7 +63,7 @@ def test_images_become_a_table(
     prepare(tmp_path / "out/local", models, digit_images, port)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    monkeypatch.setattr(batch_view, "_WATCH_S", 0.1)  # a person is not as quick
+    monkeypatch.setattr(batch_view, "_WATCH_S", 0.1)  # to poll faster
     command = [sys.executable, "-m", "jobs.cli", *_twofold(start), "--port", str(port), "--json"]
     with left_running(command) as (local, ready):
         for name, value in ready["environment"].items():
