@@ -73,6 +73,8 @@ def _check_line(line: str) -> None:
 
 def _check(command: list[str]) -> None:
     match command:
+        case ["uv", "run", "--with", "pre-commit", "pre-commit", "install", *_]:
+            assert (REPOSITORY / ".pre-commit-config.yaml").is_file()
         case ["uv", "run", *program]:
             _check_program(program)
         case ["fresh/bin/twofold", *arguments]:
@@ -81,7 +83,7 @@ def _check(command: list[str]) -> None:
             pass  # the names of extras are checked below
         case [".ci/run"]:
             assert (REPOSITORY / ".ci/run").is_file()
-        case [] | ["export" | "cp" | "head", *_] | ["uvx", "pre-commit", "install"]:
+        case [] | ["export" | "cp" | "head", *_]:
             pass
         case _:
             pytest.fail(f"{command} is not a command that a page may show")
