@@ -112,7 +112,7 @@ class _Job:
             "resumed": self._checkpoint.resumed,
         }
         with self._reporter.step("Drawing the report"):
-            shown = from_training.hang_gallery(seen_through, test, head.decision.threshold, self._reader)
+            gallery = from_training.build_gallery(seen_through, test, head.decision.threshold, self._reader)
             curve = from_training.measure_curve(learned, self._config)
         told["seconds"] = {title: round(seconds, 2) for title, seconds in self._reporter.seconds.items()}
         # The bundle: model.json last, with the digest of every other file. The evaluation, which has a digest,
@@ -124,8 +124,8 @@ class _Job:
             "model.keras": keras_file,
             MODEL_FILE: litert_file,
             "evaluation.json": json.dumps(told, indent=2).encode(),
-            "report.html": from_training.page(
-                manifest, told, test, self._config, shown=shown, curve=curve, left_out=left_out
+            "report.html": from_training.render_report(
+                manifest, told, test, self._config, gallery=gallery, curve=curve, left_out=left_out
             ),
             scored_images.FILE: scored_images.to_csv(test.rows),
             "quarantine.csv": quarantine_csv(self._dataset.labels, left_out),

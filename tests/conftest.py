@@ -1,6 +1,7 @@
 """What the tests share: two emulators over real HTTP, one small trained model, and the way to the shared folder."""
 
 import fcntl
+import functools
 import json
 import os
 import socket
@@ -12,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlparse
 
 import hypothesis
@@ -94,20 +95,21 @@ class Bench:
 
     def storage(self, monkeypatch: pytest.MonkeyPatch) -> Storage:
         """The worker's own storage, over the emulator."""
-        for name, value in self.environment.items():
-            monkeypatch.setenv(name, value)
-        return open_storage(open_session())
+        return self._opened(monkeypatch).storage
 
     def queue(self, monkeypatch: pytest.MonkeyPatch, *, visibility_s: int = 30) -> Queue:
         """The worker's own queue, over the emulator."""
-        for name, value in self.environment.items():
-            monkeypatch.setenv(name, value)
         return Queue.open(
-            sqs=open_sqs(open_session()),
+            sqs=self._opened(monkeypatch).sqs,
             url=self.queues.requests_url,
             dead_letter_url=None,
             visibility_s=visibility_s,
         )
+
+    def _opened(self, monkeypatch: pytest.MonkeyPatch) -> "_WorkerClients":
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+        return _worker_clients(self.environment["AWS_ENDPOINT_URL"])
 
     def start_worker(self, *arguments: str, **settings: str) -> "subprocess.Popen[str]":
         """A worker as its own process; ``settings`` are further environment variables."""
@@ -161,7 +163,7 @@ def endpoint(request: pytest.FixtureRequest) -> str:
     return url
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def bench_on() -> Callable[[str], Bench]:
     """For a test that chooses its endpoint itself."""
     return _bench
@@ -179,12 +181,38 @@ def ministack_bench(ministack: str) -> Bench:
     return _bench(ministack)
 
 
-def _bench(endpoint: str) -> Bench:
+class _Clients(NamedTuple):
+    """The tests' own clients of an emulator."""
+
+    s3: Any
+    sqs: Any
+
+
+class _WorkerClients(NamedTuple):
+    """The worker's clients of an emulator."""
+
+    storage: Storage
+    sqs: Any
+
+
+@functools.cache  # a client takes a tenth of a second to build
+def _clients(endpoint: str) -> _Clients:
     address = urlparse(endpoint)
     assert address.hostname
     ports = {"s3": address.port, "sqs": address.port}
     with RunningSession(address.hostname, services=ports, region_name="us-east-1", localstack_version="latest") as own:
-        s3, sqs = own.boto3.client("s3"), own.boto3.client("sqs")
+        return _Clients(own.boto3.client("s3"), own.boto3.client("sqs"))
+
+
+@functools.cache
+def _worker_clients(_: str) -> _WorkerClients:
+    """Those of the endpoint that the environment names."""
+    session = open_session()
+    return _WorkerClients(open_storage(session), open_sqs(session))
+
+
+def _bench(endpoint: str) -> Bench:
+    s3, sqs = _clients(endpoint)
     name = f"test-{uuid.uuid4().hex[:12]}"
     s3.create_bucket(Bucket=name)
     return Bench(

@@ -12,6 +12,7 @@ import os
 import selectors
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -58,8 +59,9 @@ def _is_alive(pid: int) -> bool:
 def serve(path: str, owner: int) -> None:
     """Answers requests until the process ``owner`` has ended."""
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
+    listener.bind(f"{path}.new")
     listener.listen()
+    Path(f"{path}.new").rename(path)  # whoever sees it can connect
     import jobs.train  # noqa: F401, PLC0415 - what takes the time; clients wait for their first answer
 
     sockets = selectors.DefaultSelector()

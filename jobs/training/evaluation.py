@@ -12,7 +12,7 @@ from jobs.data.cache import Shelf
 from jobs.data.dataset import Dataset, LabelledImage, Quarantined, by_code
 from jobs.data.loader import Reader
 from jobs.metrics import classification, scored_images
-from jobs.metrics.classification import Scores, Truth
+from jobs.metrics.arrays import Classes, Scores
 from jobs.metrics.scored_images import ScoredImage
 from jobs.progress import Advance
 from jobs.training.head import Decision
@@ -34,7 +34,7 @@ class Tested:
     labels: tuple[str, str]
 
     @cached_property
-    def truth(self) -> Truth:
+    def truth(self) -> Classes:
         """``(N,)`` classes."""
         return scored_images.truth(self.rows, self.labels)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from jobs.config import TrainConfig
 from jobs.metrics import calibration, classification
-from jobs.metrics.classification import Scores, Truth
+from jobs.metrics.arrays import Classes, Scores
 from jobs.training.features import Learned
 from jobs.training.neuron import Neuron
 
@@ -19,7 +19,7 @@ class Decision:
     validation: dict[str, Any]  #: the figures there, at that temperature and threshold
 
     @classmethod
-    def of(cls, truth: Truth, raw: Scores, config: TrainConfig) -> "Decision":
+    def of(cls, truth: Classes, raw: Scores, config: TrainConfig) -> "Decision":
         """From ``(N,)`` true classes and scores as the network gave them."""
         temperature = calibration.fit_temperature(truth, raw)
         scores = calibration.at_temperature(raw, temperature)

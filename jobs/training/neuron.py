@@ -14,7 +14,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from jobs.metrics.classification import Classes, Features
+from jobs.metrics.arrays import Classes, Features
 
 #: Iterations; with a few thousand pictures it takes some fifty.
 _MOST: Final = 1000

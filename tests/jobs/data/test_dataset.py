@@ -157,6 +157,6 @@ def test_the_list_says_where_each_file_was_and_why_it_left(tmp_path: Path) -> No
 
 def test_the_readme_explains_every_reason() -> None:
     """Whoever finds a code in the list finds it there too."""
-    readme = (REPOSITORY / "README.md").read_text()
+    readme = (REPOSITORY / "jobs/README.md").read_text()
     assert [code for code in DatasetCode if f"`{code}`" not in readme] == []
     assert f"`{','.join(COLUMNS)}`" in readme
