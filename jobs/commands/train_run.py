@@ -114,17 +114,18 @@ def train_run(
         seed=seed,
         precision=precision,
     )
-    interruption = Interruption()
-    interruption.install()
-    reporter = Reporter()
-    with reporter.step("Starting"):
-        from jobs.data.prepare import open_dataset  # noqa: PLC0415 - scikit-learn takes a second that --help need not wait
-    splits = open_dataset(config, reporter)  # a wrong folder is told at once, and not when TensorFlow has started
-    with reporter.step("Starting TensorFlow"), hushed():
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        from jobs.train import train  # noqa: PLC0415 - seconds that --help need not wait
-    trained = train(config, splits, reporter, interruption)
+    reporter, interruption = Reporter(), Interruption()
+    with interruption.listening():
+        with reporter.step("Starting"):
+            from jobs.data.prepare import open_dataset  # noqa: PLC0415 - imports scikit-learn, which takes a second
+
+        dataset = open_dataset(config, reporter)  # first, so that a wrong folder is reported before TensorFlow starts
+        with reporter.step("Starting TensorFlow"), hushed():
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
+            from jobs.train import train  # noqa: PLC0415 - takes seconds
+
+        trained = train(config, dataset, reporter, interruption)
     if as_json:
         print(json.dumps({"uri": trained.uri, "champion": trained.champion, "evaluation": trained.evaluation}))
         return

@@ -165,14 +165,10 @@ def test_a_job_interrupted_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not_be
         return learn(*batch)
 
     tuning.above.train_on_batch = learn_and_be_interrupted
-    interruption, before = Interruption(), signal.getsignal(signal.SIGTERM)
-    interruption.install()
+    interruption = Interruption()
     shelf = Shelf(FolderStore(tmp_path / "2"), "s")
-    try:
-        with pytest.raises(SystemExit) as leaving:
-            _run(tuning, learned, shelf, interruption)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with interruption.listening(), pytest.raises(SystemExit) as leaving:
+        _run(tuning, learned, shelf, interruption)
     assert leaving.value.code == EXIT_STATUS
     assert len(taken) == steps
 

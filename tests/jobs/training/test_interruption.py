@@ -5,6 +5,9 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from jobs.training.interruption import EXIT_STATUS
-from tests.conftest import Bench, Run, Trainer
+from tests.conftest import REPOSITORY, Bench, Run, Trainer
 
 #: What a job says when it is done with a phase; the next one is then under way.
 PHASES = (
@@ -107,6 +110,36 @@ def test_a_job_ended_in_phase_after_phase_comes_to_the_same_model(
 def _check_whole(files: dict[str, bytes]) -> None:
     for name, expected in json.loads(files["model.json"])["files"].items():
         assert hashlib.sha256(files[name]).hexdigest() == expected["sha256"], name
+
+
+#: Three places where a signal can arrive. In the last two, an exception of the handler would not come through: Python
+#: drops it in a destructor, and TensorFlow's C++ code replaces it with an error of its own.
+_ARRIVES = {
+    "in Python": "terminate()",
+    "in a destructor": "type('Object', (), {'__del__': lambda self: terminate()})()",
+    "in C++": """
+try:
+    terminate()
+except BaseException:
+    raise SystemError("returned a result with an exception set") from None
+""",
+}
+
+
+@pytest.mark.parametrize("where", _ARRIVES)
+def test_sigterm_ends_a_job_with_its_own_status_wherever_it_arrives(where: str) -> None:
+    """Never with 1, which means that the job failed, and never does the job go on."""
+    code = f"""
+import os, signal
+from jobs.training.interruption import Interruption
+terminate = lambda: os.kill(os.getpid(), signal.SIGTERM)
+with Interruption().listening():
+{textwrap.indent(_ARRIVES[where], "    ")}
+    print("went on")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (EXIT_STATUS, ""), done.stderr
+    assert done.stderr == "Interrupted. Finished work is saved: run the same command again to resume.\n"
 
 
 @pytest.mark.slow
