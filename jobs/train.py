@@ -41,7 +41,7 @@ _PARITY_IMAGES: Final = 32
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedBundle:
     """What a job came to."""
 
     uri: str  #: of the bundle
@@ -50,7 +50,7 @@ class Trained:
     champion: bool  #: whether it became the champion, being the first
 
 
-def train(config: TrainConfig, dataset: Dataset, reporter: Reporter, interruption: Interruption) -> Trained:
+def train(config: TrainConfig, dataset: Dataset, reporter: Reporter, interruption: Interruption) -> TrainedBundle:
     """Runs a whole job, or what an earlier run of it left to do. Raises UserError for what a person can mend."""
     return _Job(config, dataset, reporter, interruption).run()
 
@@ -67,7 +67,7 @@ class _Job:
         self._output = open_store(config.output)
         self._checkpoint = Checkpoint.open(config, dataset)
 
-    def run(self) -> Trained:
+    def run(self) -> TrainedBundle:
         """What an earlier run had all but written needs no more than to be written."""
         files = self._checkpoint.files()
         if files is None:
@@ -80,7 +80,7 @@ class _Job:
             champion = bundle.point_champion(self._output, manifest)
         self._checkpoint.clear()
         told = json.loads(files["evaluation.json"])
-        return Trained(f"{self._config.output.rstrip('/')}/{prefix}", manifest, told, champion)
+        return TrainedBundle(f"{self._config.output.rstrip('/')}/{prefix}", manifest, told, champion)
 
     def _make_files(self) -> dict[str, bytes]:
         # The images: two classes; to train on, to validate with, to test on.

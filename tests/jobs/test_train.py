@@ -120,7 +120,7 @@ def test_a_bundle_goes_to_a_bucket_too(trainer: Trainer, ministack_bench: Bench,
     [
         (("--data", "no-such-folder"), 1, "no-such-folder is no folder"),
         (("--data", ".", "--image-size", "100"), 2, "image_size"),
-        (("--data", ".", "--threshold", "2"), 2, "is no threshold rule"),
+        (("--data", ".", "--threshold", "2"), 2, "is not a threshold rule"),
         (("--data", ".", "--name", "a/b"), 2, "name"),
     ],
 )
