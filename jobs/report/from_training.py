@@ -6,32 +6,32 @@ import keras
 
 from jobs.config import TrainConfig
 from jobs.data.dataset import Quarantined
-from jobs.data.loader import Reader
+from jobs.data.loader import ImageLoader
 from jobs.metrics import learning_curve
 from jobs.metrics.learning_curve import Curve
 from jobs.report import evaluation_page, gallery
 from jobs.report.gallery import Answers, Gallery
-from jobs.training.evaluation import Tested
-from jobs.training.features import Learned
+from jobs.training.evaluation import ScoredTestSet
+from jobs.training.features import FeatureSet
 from jobs.training.neuron import Neuron
 from worker.contract import ModelManifest
 
 
-def measure_curve(learned: Learned, config: TrainConfig) -> Curve | None:
+def measure_curve(learned: FeatureSet, config: TrainConfig) -> Curve | None:
     """Accuracy on the validation split, by the number of training images; the pictures themselves, no further views."""
-    train, held = learned.of("train"), learned.of("validation")
+    train, held = learned.split("train"), learned.split("validation")
     return learning_curve.measure(
-        *(train.views[0], train.classes, held.views[0], held.classes),
+        *(train.variants[0], train.classes, held.variants[0], held.classes),
         fit=lambda features, classes: Neuron.fit(features, classes, l2=config.l2).scores,
         seed=config.seed,
     )
 
 
-def hang_gallery(seen_through: keras.Model, test: Tested, threshold: float, reader: Reader) -> Gallery:
+def hang_gallery(seen_through: keras.Model, test: ScoredTestSet, threshold: float, reader: ImageLoader) -> Gallery:
     """The test images to look at, each with what its parts speak for."""
     answers = Answers([row.source_ref for row in test.rows], test.truth, test.scores, threshold)
     choice = gallery.choose(answers)
-    chunk = reader.read([test.images[place] for place in choice.mistakes + choice.uncertain])
+    chunk = reader.load([test.images[place] for place in choice.mistakes + choice.uncertain])
     maps, _ = gallery.contributions(seen_through, chunk.pixels)
     return gallery.hang(choice, answers, chunk.pixels, maps)
 
@@ -39,7 +39,7 @@ def hang_gallery(seen_through: keras.Model, test: Tested, threshold: float, read
 def page(  # noqa: PLR0913 - all that there is to tell
     manifest: ModelManifest,
     evaluation: dict[str, Any],
-    test: Tested,
+    test: ScoredTestSet,
     config: TrainConfig,
     *,
     shown: Gallery,

@@ -131,7 +131,7 @@ Maps = NDArray[np.float64]
 def contributions(seen_through: keras.Model, pixels: Pixels) -> tuple[Maps, float]:
     """``(N, h, w)`` logits that each position of ``(N, H, W, 3)`` uint8 RGB pictures contributes, and the bias.
 
-    ``seen_through`` is what ``network.see_through`` makes of the model. Above 0 speaks for class 1, below for class 0.
+    ``seen_through`` comes from ``network.with_feature_maps``. Above 0 speaks for class 1, below for class 0.
     The mean over a map, plus the bias, is the picture's logit.
     """
     weights, bias = seen_through.get_layer("probability").get_weights()

@@ -70,11 +70,11 @@ def test_the_mean_of_an_activation_map_is_the_logit(bundle: Path, digit_images: 
     import keras  # noqa: PLC0415 - seconds that the other tests need not wait
 
     from jobs.report.gallery import contributions  # noqa: PLC0415
-    from jobs.training.network import see_through  # noqa: PLC0415
+    from jobs.training.network import with_feature_maps  # noqa: PLC0415
 
     pixels = np.stack([decode(p.read_bytes(), size_px=96) for p in sorted(digit_images.rglob("*.png"))[::50]])
     model = keras.models.load_model(bundle / "model.keras")
-    maps, bias = contributions(see_through(model), pixels)
+    maps, bias = contributions(with_feature_maps(model), pixels)
     assert maps.shape == (len(pixels), 3, 3)
     scores = model.predict(pixels, verbose=0)[:, 0].astype(np.float64)
     assert maps.mean(axis=(1, 2)) + bias == pytest.approx(np.log(scores) - np.log1p(-scores), abs=1e-4)

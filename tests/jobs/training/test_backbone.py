@@ -42,7 +42,7 @@ def test_auto_takes_keras_own_weights_only_where_those_of_the_size_are_there(
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     (tmp_path / "models").mkdir()
     (tmp_path / "models/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5").touch()
-    chosen = {size: backbone._first_at_hand(size) for size in (96, 160, 224, 256)}
+    chosen = {size: backbone._first_available(size) for size in (96, 160, 224, 256)}
     assert chosen == {96: "package", 160: "package", 224: "imagenet", 256: "imagenet"}
 
 

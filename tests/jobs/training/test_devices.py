@@ -24,11 +24,11 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from jobs.training import backbone, devices, fine_tuning, network
 from jobs.config import TrainConfig
-from jobs.training.features import Learned
+from jobs.training.features import FeatureSet
 from jobs.training.interruption import Interruption
 from jobs.data.dataset import LabelledImage
 from jobs.training.neuron import Neuron
-from jobs.data.cache import Shelf
+from jobs.data.cache import ArrayCache
 from jobs.store import FolderStore
 
 config = TrainConfig(data="x", output="y", image_size=32, fine_tune=8, fine_tune_epochs=1, batch_size=8,
@@ -37,19 +37,19 @@ pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uin
 images = [LabelledImage(pathlib.Path("x"), str(n), n % 2, str(n), "train") for n in range(20)]
 found = []
 for names in ([], [device.name for device in tf.config.list_logical_devices("CPU")]):
-    with devices.on_all(names):
+    with devices.distribute_over(names):
         frozen, _ = backbone.load("package", image_size=32)
         features = network.predict_in_batches(network.build_extractor(frozen, image_size=32))(pixels)
         cut = fine_tuning.find_cut(frozen, 8)
         below = network.predict_in_batches(network.build_lower(frozen, cut, image_size=32))(pixels)
         head = network.as_layer(Neuron(np.zeros(1280), 0.0), config)
         tuning = fine_tuning.FineTuning(frozen, head, cut, config)
-        learned = Learned(images, below[None])
-        shelf = Shelf(FolderStore(pathlib.Path(sys.argv[1])), f"on-{len(names)}")
-        tuning.run(learned, learned, shelf=shelf, interruption=Interruption(), advance=lambda _: None)
+        learned = FeatureSet(images, below[None])
+        cache = ArrayCache(FolderStore(pathlib.Path(sys.argv[1])), f"on-{len(names)}")
+        tuning.run(learned, learned, cache=cache, interruption=Interruption(), advance=lambda _: None)
     plain, _ = backbone.load("package", image_size=32)
     plain.set_weights(frozen.get_weights())
-    found.append((features, tuning.above.get_weights(), network.digest(plain)))
+    found.append((features, tuning.upper.get_weights(), network.digest(plain)))
 (one, tuned_one, _), (two, tuned_two, _) = found
 print(json.dumps([float(abs(one - two).max()), max(float(abs(a - b).max()) for a, b in zip(tuned_one, tuned_two))]))
 """

@@ -11,12 +11,12 @@ import pytest
 from numpy.typing import NDArray
 
 from jobs.config import TrainConfig
-from jobs.data.cache import Shelf
+from jobs.data.cache import ArrayCache
 from jobs.data.dataset import LabelledImage
 from jobs.store import FolderStore
 from jobs.training import backbone, network
-from jobs.training.features import Extractor, Learned
-from jobs.training.fine_tuning import FineTuning, Outcome, find_cut
+from jobs.training.features import Extractor, FeatureSet
+from jobs.training.fine_tuning import FineTuning, FineTuningResult, find_cut
 from jobs.training.interruption import EXIT_STATUS, Interruption
 from jobs.training.neuron import Neuron
 
@@ -53,22 +53,24 @@ def pictures() -> NDArray[np.uint8]:
     return (dark + 30 * (np.arange(20) % 2)[:, None, None, None]).astype(np.uint8)
 
 
-def _learned(model: Any, pictures: NDArray[np.uint8]) -> Learned:
+def _learned(model: Any, pictures: NDArray[np.uint8]) -> FeatureSet:
     images = [LabelledImage(Path("x"), str(number), number % 2, split="train") for number in range(len(pictures))]
     values = network.predict_in_batches(model)(pictures)
-    return Learned(images, np.stack([values, values[:, :, ::-1]]))
+    return FeatureSet(images, np.stack([values, values[:, :, ::-1]]))
 
 
-def _tuning(frozen: Any, pictures: NDArray[np.uint8], config: TrainConfig) -> tuple[FineTuning, Learned]:
+def _tuning(frozen: Any, pictures: NDArray[np.uint8], config: TrainConfig) -> tuple[FineTuning, FeatureSet]:
     cut = find_cut(frozen, config.fine_tune)
     learned = _learned(network.build_lower(frozen, cut, image_size=SIZE), pictures)
     head = network.as_layer(Neuron(np.random.default_rng(1).normal(0, 0.02, 1280), 0.0), config)
     return FineTuning(frozen, head, cut, config), learned
 
 
-def _run(tuning: FineTuning, learned: Learned, shelf: Shelf, interruption: Interruption | None = None) -> Outcome:
+def _run(
+    tuning: FineTuning, learned: FeatureSet, cache: ArrayCache, interruption: Interruption | None = None
+) -> FineTuningResult:
     return tuning.run(
-        learned, learned, shelf=shelf, interruption=interruption or Interruption(), advance=lambda _: None
+        learned, learned, cache=cache, interruption=interruption or Interruption(), advance=lambda _: None
     )
 
 
@@ -123,7 +125,7 @@ def test_only_what_may_learn_changes(frozen: Any, pictures: NDArray[np.uint8], t
     """The top layers do; BatchNormalization, statistics, gamma and beta, does not, nor does anything below."""
     before = _weights(frozen)
     tuning, learned = _tuning(frozen, pictures, _config())
-    assert _run(tuning, learned, Shelf(FolderStore(tmp_path), "s")).kept
+    assert _run(tuning, learned, ArrayCache(FolderStore(tmp_path), "s")).kept
     changed = _changed(before, _weights(frozen))
     assert changed == {"block_16_depthwise", "block_16_project", "Conv_1"}
     assert tuning.layers == 5  # two of them have no weights
@@ -135,9 +137,9 @@ def test_what_does_no_good_is_thrown_away(frozen: Any, pictures: NDArray[np.uint
     before = _weights(frozen)
     tuning, learned = _tuning(frozen, pictures, _config(fine_tune_rate=0.5, fine_tune_epochs=10))
     random = np.random.default_rng(2)
-    held = Learned([*learned.images], random.permutation(learned.views, axis=1))
+    held = FeatureSet([*learned.images], random.permutation(learned.variants, axis=1))
     outcome = tuning.run(
-        learned, held, shelf=Shelf(FolderStore(tmp_path), "s"), interruption=Interruption(), advance=lambda _: None
+        learned, held, cache=ArrayCache(FolderStore(tmp_path), "s"), interruption=Interruption(), advance=lambda _: None
     )
     assert not outcome.kept
     assert outcome.epochs < 10
@@ -151,12 +153,12 @@ def test_a_job_interrupted_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not_be
     """By a real SIGTERM after so many batches, three of which are an epoch; equal bit for bit in the end."""
     imagenet = frozen.get_weights()
     tuning, learned = _tuning(frozen, pictures, _config())
-    undisturbed = _run(tuning, learned, Shelf(FolderStore(tmp_path / "1"), "s"))
-    expected = tuning.above.get_weights()
+    undisturbed = _run(tuning, learned, ArrayCache(FolderStore(tmp_path / "1"), "s"))
+    expected = tuning.upper.get_weights()
 
     frozen.set_weights(imagenet)
     tuning, _ = _tuning(frozen, pictures, _config())
-    learn, taken = tuning.above.train_on_batch, []
+    learn, taken = tuning.upper.train_on_batch, []
 
     def learn_and_be_interrupted(*batch: Any) -> Any:
         taken.append(1)
@@ -164,18 +166,18 @@ def test_a_job_interrupted_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not_be
             os.kill(os.getpid(), signal.SIGTERM)
         return learn(*batch)
 
-    tuning.above.train_on_batch = learn_and_be_interrupted
+    tuning.upper.train_on_batch = learn_and_be_interrupted
     interruption = Interruption()
-    shelf = Shelf(FolderStore(tmp_path / "2"), "s")
+    cache = ArrayCache(FolderStore(tmp_path / "2"), "s")
     with interruption.listening(), pytest.raises(SystemExit) as leaving:
-        _run(tuning, learned, shelf, interruption)
+        _run(tuning, learned, cache, interruption)
     assert leaving.value.code == EXIT_STATUS
     assert len(taken) == steps
 
     frozen.set_weights(imagenet)  # another process would begin there
     tuning, _ = _tuning(frozen, pictures, _config())
-    assert _run(tuning, learned, shelf) == undisturbed
-    assert all(map(np.array_equal, tuning.above.get_weights(), expected))
+    assert _run(tuning, learned, cache) == undisturbed
+    assert all(map(np.array_equal, tuning.upper.get_weights(), expected))
 
 
 @pytest.mark.parametrize(("trainable", "moves"), [(True, True), (False, False)])

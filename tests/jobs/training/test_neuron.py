@@ -39,6 +39,6 @@ def test_a_cooled_neuron_says_the_same_less_surely() -> None:
     """Its logits are divided by the temperature; no score crosses a half."""
     features, classes = _examples()
     neuron = Neuron.fit(features, classes, l2=0.01)
-    hot, cool = neuron.scores(features), neuron.cooled(2.0).scores(features)
+    hot, cool = neuron.scores(features), neuron.with_temperature(2.0).scores(features)
     assert np.allclose(np.log(cool / (1 - cool)), np.log(hot / (1 - hot)) / 2)
     assert np.array_equal(cool >= 0.5, hot >= 0.5)
