@@ -17,6 +17,7 @@ from jobs.user_error import UserError
 from tests.conftest import Bench
 from tests.jobs.data.pictures import QUIET, folder, open_data, pack, picture
 from tests.jobs.data.serving import serve
+from worker.aws.clients import open_session
 from worker.aws.storage import Listed, Storage
 from worker.errors import ErrorCode, Reject, Retry
 
@@ -80,8 +81,11 @@ def test_every_place_gives_the_same_dataset(pets: Path, tmp_path: Path, place: s
 
 
 def _use(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connects the sources to the emulator, through one session for all of a test's datasets."""
     for name, value in bench.environment.items():
         monkeypatch.setenv(name, value)
+    session = open_session()
+    monkeypatch.setattr("jobs.data.sources.open_session", lambda: session)
 
 
 def _upload(bench: Bench, data: Path, prefix: str) -> str:
