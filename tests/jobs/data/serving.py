@@ -20,7 +20,7 @@ class Site:
         self.redirect = ""
         self.validators = True  #: whether it sends an entity tag
         self.has_length = True
-        self.asked: list[dict[str, str]] = []  #: headers of each request
+        self.requests: list[dict[str, str]] = []  #: headers of each request
         self.sent = 0  #: bytes of bodies
 
     @property
@@ -29,7 +29,7 @@ class Site:
 
     @property
     def ranges(self) -> list[str]:
-        return [asked["range"] for asked in self.asked if "range" in asked]
+        return [headers["range"] for headers in self.requests if "range" in headers]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -37,22 +37,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         site = self.site
-        asked = {name.lower(): value for name, value in self.headers.items()}
-        site.asked.append(asked)
+        request = {name.lower(): value for name, value in self.headers.items()}
+        site.requests.append(request)
         if site.redirect:
             self._answer(302, {"Location": site.redirect})
         elif site.statuses:
             self._answer(site.statuses.pop(0), {})
-        elif site.validators and asked.get("if-none-match") == site.etag:
+        elif site.validators and request.get("if-none-match") == site.etag:
             self._answer(304, {"ETag": site.etag})
         else:
-            self._send(asked)
+            self._send(request)
 
-    def _send(self, asked: dict[str, str]) -> None:
+    def _send(self, request: dict[str, str]) -> None:
         site = self.site
         headers = {"ETag": site.etag} if site.validators else {}
-        start = re.match(r"bytes=(\d+)-$", asked.get("range", ""))
-        if start and asked.get("if-range") == site.etag:
+        start = re.match(r"bytes=(\d+)-$", request.get("range", ""))
+        if start and request.get("if-range") == site.etag:
             first = int(start[1])
             if first >= len(site.body):
                 self._answer(416, {"Content-Range": f"bytes */{len(site.body)}"})
@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.read(1)  # until the client gives up
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from jobs.data.archive import unpack
 from jobs.data.class_folders import Listing
 from jobs.data.members import Limits
 from jobs.user_error import UserError
-from tests.jobs.data.pictures import QUIET
+from tests.jobs.data.image_folders import QUIET
 
 
 def _tar(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:

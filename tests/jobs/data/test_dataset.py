@@ -10,7 +10,7 @@ from jobs.data.dataset import COLUMNS, Dataset, DatasetCode, Quarantined, Reason
 from jobs.data.loader import ImageLoader
 from jobs.user_error import UserError
 from tests.conftest import REPOSITORY
-from tests.jobs.data.pictures import folder, open_data
+from tests.jobs.data.image_folders import folder, open_data
 from worker.errors import ErrorCode
 
 SPLITS = ("train", "validation", "test")

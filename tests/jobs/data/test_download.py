@@ -16,7 +16,7 @@ from jobs.data.download import FileVersion, fetch
 from jobs.data.web import WebFile, _SafeRedirects, _validator
 from jobs.user_error import UserError
 from tests.conftest import REPOSITORY
-from tests.jobs.data.pictures import QUIET
+from tests.jobs.data.image_folders import QUIET
 from tests.jobs.data.serving import Site, serve
 from worker.uris import masked
 
@@ -37,7 +37,7 @@ def test_an_unchanged_file_is_not_downloaded_again(site: Site, tmp_path: Path) -
     """One request asks for it, and the response has no body. A changed file is downloaded."""
     assert _fetch(site, tmp_path) == BODY
     assert _fetch(site, tmp_path) == BODY
-    assert (len(site.asked), site.sent) == (2, len(BODY))
+    assert (len(site.requests), site.sent) == (2, len(BODY))
     site.body = BODY + b"more"
     assert _fetch(site, tmp_path) == BODY + b"more"
 
@@ -118,7 +118,7 @@ def test_a_part_with_all_bytes_is_not_downloaded_again(site: Site, tmp_path: Pat
     for path in (whole, whole.with_name("whole.json")):
         path.rename(path.with_name(path.name.replace("whole", "part")))
     assert _fetch(site, tmp_path) == BODY
-    assert len(site.asked) == 1
+    assert len(site.requests) == 1
 
 
 def test_an_earlier_copy_is_used_while_the_server_is_down(site: Site, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_only_a_status_that_may_pass_is_retried(site: Site, tmp_path: Path, stat
     else:
         with pytest.raises(UserError, match=str(statuses[0])):
             _fetch(site, tmp_path)
-    assert len(site.asked) == attempts
+    assert len(site.requests) == attempts
 
 
 def test_a_redirect_to_anything_but_the_web_is_not_followed(site: Site, tmp_path: Path) -> None:
@@ -150,10 +150,10 @@ def test_a_redirect_to_anything_but_the_web_is_not_followed(site: Site, tmp_path
 
 def test_a_redirect_from_https_to_http_is_not_followed() -> None:
     """Anyone on the way could send any file."""
-    redirects, asked = _SafeRedirects(), Request("https://host/a.zip?secret", headers={"Range": "bytes=7-"})
+    redirects, request = _SafeRedirects(), Request("https://host/a.zip?secret", headers={"Range": "bytes=7-"})
     with pytest.raises(UserError, match=r"https://host/a\.zip redirects to http://host/b\.zip"):
-        redirects.redirect_request(asked, BytesIO(), 302, "Found", HTTPMessage(), "http://host/b.zip?secret")
-    followed = redirects.redirect_request(asked, BytesIO(), 302, "Found", HTTPMessage(), "https://host/b.zip")
+        redirects.redirect_request(request, BytesIO(), 302, "Found", HTTPMessage(), "http://host/b.zip?secret")
+    followed = redirects.redirect_request(request, BytesIO(), 302, "Found", HTTPMessage(), "https://host/b.zip")
     assert followed is not None
     assert followed.headers["Range"] == "bytes=7-"
 

@@ -16,7 +16,7 @@ from jobs.data.dataset import LabelledImage
 from jobs.data.loader import ImageLoader, ImageValues
 from jobs.store import FolderStore, Store
 from jobs.training.features import Extractor
-from tests.jobs.data.pictures import folder, open_data, picture
+from tests.jobs.data.image_folders import folder, open_data, write_image
 from worker.errors import ErrorCode
 from worker.scoring.decoder import Pixels, decode
 
@@ -33,7 +33,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledImage]:
     root = tmp_path_factory.mktemp("images")
     found = []
     for number in range(14):
-        path = picture(root / f"{number:02d}.png", number)
+        path = write_image(root / f"{number:02d}.png", number)
         if number in (2, 3, 8, 9, 10, 11):
             path.write_bytes(path.read_bytes()[: 20 * (number % 4)])
         found.append(LabelledImage(path, path.name, number % 2, sha256=f"{number:064x}", split="train"))
@@ -119,7 +119,7 @@ def test_a_file_that_cannot_be_opened_is_tried_again(images: list[LabelledImage]
     assert found.images == [good, other]
     assert len(found.values) == 2
     assert [(item.image, item.reason.code) for item in loader.quarantined] == [(missing, ErrorCode.ACCESS_DENIED)]
-    picture(missing.path, 1)
+    write_image(missing.path, 1)
     assert _compute(ImageLoader(32), [good, missing, other], cache).images == [good, missing, other]
 
 

@@ -9,7 +9,7 @@ import pytest
 from jobs.data.dataset import LabelledImage
 from jobs.data.loader import ImageLoader
 from jobs.user_error import UserError
-from tests.jobs.data.pictures import folder, open_data, picture
+from tests.jobs.data.image_folders import folder, open_data, write_image
 
 
 def _refs(images: list[LabelledImage]) -> set[str]:
@@ -127,14 +127,14 @@ def test_a_class_name_that_no_bundle_can_hold_is_refused_at_once(tmp_path: Path)
 
 def test_links_in_a_folder_are_followed_but_never_in_a_circle(tmp_path: Path) -> None:
     """Datasets of links are common. A broken link is left out with its reason."""
-    pictures = folder(tmp_path / "all", one=5, two=40)
-    (tmp_path / "view" / "dogs").mkdir(parents=True)
-    (tmp_path / "view" / "cats").symlink_to(pictures / "one")
-    for path in (pictures / "two").iterdir():
-        (tmp_path / "view" / "dogs" / path.name).symlink_to(path)
-    (tmp_path / "view" / "dogs" / "circle").symlink_to(tmp_path / "view")
-    (tmp_path / "view" / "dogs" / "nothing.png").symlink_to("gone.png")
-    found = open_data(tmp_path / "view")
+    originals = folder(tmp_path / "all", one=5, two=40)
+    (tmp_path / "links" / "dogs").mkdir(parents=True)
+    (tmp_path / "links" / "cats").symlink_to(originals / "one")
+    for path in (originals / "two").iterdir():
+        (tmp_path / "links" / "dogs" / path.name).symlink_to(path)
+    (tmp_path / "links" / "dogs" / "circle").symlink_to(tmp_path / "links")
+    (tmp_path / "links" / "dogs" / "nothing.png").symlink_to("gone.png")
+    found = open_data(tmp_path / "links")
     assert len(found) == 45
     assert [(item.image.ref, item.reason.code) for item in found.quarantined] == [("dogs/nothing.png", "not_a_file")]
 
@@ -176,7 +176,7 @@ def test_the_dataset_digest_is_of_names_and_contents(tmp_path: Path) -> None:
     assert open_data(copy).digest == open_data(data).digest
     (copy / "cats" / "000.png").rename(copy / "cats" / "900.png")
     renamed = open_data(copy).digest
-    picture(copy / "cats" / "900.png", 1)
+    write_image(copy / "cats" / "900.png", 1)
     assert len({open_data(data).digest, renamed, open_data(copy).digest}) == 3
 
 

@@ -15,7 +15,7 @@ from jobs.config import TrainConfig
 from jobs.data.bucket import read_prefix
 from jobs.user_error import UserError
 from tests.conftest import Bench
-from tests.jobs.data.pictures import QUIET, folder, open_data, pack, picture
+from tests.jobs.data.image_folders import QUIET, folder, open_data, pack, write_image
 from tests.jobs.data.serving import serve
 from worker.aws.clients import open_session
 from worker.aws.storage import Listed, Storage
@@ -27,7 +27,7 @@ def pets(tmp_path: Path) -> Path:
     """Two classes, files to ignore, and names that an archive or a bucket could change."""
     data = folder(tmp_path / "pets", cats=10, dogs=10)
     for number, name in enumerate(["é ü.png", "plus+percent%20.png", "two  spaces.png", "a:b.png"]):
-        picture(data / "cats" / "more" / name, 1000 + number)
+        write_image(data / "cats" / "more" / name, 1000 + number)
     (data / "dogs" / "Thumbs.db").write_bytes(b"x")
     (data / "README.md").write_text("outside the class folders")
     return data
@@ -107,7 +107,7 @@ def test_a_prefix_gives_the_same_dataset_and_is_read_once(
     objects = [path for path in (tmp_path / "cache/data/objects").rglob("*") if path.is_file()]
     assert len(objects) == 25  # with README.md, which is outside the class folders, but without Thumbs.db
     before = {path: path.stat().st_mtime_ns for path in objects}
-    picture(pets / "cats" / "000.png", 77)
+    write_image(pets / "cats" / "000.png", 77)
     bench.put("pets/cats/000.png", (pets / "cats" / "000.png").read_bytes())
     assert open_data(data.rstrip("/"), cache=tmp_path / "cache").digest == open_data(pets).digest
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache/data/objects").rglob("*") if path.is_file()}
@@ -128,7 +128,7 @@ def test_an_archive_in_a_bucket_is_read_in_ranges_and_once(
     loaded = whole.stat().st_mtime_ns
     assert open_data(uri, cache=tmp_path / "cache").digest == digest
     assert whole.stat().st_mtime_ns == loaded
-    picture(pets / "cats" / "000.png", 77)
+    write_image(pets / "cats" / "000.png", 77)
     bench.put("in/pets.zip", pack(pets, tmp_path / "pets.zip").read_bytes())
     assert open_data(uri, cache=tmp_path / "cache").digest == open_data(pets).digest != digest
 
@@ -227,8 +227,8 @@ def test_a_digest_in_the_address_is_checked(pets: Path, tmp_path: Path) -> None:
         assert list((tmp_path / "cache").rglob("whole")) == []
         for _ in range(2):
             assert open_data(f"{site.url}#sha256={right.upper()}", cache=tmp_path / "cache").digest
-        assert len(site.asked) == 2
-        assert not any("sha256" in str(asked) for asked in site.asked)
+        assert len(site.requests) == 2
+        assert not any("sha256" in str(headers) for headers in site.requests)
     with pytest.raises(UserError, match="64 hexadecimal digits"):
         open_data("https://host/pets.zip#sha256=abc", cache=tmp_path / "cache")
 

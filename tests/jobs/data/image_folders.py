@@ -16,7 +16,7 @@ from jobs.progress import Reporter
 QUIET = Reporter(quiet=True)
 
 
-def picture(path: Path, seed: int) -> Path:
+def write_image(path: Path, seed: int) -> Path:
     """Writes a small PNG. Each seed gives another image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(path)
@@ -28,7 +28,7 @@ def folder(root: Path, **counts: int) -> Path:
     for name, count in counts.items():
         (root / name).mkdir(parents=True)
         for number in range(count):
-            picture(root / name / f"{number:03d}.png", zlib.crc32(f"{root.name}/{name}/{number}".encode()))
+            write_image(root / name / f"{number:03d}.png", zlib.crc32(f"{root.name}/{name}/{number}".encode()))
     return root
 
 
