@@ -215,7 +215,7 @@ class _Job:
         self, model_with_maps: keras.Model, test: ScoredTestSet, decision: Decision, features: FeatureSet
     ) -> tuple[Gallery, Curve | None]:
         with self._reporter.step("Drawing the report"):
-            gallery = from_training.hang_gallery(model_with_maps, test, decision.threshold, self._loader)
+            gallery = from_training.build_gallery(model_with_maps, test, decision.threshold, self._loader)
             return gallery, from_training.measure_curve(features, self._config)
 
     def _describe_bundle(
@@ -234,8 +234,8 @@ class _Job:
         figures = figures | {"seconds": seconds, "model": repeated}
         files = models | {
             "evaluation.json": json.dumps(figures, indent=2).encode(),
-            "report.html": from_training.page(
-                manifest, figures, test, self._config, shown=gallery, curve=curve, left_out=quarantined
+            "report.html": from_training.render_report(
+                manifest, figures, test, self._config, gallery=gallery, curve=curve, left_out=quarantined
             ),
             scored_images.FILE: scored_images.to_csv(test.rows),
             "quarantine.csv": quarantine_csv(self._dataset.labels, quarantined),

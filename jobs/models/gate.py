@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jobs.metrics import scored_images
-from jobs.metrics.classification import Scores
+from jobs.metrics.arrays import Scores
 from jobs.metrics.comparison import Comparison, compare
 from jobs.metrics.scored_images import ScoredImage
 from jobs.models.bundle import Bundle

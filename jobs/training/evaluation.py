@@ -12,7 +12,7 @@ from jobs.data.cache import ArrayCache
 from jobs.data.dataset import Dataset, LabelledImage, Quarantined, by_code
 from jobs.data.loader import ImageLoader
 from jobs.metrics import classification, scored_images
-from jobs.metrics.classification import Classes, Scores
+from jobs.metrics.arrays import Classes, Scores
 from jobs.metrics.scored_images import ScoredImage
 from jobs.progress import Advance
 from jobs.training.head import Decision

@@ -14,7 +14,7 @@ from jobs.data.augment import augment
 from jobs.data.cache import ArrayCache
 from jobs.data.dataset import LabelledImage
 from jobs.data.loader import ImageLoader
-from jobs.metrics.classification import Classes
+from jobs.metrics.arrays import Classes
 from jobs.progress import Advance
 from jobs.training import export, network
 from worker.scoring.decoder import Pixels, fingerprint

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from jobs.config import TrainConfig
 from jobs.data.cache import ArrayCache
 from jobs.metrics import calibration
-from jobs.metrics.classification import Scores
+from jobs.metrics.arrays import Scores
 from jobs.training import network
 from jobs.training.features import FeatureSet
 from jobs.training.interruption import Interruption

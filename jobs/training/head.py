@@ -5,7 +5,7 @@ from typing import Any
 
 from jobs.config import TrainConfig
 from jobs.metrics import calibration, classification
-from jobs.metrics.classification import Classes, Scores
+from jobs.metrics.arrays import Classes, Scores
 from jobs.training.features import FeatureSet
 from jobs.training.neuron import Neuron
 

@@ -14,7 +14,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from jobs.metrics.classification import Classes, Features
+from jobs.metrics.arrays import Classes, Features
 
 #: A few thousand images take about fifty.
 _MAX_ITERATIONS: Final = 1000

@@ -157,6 +157,6 @@ def test_quarantine_csv_says_where_each_file_is_and_why_it_was_left_out(tmp_path
 
 def test_the_readme_explains_every_reason() -> None:
     """A user who finds a code in quarantine.csv can look it up."""
-    readme = (REPOSITORY / "README.md").read_text()
+    readme = (REPOSITORY / "jobs/README.md").read_text()
     assert [code for code in DatasetCode if f"`{code}`" not in readme] == []
     assert f"`{','.join(COLUMNS)}`" in readme

@@ -165,7 +165,7 @@ def test_a_version_without_test_images_cannot_be_compared(
     add_version(folder, bundle, "v1")
     add_version(folder, bundle, "v2", images=[])
     _promote(folder, "v1")
-    assert "holds no test images" in refused("v2")
+    assert "contains no test images" in refused("v2")
 
 
 @pytest.mark.parametrize("name", FILES)
