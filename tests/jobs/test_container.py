@@ -10,7 +10,6 @@ from jobs import container
 from jobs.cli import main
 from jobs.user_error import UserError
 from tests.conftest import Trainer
-from tests.jobs.conftest import ContainerJob
 from worker.contract import ModelManifest
 
 
@@ -133,12 +132,12 @@ def test_given_options_are_passed_on_unchanged(base: Path) -> None:
     assert calls == [["train", "run", "--data=x", "--output=y"], ["train", "run"]]
 
 
-def test_a_job_in_a_container_leaves_a_bundle(container_job: ContainerJob) -> None:
+def test_a_job_in_a_container_leaves_a_bundle(container_job: Path) -> None:
     """Made from hyperparameters and a channel. Features go to the checkpoints folder."""
-    manifest = ModelManifest.model_validate_json((container_job.bundle / "model.json").read_bytes())
+    manifest = ModelManifest.model_validate_json((container_job / "model/pets/v1/model.json").read_bytes())
     assert (manifest.name, manifest.version, manifest.image_size) == ("pets", "v1", 32)
-    assert {path.name for path in (container_job.base / "checkpoints").iterdir()} == {"features"}
-    assert not (container_job.base / "output").exists()
+    assert {path.name for path in (container_job / "checkpoints").iterdir()} == {"features"}
+    assert not (container_job / "output").exists()
 
 
 def test_a_job_that_fails_in_a_container_says_why(trainer: Trainer, base: Path) -> None:

@@ -104,18 +104,18 @@ def test_a_bundle_is_never_overwritten(trainer: Trainer, models: Path, digit_ima
 
 def test_a_bundle_can_be_written_to_a_bucket(resumed_job: ResumedJob) -> None:
     """``--output s3://…``: the first version becomes the champion, and ``--json`` prints the figures."""
-    bench, result = resumed_job.bench, json.loads(resumed_job.resumed.stdout)
+    bundle, result = resumed_job.bundle, resumed_job.result
+    manifest = ModelManifest.model_validate_json((bundle / "model.json").read_bytes())
+    assert {path.name for path in bundle.iterdir()} == set(manifest.files) | {"model.json"}
+    assert result["uri"].endswith(f"/models/model/{manifest.version}")
+    assert result["evaluation"] == json.loads((bundle / "evaluation.json").read_bytes())
     assert result["champion"] is True
-    manifest = ModelManifest.model_validate_json(bench.get(f"{result['uri']}/model.json"))
-    names = {key.rpartition("/")[2] for key in bench.keys(f"models/model/{manifest.version}/")}
-    assert names == set(manifest.files) | {"model.json"}
-    assert result["evaluation"] == json.loads(bench.get(f"{result['uri']}/evaluation.json"))
-    assert json.loads(bench.get(f"s3://{bench.bucket}/models/model/champion.json"))["version"] == manifest.version
+    assert json.loads((bundle.parent / "champion.json").read_bytes())["version"] == manifest.version
 
 
 def test_the_evaluation_describes_fine_tuning(resumed_job: ResumedJob) -> None:
-    """It ran, and was kept only if the validation loss improved."""
-    tuning = json.loads(resumed_job.resumed.stdout)["evaluation"]["fine_tuning"]
+    """Fine-tuning is kept only if the validation loss improves."""
+    tuning = resumed_job.result["evaluation"]["fine_tuning"]
     assert (tuning["layers"], tuning["epochs"]) == (5, 1)
     assert tuning["kept"] == (tuning["loss_best"] < tuning["loss_before"])
 

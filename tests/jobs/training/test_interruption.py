@@ -16,7 +16,7 @@ import pytest
 
 from jobs.training.interruption import EXIT_STATUS
 from tests.conftest import REPOSITORY, Bench, Run, Trainer
-from tests.jobs.conftest import ContainerJob, ResumedJob, interrupt_after
+from tests.jobs.conftest import ResumedJob, interrupt_after
 
 #: The steps of a job. The signal is sent when one is finished, so that it arrives in the next.
 STEPS = (
@@ -93,11 +93,11 @@ def _check_digests(files: dict[str, bytes]) -> None:
         assert hashlib.sha256(files[name]).hexdigest() == expected["sha256"], name
 
 
-def test_an_interrupted_job_ends_with_the_same_model(job: Job, container_job: ContainerJob, tmp_path: Path) -> None:
+def test_an_interrupted_job_ends_with_the_same_model(job: Job, container_job: Path, tmp_path: Path) -> None:
     """After SIGTERM and after SIGKILL, every figure is equal, and every byte that does not depend on the time."""
     ends = [("Loading the backbone", TERM), ("Reading images, computing features", KILL)]
     files = _interrupt(lambda: job(tmp_path, *PLAIN), tmp_path / "pets/v1", ends)
-    _check_same(files, _files(container_job.bundle))
+    _check_same(files, _files(container_job / "model/pets/v1"))
 
 
 @pytest.mark.slow
@@ -159,17 +159,14 @@ def test_a_job_killed_while_it_writes_leaves_no_incomplete_bundle(job: Job, tmp_
 
 def test_a_job_resumes_from_a_bucket(resumed_job: ResumedJob) -> None:
     """On another machine, it keeps the version and the time of the first run. Its unfinished work is then removed."""
-    bench = resumed_job.bench
-    assert resumed_job.interrupted_status == EXIT_STATUS
-    assert {key.split("/")[1] for key in resumed_job.saved} == {"features", "jobs"}
-    result = json.loads(resumed_job.resumed.stdout)
-    manifest = json.loads(bench.get(f"{result['uri']}/model.json"))
-    assert f"resuming version {manifest['version']}" in resumed_job.resumed.stderr
+    facts, manifest = resumed_job.facts, json.loads((resumed_job.bundle / "model.json").read_bytes())
+    assert facts["status"] == EXIT_STATUS
+    assert {key.split("/")[1] for key in facts["saved"]} == {"features", "jobs"}
+    assert f"resuming version {manifest['version']}" in facts["stderr"]
     # Both are the time of the first run's start, to the second.
     assert manifest["created_at"].replace("-", "").replace(":", "").startswith(manifest["version"].removesuffix("Z"))
-    assert result["evaluation"]["resumed"] is True
-    assert bench.keys("work/jobs/") == []
-    assert bench.keys("work/features/") != []
+    assert resumed_job.result["evaluation"]["resumed"] is True
+    assert {key.split("/")[1] for key in facts["left"]} == {"features"}
 
 
 @pytest.mark.slow
