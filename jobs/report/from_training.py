@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.config import TrainConfig
 from jobs.data.dataset import Quarantined
-from jobs.data.loader import Reader
+from jobs.data.loader import ImageLoader
 from jobs.metrics import learning_curve
 from jobs.metrics.learning_curve import Curve
 from jobs.report import evaluation_page
 from jobs.report.gallery import Answers, Gallery, activation_maps, choose
-from jobs.training.evaluation import Tested
-from jobs.training.features import Learned
+from jobs.training.evaluation import ScoredTestSet
+from jobs.training.features import FeatureSet
 from jobs.training.neuron import Neuron
 from worker.contract import ModelManifest
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     import keras
 
 
-def measure_curve(learned: Learned, config: TrainConfig) -> Curve | None:
+def measure_curve(learned: FeatureSet, config: TrainConfig) -> Curve | None:
     """Measures the accuracy on the validation split by the number of training images, without augmentation."""
-    train, held = learned.of("train"), learned.of("validation")
+    train, held = learned.split("train"), learned.split("validation")
     return learning_curve.measure(
-        *(train.views[0], train.classes, held.views[0], held.classes),
+        *(train.variants[0], train.classes, held.variants[0], held.classes),
         fit=lambda features, classes: Neuron.fit(features, classes, l2=config.l2).scores,
         seed=config.seed,
     )
 
 
-def build_gallery(model: "keras.Model", test: Tested, threshold: float, reader: Reader) -> Gallery:
+def build_gallery(model: "keras.Model", test: ScoredTestSet, threshold: float, loader: ImageLoader) -> Gallery:
     """Builds the gallery from the test images. ``model`` returns the last feature maps and the score."""
     answers = Answers([row.source_ref for row in test.rows], test.truth, test.scores, threshold)
     choice = choose(answers)
-    chunk = reader.read([test.images[place] for place in choice.mistakes + choice.uncertain])
+    chunk = loader.load([test.images[place] for place in choice.mistakes + choice.uncertain])
     maps, _ = activation_maps(model, chunk.pixels)
     return Gallery.of(choice, answers, chunk.pixels, maps)
 
@@ -40,7 +40,7 @@ def build_gallery(model: "keras.Model", test: Tested, threshold: float, reader: 
 def render_report(  # noqa: PLR0913 - everything that the report shows
     manifest: ModelManifest,
     evaluation: dict[str, Any],
-    test: Tested,
+    test: ScoredTestSet,
     config: TrainConfig,
     *,
     gallery: Gallery,

@@ -69,11 +69,11 @@ def test_the_mean_of_an_activation_map_is_the_logit(bundle: Path, digit_images: 
     """With the bias, to 1e-4, for the exported ``model.keras``: the map is exact, not an estimate."""
     import keras  # noqa: PLC0415 - takes seconds that the other tests need not wait
 
-    from jobs.training.network import see_through  # noqa: PLC0415
+    from jobs.training.network import with_feature_maps  # noqa: PLC0415
 
     pixels = np.stack([decode(p.read_bytes(), size_px=96) for p in sorted(digit_images.rglob("*.png"))[::50]])
     model = keras.models.load_model(bundle / "model.keras")
-    maps, bias = activation_maps(see_through(model), pixels)
+    maps, bias = activation_maps(with_feature_maps(model), pixels)
     assert maps.shape == (len(pixels), 3, 3)
     scores = np.asarray(model(pixels, training=False))[:, 0].astype(np.float64)
     assert maps.mean(axis=(1, 2)) + bias == pytest.approx(np.log(scores) - np.log1p(-scores), abs=1e-4)
