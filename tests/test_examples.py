@@ -16,8 +16,8 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from typer.testing import CliRunner
 
-from jobs.cli import app
 from jobs.commands import batch_view
+from jobs.commands.app import app
 from jobs.local import demo
 from jobs.models.champion import Champions
 from jobs.store import FolderStore
@@ -142,11 +142,11 @@ def test_models_are_listed_verified_promoted_and_rolled_back(
     shutil.copytree(digit_images, "out/images")
     for version in ("first", "second"):
         add_version(FolderStore(Path("out/models")), bundle, version, name="demo")
-    Champions(FolderStore(Path("out/models")), "demo").crown("first", seen=None, how="first")
+    Champions(FolderStore(Path("out/models")), "demo").set_champion("first", expected=None, how="first")
     printed = {_twofold(line)[1]: _run(line) for line in walk.splitlines()}
     assert re.search(r"★ . first .*\n.*   . second ", printed["list"])
     assert "accuracy" in printed["show"]
-    assert "0 findings. 72 of 72 test pictures scored again" in printed["verify"].replace("\n", " ")
+    assert "0 findings. 72 of 72 test images scored again" in printed["verify"].replace("\n", " ")
     assert "second is the champion of demo, instead of first." in printed["promote"]
     assert "first is the champion of demo, instead of second." in printed["rollback"]
 

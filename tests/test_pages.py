@@ -16,7 +16,7 @@ from typing import Any, Final
 import pytest
 import typer
 
-from jobs.cli import app
+from jobs.commands.app import app
 from jobs.config import TrainConfig
 from jobs.data.dataset import DatasetCode
 from tests.bench.__main__ import app as bench_app

