@@ -1,1 +1,1 @@
-"""Classifies images by the batch, from a queue: small, quick to start, and free of any training library."""
+"""A queue worker that classifies images in batches. It is small, starts quickly, and needs no training library."""

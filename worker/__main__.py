@@ -1,14 +1,14 @@
-"""Runs a worker.
+"""The command that runs a worker.
 
     python -m worker            until SIGTERM or SIGINT
     python -m worker --drain    until the queue is empty
 
-Exit status: 0 stopped or drained, 1 the queue or the model cannot be used, 2 a setting is missing or wrong.
+Exit status: 0 stopped or drained, 1 the queue or the model cannot be used, 2 a setting is missing or invalid.
 """
 
 import gc
 
-gc.disable()  # until all is loaded: imports make thousands of objects and no garbage, a tenth of the start
+gc.disable()  # until everything is loaded: imports make objects but no garbage, and collecting is a tenth of the start
 
 import argparse
 import logging
@@ -26,25 +26,30 @@ from worker.bootstrap import check_settings, open_dispatch, open_queue
 from worker.consumer import Consumer, Stop
 from worker.errors import TwofoldError
 from worker.health import Heartbeat
-from worker.settings import WorkerSettings, name_settings
+from worker.settings import WorkerSettings, explain_settings
 
 log = logging.getLogger("worker")
 
-#: For giving messages back after the grace is over; with the default of 20 s it is out in 0.8 of a container's 30 s.
+#: The time for giving messages back after the grace period. With the default of 20 s a worker stops well within the
+#: 30 s of a container.
 _STOP_MARGIN_S: Final = 4
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Reads the settings, runs the worker, and returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m worker", description="Answers classify requests from a queue.")
-    parser.add_argument("--drain", action="store_true", help="stop when the queue is empty")
+    parser = argparse.ArgumentParser(
+        prog="python -m worker",
+        description="Answer the classify requests of a queue, until SIGTERM or SIGINT.",
+        epilog="Settings are environment variables that begin with TWOFOLD_. TWOFOLD_QUEUE_URL is required.",
+    )
+    parser.add_argument("--drain", action="store_true", help="exit when the queue is empty")
     options = parser.parse_args(arguments)
     try:
         settings = WorkerSettings()
         logs.configure(settings.log_level)
         return _run(settings, drain=options.drain)
     except ValidationError as error:
-        print(name_settings(error), file=sys.stderr)
+        print(explain_settings(error), file=sys.stderr)
         return 2
     except ValueError as error:
         print(error, file=sys.stderr)
@@ -73,20 +78,20 @@ def _run(settings: WorkerSettings, *, drain: bool) -> int:
 def _stop_on_signals(stop: Stop, *, limit_s: int) -> None:
     def on_signal(number: int, _frame: FrameType | None) -> None:
         stop.request()
-        # Whatever hangs then, SIGALRM ends the process, and the message comes back by itself.
+        # Should anything hang, SIGALRM ends the process, and SQS delivers the message again.
         signal.alarm(limit_s)
-        signal.signal(number, signal.SIG_DFL)  # the second one ends the process
+        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
 
 
-def _leave(status: int) -> NoReturn:
-    """Ends the process now. Python would first wait for threads whose storage may never answer."""
+def _exit_now(status: int) -> NoReturn:
+    """Ends the process at once. Python would first wait for threads, whose storage may never answer."""
     logging.shutdown()
     sys.stderr.flush()
     os._exit(status)
 
 
 if __name__ == "__main__":
-    _leave(main())
+    _exit_now(main())

@@ -15,7 +15,7 @@ from worker.batch.resolve import RequestResolver
 from worker.contract import ClassifyRequest
 from worker.dispatch import Dispatch
 from worker.errors import TwofoldError
-from worker.scoring.models import Cache, Models
+from worker.scoring.models import ModelCache, Models
 from worker.scoring.pipeline import Pipeline, Stages
 from worker.settings import WorkerSettings
 from worker.uris import is_allowed
@@ -59,7 +59,7 @@ def open_dispatch(
     check_settings(settings)
     prefixes = settings.prefixes()
     storage = open_storage(session)
-    models = Models(storage=storage, cache=Cache(settings.cache) if settings.cache else None)
+    models = Models(storage=storage, cache=ModelCache(settings.cache) if settings.cache else None)
     if settings.model_uri:
         try:
             models.get(settings.model_uri)

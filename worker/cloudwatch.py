@@ -1,4 +1,4 @@
-"""What a call of the function did, as metrics in its log: CloudWatch makes them of lines in this form, for no call.
+"""The metrics of a Lambda call, as log lines in CloudWatch's embedded metric format. CloudWatch needs no API call.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
@@ -13,9 +13,11 @@ from worker.errors import Reject
 
 NAMESPACE: Final = "Twofold"
 
+_COUNTS: Final = ("Requests", "RejectedRequests", "RetriedRequests", "Images", "FailedImages")
+
 
 class Meter:
-    """Counts the outcomes of one call. ``cold`` is its first, which paid for the start."""
+    """The counts of one call. ``cold`` marks the first call of a process, which includes its start."""
 
     def __init__(self, *, function: str, request_id: str, cold: bool) -> None:
         self._function = function
@@ -25,7 +27,7 @@ class Meter:
         self._rejected: Counter[str] = Counter()
 
     def count(self, outcome: Outcome) -> None:
-        """Adds what one message came to."""
+        """Counts the outcome of one message."""
         self._figures["Requests"] += 1
         if isinstance(outcome, Done):
             for report in outcome.reports:
@@ -39,7 +41,10 @@ class Meter:
             self._figures["RetriedRequests"] += 1
 
     def lines(self, *, now_ms: int, stages: Mapping[str, float], start_ms: float | None) -> Iterator[str]:
-        """One line for the call, and one for each error code. ``start_ms``: what the cold start took, if it was one."""
+        """Yields a line for the call, and one for each error code.
+
+        ``stages`` has milliseconds by stage; ``start_ms`` is the time of a cold start, or None for a warm call.
+        """
         times = {f"{stage.capitalize()}Ms": round(spent, 3) for stage, spent in stages.items()}
         if start_ms is not None:
             times["ColdStartMs"] = round(start_ms, 3)
@@ -60,11 +65,8 @@ class Meter:
         document: dict[str, Any] = {
             "_aws": {"Timestamp": now_ms, "CloudWatchMetrics": [described]},
             "Function": self._function,
-            "requestId": self._request_id,  # not a dimension: it would be a metric a call
+            "requestId": self._request_id,  # not a dimension, which would make a metric for every call
             **dimensions,
             **figures,
         }
         return json.dumps(document)
-
-
-_COUNTS: Final = ("Requests", "RejectedRequests", "RetriedRequests", "Images", "FailedImages")

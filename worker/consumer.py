@@ -1,4 +1,4 @@
-"""The loop: receive, answer, acknowledge or release or reject; and a clean stop."""
+"""The loop of a worker: receive a message, answer it, settle it. And a clean stop."""
 
 import logging
 import math
@@ -14,43 +14,43 @@ from worker.errors import ErrorCode, Retry
 
 log = logging.getLogger(__name__)
 
-#: Half of what SQS allows: a poll that is open when the stop signal comes is waited for, and a container's stop
-#: time is 30 s: https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html (stopTimeout)
+#: Half of what SQS allows: a stop waits for the open poll, and a container has 30 s to stop
+#: (stopTimeout, https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html).
 _POLL_S: Final = 10
 _DRAIN_POLL_S: Final = 1
 _SLICE_S: Final = 0.1
 
 
 class Stop:
-    """Whether to stop, and whether the time for the current part is over.
+    """A request to stop, and a deadline for the current part.
 
-    Set from a signal handler, which may interrupt the thread that reads it: plain attributes, and no lock to wait on.
+    A signal handler sets it, and may interrupt the thread that reads it. So it has plain attributes and no lock.
     """
 
     def __init__(self, *, grace_s: float) -> None:
         self._grace_s = grace_s
         self._deadline = math.inf
-        self.requested = False  #: True once a stop was asked for
+        self.requested = False  #: True once a stop is requested
 
     def request(self) -> None:
-        """Stops after the current part, or when ``grace_s`` have passed."""
+        """Asks the worker to stop after the current part, or after ``grace_s`` seconds."""
         if not self.requested:
             self._deadline = time.monotonic() + self._grace_s
             self.requested = True
 
     def overdue(self) -> bool:
-        """True when the current part should be given up."""
+        """Returns True when the current part must be abandoned."""
         return time.monotonic() >= self._deadline
 
     def wait(self, seconds: float) -> None:
-        """Sleeps, but not through a stop."""
+        """Sleeps, but not past a stop."""
         ends = time.monotonic() + seconds
         while not self.requested and time.monotonic() < ends:
             time.sleep(_SLICE_S)
 
 
 class Consumer:
-    """Takes requests off a queue until it is told to stop."""
+    """Answers the messages of a queue until a stop is requested."""
 
     def __init__(
         self, *, queue: Queue, dispatch: Dispatch, stop: Stop, beat: Callable[[], None] = lambda: None
@@ -58,12 +58,12 @@ class Consumer:
         self._queue = queue
         self._dispatch = dispatch
         self._stop = stop
-        self._beat = beat  #: told that there is progress
+        self._beat = beat  #: called whenever there is progress
 
     def run(self, *, drain: bool = False) -> None:
-        """Runs until a stop is requested, or with ``drain`` until the queue is empty and nobody holds a message.
+        """Runs until a stop is requested; with ``drain``, until the queue is empty and no worker holds a message.
 
-        Raises Reject when the queue itself can never be read (gone, or forbidden).
+        Raises Reject when the queue cannot be used: it does not exist, or access is denied.
         """
         failures = 0
         while not self._stop.requested:
@@ -81,9 +81,10 @@ class Consumer:
                 self._stop.wait(backoff_s(failures, random_=random.random()))  # noqa: S311 - jitter
 
     def _handle(self, message: Message) -> None:
-        if self._stop.requested:  # it arrived in the poll that was open when the signal came
-            settle(self._queue, message, Retry(ErrorCode.UNAVAILABLE, "the worker was told to stop", delay_s=0))
+        if self._stop.requested:  # the message arrived in the poll that was open when the signal came
+            settle(self._queue, message, Retry(ErrorCode.UNAVAILABLE, "the worker is stopping", delay_s=0))
             return
+        log.debug("message %s: receive %d", message.message_id, message.receive_count)
         with Lease(self._queue, message):
             last_try = message.receive_count >= self._queue.max_receives
             outcome = self._dispatch.handle(message.body, last_try=last_try, cancelled=self._cancelled)

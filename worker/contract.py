@@ -1,15 +1,21 @@
-"""Every message and file that crosses a border, as frozen pydantic models. Start reading here.
+"""The messages and files that Twofold exchanges, as frozen pydantic models. Start reading here.
 
-    a producer sends         ClassifyRequest          JSON on the queue
-    the worker answers with  PredictionRow            one CSV line for every image asked for
-                             PartReport               what one request came to; metadata of its CSV
-    a long manifest becomes  ShardLine                one image, a line of shards/00000.jsonl
-                             Job                      job.json, what was asked for
-    the last part brings     Summary                  summary.json, what it all came to
-    training writes          ModelManifest            model.json, the last file of a bundle
-                             ChampionPointer          champion.json, which version is in use
+    a producer sends       ClassifyRequest    JSON on the request queue: which images to classify
+    the worker answers     PredictionRow      a CSV with one row for every image of the request
+                           PartReport         the counts of one CSV, in its object's metadata
+    a long manifest gets   Job                job.json: what was asked for
+                           ShardLine          one image, a line of shards/00000.jsonl
+    the last part adds     Summary            summary.json: the counts of the complete job
+    training writes        ModelManifest      model.json, the last file of a bundle
+                           ChampionPointer    champion.json: the version of a model that is in use
 
-All are strict (a number is never taken from a string) and refuse fields they do not know.
+The smallest request, as a producer sends it:
+
+    {"schema_version": 1, "job_id": "june", "images": ["s3://shelter/in/a.jpg"]}
+
+Every model is strict (a number is not read from a string) and refuses unknown fields. In a request, a field that may
+be left out may also be null. A new field always has a default, so older messages and files stay valid under the same
+``schema_version``.
 """
 
 import hashlib
@@ -31,58 +37,67 @@ from pydantic import (
     model_validator,
 )
 
-#: Of a request, as sent. SQS itself takes 1 MiB; more than this is better told as a manifest.
+#: The size limit of a request. SQS accepts 1 MiB, but a longer list of images belongs in a manifest.
 MAX_REQUEST_BYTES: Final = 256 * 1024
 
-#: Images of a shard, and so rows of a part: some seconds of work, well within a Lambda's fifteen minutes.
+#: Images in a shard, and so rows in a part: some seconds of work, well within the 15 minutes of a Lambda call.
 SHARD_IMAGES: Final = 500
-#: Part numbers have five digits, so that names sort as numbers do: 50 million images in shards of 500.
+#: Part numbers have five digits, so names sort like numbers. That is 50 million images in shards of 500.
 MAX_SHARDS: Final = 100_000
 
-#: Mistakes told of one message, the first ones.
-_SHOWN: Final = 5
-#: How much of a field's name is repeated in a message; a hostile one can be as long as the request.
+#: How many mistakes are reported for one message.
+_MAX_MISTAKES: Final = 5
+#: Characters of a field's name in an error message. A hostile name can be as long as the request.
 _MAX_NAME: Final = 100
 
+#: Letters, digits, ``.``, ``_`` and ``-``, beginning with a letter or a digit; at most 128 characters.
 JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+#: The name or version of a model: as ``JobId``, at most 64 characters.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+#: The name of a class.
 Label = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-#: Adding 0 makes -0.0, which is the same number, the same text too.
+#: A number in [0, 1]. Adding 0 turns -0.0 into 0.0, so that equal numbers are also written the same.
 Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False), AfterValidator(lambda value: value + 0.0)]
+#: 64 lowercase hexadecimal digits.
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
+#: ``s3://bucket`` or ``s3://bucket/key``, at most 1,100 characters without control characters.
 #: Bucket names: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 S3Uri = Annotated[
     str,
     StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x1f\x7f]*)?$", max_length=1100),
 ]
-#: Where an image lies, as the producer wrote it. Checked image by image, so that one bad line costs one row.
+#: An image, as ``s3://bucket/key``. Checked image by image, so one bad reference costs one row and not the request.
 SourceRef = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 
-#: ``csv``: a header with ``source_ref``, or with ``Bucket`` and ``Key``. ``s3-csv``: no header, bucket, URL-encoded key
-#: and perhaps a version, as S3 Batch Operations and S3 Inventory have it. ``jsonl``: one ``{"source-ref": "s3://…"}`` a
-#: line. ``manifest-file``: SageMaker's JSON array, a prefix first. ``inventory``: the manifest.json of S3 Inventory.
-#: ``listing``: every object below the prefix ``uri``. Each but the last may be gzipped.
+#: The formats of a manifest. Each file may be gzipped.
+#:
+#: ``csv``            a header with ``source_ref``, or with ``Bucket`` and ``Key`` and optionally ``VersionId``
+#: ``s3-csv``         no header: bucket, URL-encoded key, optionally a version (S3 Batch Operations, S3 Inventory)
+#: ``jsonl``          one ``{"source-ref": "s3://…"}`` per line, as SageMaker writes it
+#: ``manifest-file``  SageMaker's JSON array, which begins with a prefix: ``[{"prefix": "s3://…/"}, "a.jpg", …]``
+#: ``inventory``      the manifest.json of S3 Inventory, whose files must be CSV
+#: ``listing``        not a file: every object below the prefix ``uri``
 ManifestFormat = Literal["csv", "s3-csv", "jsonl", "manifest-file", "inventory", "listing"]
 
 
 def _known(version: int) -> int:
     if version != 1:
-        raise ValueError(f"version {version} is not known here, only 1: is the worker older than the producer?")
+        raise ValueError(f"version {version} is not supported, only 1: is the worker older than the producer?")
     return version
 
 
-#: An int, and not a Literal, which would take true for 1.
+#: The version of a message or file: 1. An int and not a Literal, which would accept true for 1.
 SchemaVersion = Annotated[int, AfterValidator(_known)]
 
 
 class Document(BaseModel):
-    """Frozen, strict, and closed: what all models here share."""
+    """The base of every model here: frozen, strict, and closed to unknown fields."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-def _refuse_climbing(uri: str | None) -> str | None:
+def _refuse_dot_segments(uri: str | None) -> str | None:
     if uri is not None and {".", ".."} & set(uri.split("/")):
         raise ValueError("must not contain '.' or '..' segments")
     return uri
@@ -92,49 +107,55 @@ class ManifestRef(Document):
     """A list of images in storage."""
 
     uri: S3Uri
-    #: None: told from the content, and ``listing`` where the URI ends in a slash.
+    #: None: detected from the content; ``listing`` for a URI that ends in a slash.
     format: ManifestFormat | None = None
-    #: The object as it was meant, where its bucket keeps versions; None: as it is now.
+    #: The version of the object, in a bucket with versioning. None: the latest.
     version_id: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
 
-    _no_climbing = field_validator("uri")(_refuse_climbing)
+    _no_dot_segments = field_validator("uri")(_refuse_dot_segments)
 
 
 class ClassifyRequest(Document):
-    """Asks for one row for every image of ``images`` or ``manifest``, in order, the same image twice included.
+    """Asks for the classification of images: of ``images`` or of ``manifest``, exactly one of the two.
 
-    The answer is ``<output_uri>/<job_id>/predictions/part-00000.csv``. Sending the same request again changes
-    nothing; another request under the same ``job_id`` is refused. A long manifest becomes shards, each asked for by a
-    request with its number, and answered by the part of that number.
+    The answer is a CSV with one row for every image, in order and including duplicates. It is written to
+    ``<output_uri>/<job_id>/predictions/part-00000.csv``.
+
+    A manifest of over 2,000 images, or one with versions or other columns, is split into shards of 500 images first.
+    Each shard becomes a request with its number in ``shard``, and is answered by the part of that number.
+
+    Sending the same request again changes nothing. A different request with the same ``job_id`` is refused.
     """
 
     schema_version: SchemaVersion
+    #: The name of the job, chosen by the producer: a folder below ``output_uri``.
     job_id: JobId
-    #: Exactly one of ``images`` and ``manifest``.
+    #: The images themselves, for short lists.
     images: Annotated[tuple[SourceRef, ...], Field(min_length=1)] | None = None
+    #: A list of images in storage, of any length.
     manifest: ManifestRef | None = None
     #: A bundle, its ``model.json``, or a ``champion.json``. None: the worker's ``TWOFOLD_MODEL_URI``.
     model_uri: S3Uri | None = None
-    #: None: the worker's ``TWOFOLD_OUTPUT_URI``.
+    #: The prefix of all jobs. None: the worker's ``TWOFOLD_OUTPUT_URI``.
     output_uri: S3Uri | None = None
-    #: score >= threshold is class 1. None: the model's own.
+    #: A score of at least this is class 1. None: the model's own threshold.
     threshold: Probability | None = None
-    #: The number of the part, from 0, where ``manifest`` is a shard of a planned job. None: the request is the job.
+    #: Set by Twofold, not by producers: the number of the shard that ``manifest`` is, from 0.
     shard: Annotated[int, Field(ge=0, lt=MAX_SHARDS)] | None = None
 
-    _no_climbing = field_validator("model_uri", "output_uri")(_refuse_climbing)
+    _no_dot_segments = field_validator("model_uri", "output_uri")(_refuse_dot_segments)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.images is None) == (self.manifest is None):
             raise ValueError("give exactly one of 'images' and 'manifest'")
         if self.shard is not None and self.manifest is None:
-            raise ValueError("a shard is a manifest: give 'manifest' with 'shard'")
+            raise ValueError("'shard' needs a 'manifest'")
         return self
 
     @classmethod
     def parse(cls, body: str) -> Self:
-        """Reads a message. ValueError says, in one line, what is wrong with it and where."""
+        """Parses a message's body. Raises ValueError, with what is wrong and where in one line."""
         strict_json(body)
         try:
             return cls.model_validate_json(body)
@@ -142,9 +163,9 @@ class ClassifyRequest(Document):
             raise ValueError(explain(error)) from None
 
     def digest(self) -> str:
-        """SHA-256 of what is asked for: the identity of a request, whatever message brings it.
+        """Returns the SHA-256 of what is asked for: the identity of a request, whatever message carries it.
 
-        Defaults are left out, so that a field added to the contract later does not change the digests of today.
+        Defaults are left out, so a field that is added to the contract later does not change today's digests.
         """
         asked = self.model_dump(mode="json", exclude_defaults=True) | {"schema_version": self.schema_version}
         canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"))
@@ -152,16 +173,19 @@ class ClassifyRequest(Document):
 
 
 class PredictionRow(Document):
-    """One line of the CSV: ``label``, ``confidence`` and ``score``, or else an ``error_code`` that says why not."""
+    """One row of the CSV. It has ``label``, ``confidence`` and ``score``, or else an ``error_code``.
 
-    row: NonNegativeInt  #: position in the request, from 0
+    The columns are the fields, in this order. None is a blank cell.
+    """
+
+    row: NonNegativeInt  #: the position in the request, from 0
     source_ref: str  #: as the producer wrote it
     label: Label | None = None
-    confidence: Probability | None = None  #: of the label given
+    confidence: Probability | None = None  #: the probability of ``label``
     score: Probability | None = None  #: P(class 1)
     threshold: Probability
     model_version: Name
-    error_code: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")] | None = None
+    error_code: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")] | None = None  #: see ``worker.errors``
     error_message: str | None = None
 
     @model_validator(mode="after")
@@ -173,22 +197,22 @@ class PredictionRow(Document):
 
 
 class PartReport(Document):
-    """What one request came to: ``rows = scored + failed``, and the digest of the CSV."""
+    """The counts of one part, kept in the metadata of its CSV. Always ``rows = scored + failed``."""
 
     schema_version: SchemaVersion = 1
     job_id: JobId
-    request_digest: Sha256
+    request_digest: Sha256  #: of the request that the part answers
     rows: NonNegativeInt
     scored: NonNegativeInt
     failed: NonNegativeInt
     errors: dict[str, PositiveInt]  #: failed rows by error_code
     positives: NonNegativeInt = 0  #: scored rows of class 1
     sha256: Sha256  #: of the CSV
-    size_bytes: NonNegativeInt
+    size_bytes: NonNegativeInt  #: of the CSV
     model_name: Name
     model_version: Name
     threshold: Probability
-    seconds: NonNegativeFloat  #: from the request read to the CSV ready to write
+    seconds: NonNegativeFloat  #: from reading the request to the CSV that is ready to write
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -205,39 +229,42 @@ class ShardLine(Document):
     row: NonNegativeInt
     source_ref: Annotated[str, Field(alias="source-ref", max_length=2048)]
     version_id: str | None = None
-    columns: dict[str, str] = {}  #: what else the manifest says of it
+    columns: dict[str, str] = {}  #: the other columns of the manifest, to be joined to the results
 
 
 class Job(Document):
-    """``job.json``: what was asked for. Written once, when all shards are there and before any message is sent."""
+    """``job.json``: what was asked for.
+
+    Written once: for a planned job after its shards and before any message is sent, for a short one after its part.
+    """
 
     schema_version: SchemaVersion = 1
     job_id: JobId
     created_at: AwareDatetime  #: UTC
     sources: tuple[str, ...]  #: as given: URIs, files, folders
-    digest: Sha256  #: of all shards, one after the other; of the request, where there are none
+    digest: Sha256  #: of all shards, concatenated; of the request, for a job without shards
     images: PositiveInt
-    #: Parts to come, of ``shard_images`` rows each but the last. None: one, and no shards; the request was short.
+    #: The number of parts, each of ``shard_images`` rows but the last. None: one part and no shards, a short request.
     shards: Annotated[int, Field(ge=1, le=MAX_SHARDS)] | None = None
     shard_images: PositiveInt = SHARD_IMAGES
-    columns: tuple[str, ...] = ()  #: what the manifest says beside the images
-    model_uri: S3Uri | None = None  #: one bundle for all parts, wherever the champion moves meanwhile
-    asked_model_uri: S3Uri | None = None  #: what was asked for: that bundle, or the ``champion.json`` that named it
+    columns: tuple[str, ...] = ()  #: the names of the manifest's other columns
+    model_uri: S3Uri | None = None  #: the one bundle that scores all parts, even if the champion changes meanwhile
+    asked_model_uri: S3Uri | None = None  #: as requested: that bundle, or the ``champion.json`` that pointed at it
     output_uri: S3Uri
     threshold: Probability | None = None
-    parent: JobId | None = None  #: the job whose failed images this one asks for again; rows are numbered as there
+    parent: JobId | None = None  #: the job whose failed images this job tries again; rows keep the parent's numbers
 
     @property
     def parts(self) -> int:
-        """How many parts there will be."""
+        """The number of parts."""
         return self.shards or 1
 
     def rows_of(self, part: int) -> int:
-        """How many rows a part has."""
+        """Returns the number of rows in a part."""
         return min(self.shard_images, self.images - part * self.shard_images) if self.shards else self.images
 
     def request(self, shard: int, *, shard_uri: str) -> ClassifyRequest:
-        """The message that asks for a shard."""
+        """Returns the request for a shard."""
         return ClassifyRequest(
             schema_version=1,
             job_id=self.job_id,
@@ -250,31 +277,31 @@ class Job(Document):
 
 
 class PartSummary(Document):
-    """A part, as its metadata tells."""
+    """A part in ``summary.json``."""
 
     rows: NonNegativeInt
     failed: NonNegativeInt
-    sha256: Sha256
-    size_bytes: NonNegativeInt
+    sha256: Sha256  #: of the CSV
+    size_bytes: NonNegativeInt  #: of the CSV
 
 
 class Summary(Document):
-    """``summary.json``: what a job came to. Written once, when its last part is in; ``_SUCCESS`` follows."""
+    """``summary.json``: the counts of a complete job. Written once, after the last part; ``_SUCCESS`` follows."""
 
     schema_version: SchemaVersion = 1
     job_id: JobId
     parent: JobId | None
     created_at: AwareDatetime  #: of the job, UTC
-    completed_at: AwareDatetime
+    completed_at: AwareDatetime  #: UTC
     rows: NonNegativeInt
     scored: NonNegativeInt
     failed: NonNegativeInt
     errors: dict[str, PositiveInt]  #: failed rows by error_code
     positives: NonNegativeInt  #: scored rows of class 1
-    models: tuple[str, ...]  #: "name version", of all parts
-    worker_s: NonNegativeFloat  #: what the parts took, added up
+    models: tuple[str, ...]  #: "name version" of every model that scored a part
+    worker_s: NonNegativeFloat  #: the seconds of all parts, added up
     cost_usd: NonNegativeFloat  #: an estimate, see worker/batch/cost.py
-    parts: tuple[PartSummary, ...]
+    parts: tuple[PartSummary, ...]  #: in order
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -291,20 +318,23 @@ class BundleFile(Document):
 
 
 class ModelManifest(Document):
-    """``model.json``: what a bundle holds and where it came from. Written last; without it there is no bundle."""
+    """``model.json``: what a bundle holds and where it came from.
+
+    Written last, so a folder without it is not a bundle.
+    """
 
     schema_version: SchemaVersion = 1
     name: Name
     version: Name
     created_at: AwareDatetime  #: UTC
     labels: tuple[Label, Label]  #: class 0, class 1
-    image_size: Annotated[int, Field(ge=32, le=1024)]  #: width and height the model takes, pixels
-    decoder_fingerprint: Sha256  #: of ``worker.scoring.decoder``, see there
+    image_size: Annotated[int, Field(ge=32, le=1024)]  #: the width and height of the model's input, in pixels
+    decoder_fingerprint: Sha256  #: of the image decoder in training, see ``worker.scoring.decoder.fingerprint``
     threshold: Probability  #: score >= threshold is class 1
     files: dict[str, BundleFile]  #: by name, all but ``model.json`` itself
     training_config: dict[str, Any]
     dataset_digest: Sha256
-    libraries: dict[str, str]  #: versions, by distribution name
+    libraries: dict[str, str]  #: versions by distribution name
     metrics: dict[str, float]  #: headline figures on the test images
 
     @field_validator("labels")
@@ -316,7 +346,7 @@ class ModelManifest(Document):
 
 
 class ChampionPointer(Document):
-    """``champion.json``: the version of a model in use."""
+    """``champion.json``: the version of a model that is in use."""
 
     schema_version: SchemaVersion = 1
     name: Name
@@ -325,29 +355,29 @@ class ChampionPointer(Document):
 
 
 def explain(error: ValidationError) -> str:
-    """A pydantic error in one line: where, and what was expected there."""
+    """Describes a pydantic error in one line: which fields are wrong, and what is expected there."""
     parts = []
     for item in error.errors(include_url=False, include_context=False, include_input=False):
         where = ".".join(str(step) for step in item["loc"])[:_MAX_NAME]
         what = item["msg"].removeprefix("Value error, ")
         parts.append(" ".join(f"{where}: {what}".split()) if where else what)
-    return "; ".join(parts[:_SHOWN]) + ("; …" if len(parts) > _SHOWN else "")
+    return "; ".join(parts[:_MAX_MISTAKES]) + ("; …" if len(parts) > _MAX_MISTAKES else "")
 
 
-def strict_json(body: str) -> Any:  # noqa: ANN401 - JSON may be anything
-    """The document in a message. ValueError says what is wrong with it, in one line.
+def strict_json(body: str) -> Any:  # noqa: ANN401 - any JSON
+    """Parses the JSON of a message. Raises ValueError, with what is wrong in one line.
 
-    Refuses what is too long, and what pydantic's parser lets pass: duplicate keys (it takes the last), NaN, Infinity.
+    Refuses a message that is too long, and what pydantic's parser accepts: duplicate keys, NaN and Infinity.
     """
     size = len(body.encode("utf-8", "surrogatepass"))
     if size > MAX_REQUEST_BYTES:
-        raise ValueError(f"{size:,} bytes, over {MAX_REQUEST_BYTES:,}: put the images into a manifest")
+        raise ValueError(f"{size:,} bytes, over the limit of {MAX_REQUEST_BYTES:,}: put the images into a manifest")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in pairs:
             if key in found:
-                raise ValueError(f"the key {key[:_MAX_NAME]!r} is there twice")
+                raise ValueError(f"the key {key[:_MAX_NAME]!r} occurs twice")
             found[key] = value
         return found
 

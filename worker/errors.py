@@ -1,72 +1,41 @@
-"""What can go wrong, as decisions.
+"""The errors of the worker: each one a decision about what happens next.
 
     TwofoldError
-    ├── Reject   can never succeed: an image becomes a row, a request goes to the dead-letter queue
+    ├── Reject   can never succeed: an image becomes a failed row, a request goes to the dead-letter queue
     └── Retry    may succeed later: the message goes back to the queue, with backoff
 
-An error of botocore, obstore, Pillow or LiteRT becomes one of the two where it is raised, and nowhere else.
-The code is for programs (it stands in the CSV and in the dead-letter's attributes), the message for people.
+An error of botocore, obstore, Pillow or LiteRT becomes one of the two where it is raised, and nowhere else. Each
+carries a code for programs and a message for people. Both are written to the CSV or to the dead letter's attributes.
 """
 
 from enum import StrEnum
-from typing import Final
 
 
 class ErrorCode(StrEnum):
     """Why an image was not scored or a request not answered. Part of the CSV format: codes are added, never renamed."""
 
-    # An image, as a row.
+    # An image: a failed row.
     BAD_SOURCE_REF = "bad_source_ref"  #: not of the form s3://bucket/key
     EMPTY = "empty"  #: zero bytes
-    NOT_AN_IMAGE = "not_an_image"  #: none of JPEG, PNG, WebP, GIF, BMP, TIFF
-    DAMAGED = "damaged"  #: an image that breaks off, or whose data makes no sense
+    NOT_AN_IMAGE = "not_an_image"  #: not a JPEG, PNG, WebP, GIF, BMP or TIFF file
+    DAMAGED = "damaged"  #: an image file that is truncated or corrupt
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_MANY_BYTES = "too_many_bytes"
-    UNSUPPORTED_PIXELS = "unsupported_pixels"  #: 32-bit integer or float samples: no agreed black and white
+    UNSUPPORTED_PIXELS = "unsupported_pixels"  #: 32-bit integer or float samples, which have no agreed black and white
     ARCHIVED = "archived"  #: in a storage class that must be restored before it can be read
 
     # An image, a manifest or a model.
     NOT_FOUND = "not_found"
     NOT_ALLOWED = "not_allowed"  #: outside TWOFOLD_ALLOWED_PREFIXES
-    ACCESS_DENIED = "access_denied"  #: storage said 403
+    ACCESS_DENIED = "access_denied"  #: storage answered 403
     UNAVAILABLE = "unavailable"  #: storage failed on every try, the last receive included
 
-    # A request, in the dead-letter queue.
+    # A request: a dead letter.
     BAD_REQUEST = "bad_request"  #: not JSON, or not a ClassifyRequest
     BAD_MANIFEST = "bad_manifest"
     BAD_MODEL = "bad_model"  #: altered, incomplete, or not a two-class image model
     CONFLICT = "conflict"  #: the same job_id was used for another request
-    INTERNAL = "internal"  #: a defect of ours, on the last receive; the worker's log has the traceback
-
-
-#: Error codes of AWS services that pass: throttling, a broken connection, and the worker's own credentials or clock,
-#: which say nothing about the object or the message. https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-PASSING_CODES: Final = frozenset(
-    {
-        "BadDigest",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "IncompleteBody",
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "InvalidToken",
-        "KMS.ThrottlingException",
-        "KmsThrottled",
-        "OperationAborted",
-        "OverLimit",
-        "RequestExpired",
-        "RequestThrottled",
-        "RequestTimeTooSkewed",
-        "RequestTimeout",
-        "ServiceUnavailable",
-        "SignatureDoesNotMatch",
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
-        "TokenRefreshRequired",
-        "UnrecognizedClientException",
-    }
-)
+    INTERNAL = "internal"  #: a bug in Twofold, on the last receive; the worker's log has the traceback
 
 
 class TwofoldError(Exception):
@@ -83,7 +52,7 @@ class Reject(TwofoldError):
 
 
 class Retry(TwofoldError):
-    """May succeed later. ``delay_s`` is a wish; without one the queue's backoff decides."""
+    """May succeed later: after ``delay_s`` seconds, or after the queue's backoff where ``delay_s`` is None."""
 
     def __init__(self, code: ErrorCode, message: str, *, delay_s: int | None = None) -> None:
         super().__init__(code, message)

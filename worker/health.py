@@ -1,7 +1,9 @@
-"""Whether a worker still makes progress: the loop touches a file, and ``python -m worker.health`` looks how long ago.
+"""The health check of a worker. The worker touches a file while it makes progress; this command checks its age.
 
-A worker that waits for messages, or for storage, touches it as well. One that hangs does not, and is started anew.
-Exit status: 0 well, 1 not.
+    python -m worker.health     exit status 0: healthy, 1: not
+
+A worker that waits for messages or for storage touches the file too. One that hangs does not, and the container's
+health check restarts it.
 """
 
 import logging
@@ -12,20 +14,20 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-#: Longer than a receive that SQS does not answer, its retries included.
+#: Longer than a receive that SQS never answers, retries included.
 MAX_AGE_S: Final = 300
 _PAUSE_S: Final = 1.0
 
 
 class Heartbeat:
-    """Called often, touches the file at most once a second."""
+    """A function to call often, which touches the file at most once a second."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._next_s = 0.0
 
     def __call__(self) -> None:
-        """One beat. A file that cannot be touched is a matter for the log, not for the work."""
+        """Touches the file. A file that cannot be touched is logged and does not stop the work."""
         now_s = time.monotonic()
         if self._path is None or now_s < self._next_s:
             return
@@ -36,8 +38,8 @@ class Heartbeat:
             log.warning("heartbeat: %s", error)
 
 
-def is_well(path: Path, *, now_s: float) -> bool:
-    """Whether the file was touched within the last ``MAX_AGE_S`` seconds."""
+def is_healthy(path: Path, *, now_s: float) -> bool:
+    """Returns whether the file was touched within the last ``MAX_AGE_S`` seconds."""
     try:
         return now_s - path.stat().st_mtime <= MAX_AGE_S
     except OSError:
@@ -45,14 +47,14 @@ def is_well(path: Path, *, now_s: float) -> bool:
 
 
 def main() -> int:
-    """Reads the settings, and tells by its exit status."""
-    from worker.settings import WorkerSettings  # noqa: PLC0415 - the worker itself needs the class above alone
+    """Reads the settings, checks the file, and returns the exit status."""
+    from worker.settings import WorkerSettings  # noqa: PLC0415 - a worker imports this file for Heartbeat alone
 
     path = WorkerSettings().heartbeat
     if path is None:
-        print("TWOFOLD_HEARTBEAT is not set: nothing to tell from", file=sys.stderr)
+        print("TWOFOLD_HEARTBEAT is not set: name the file that the worker touches.", file=sys.stderr)
         return 1
-    return 0 if is_well(path, now_s=time.time()) else 1
+    return 0 if is_healthy(path, now_s=time.time()) else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How the worker logs: lines on a terminal or in a container, JSON in Lambda."""
+"""Logging: plain lines on a terminal or in a container, JSON in Lambda."""
 
 import logging
 import time
@@ -8,12 +8,12 @@ from contextvars import ContextVar
 from typing import Final
 
 _CHATTY: Final = ("botocore", "boto3", "urllib3", "PIL")
-#: One block at a time, and none within another.
+#: The fields of the ``about`` block that is open. Blocks are not nested.
 _about: ContextVar[dict[str, str] | None] = ContextVar("about", default=None)
 
 
 def configure(level: str) -> None:
-    """Lines on standard error, with the time in UTC."""
+    """Logs lines to standard error, with the time in UTC."""
     logging.basicConfig(
         level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%SZ"
     )
@@ -22,9 +22,9 @@ def configure(level: str) -> None:
 
 
 def configure_lambda(level: str) -> None:
-    """Leaves the form to Lambda's runtime client: JSON with the id of the call, where the function says so.
+    """Leaves the format to Lambda's runtime client: JSON with the call's id, where the function is set to JSON.
 
-    To each record it adds what the log is ``about``; the client writes every such field.
+    Adds the fields of ``about`` and ``note`` to each record; the client writes every such field.
     """
     logging.basicConfig()  # where there is no client, and so no handler
     root = logging.getLogger()
@@ -36,7 +36,7 @@ def configure_lambda(level: str) -> None:
 
 @contextmanager
 def about(**fields: str) -> Iterator[None]:
-    """What all that is logged within the block is about, as far as it is known; ``note`` tells more."""
+    """Adds fields to every record that is logged within the block, such as the id of the message."""
     token = _about.set(fields)
     try:
         yield
@@ -45,7 +45,7 @@ def about(**fields: str) -> Iterator[None]:
 
 
 def note(**fields: str) -> None:
-    """Adds to what the block around it is about, to its end. Without such a block it does nothing."""
+    """Adds fields to the enclosing ``about`` block, from here to its end. Does nothing outside such a block."""
     about_ = _about.get()
     if about_ is not None:
         about_.update(fields)
@@ -58,6 +58,6 @@ def _add_about(record: logging.LogRecord) -> bool:
 
 
 def _quieten() -> None:
-    logging.captureWarnings(capture=True)  # Pillow's remarks on odd files belong in the log
+    logging.captureWarnings(capture=True)  # Pillow's warnings about odd files belong in the log
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)

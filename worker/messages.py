@@ -1,11 +1,12 @@
-"""A message's body to the requests in it.
+"""Message bodies, parsed into the requests they hold.
 
-    ClassifyRequest       itself
-    S3 event              the object that was created is a manifest: a request for it
-    S3 event, by way of   SNS or EventBridge: the same
-    s3:TestEvent          no request; S3 sends one when a bucket is told to notify
+    ClassifyRequest       the request itself
+    S3 event              a request for the object that was created, which is a manifest
+    S3 event through      the same
+    SNS or EventBridge
+    s3:TestEvent          no request; S3 sends it when notifications are set up
 
-S3 may send an event twice: the job's name follows from the event, so the second one finds the work done.
+S3 may send an event twice. The job's id is derived from the event, so the second event finds the work done.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from worker.contract import ClassifyRequest, ManifestRef, explain, strict_json
 
-#: Of a job's name that comes from a file's name; the rest of the 128 is for the digest.
+#: Characters of a job_id that come from the file's name. The digest takes the rest of the 128.
 _MAX_STEM: Final = 100
 _PACKING: Final = re.compile(r"(\.(csv|jsonl?|manifest|txt))?(\.gz)?$", re.IGNORECASE)
 
@@ -31,7 +32,7 @@ class _Object(BaseModel):
     key: str
     etag: str = Field(default="", validation_alias="eTag")
     version_id: str | None = Field(default=None, validation_alias="versionId")
-    #: Two uploads of one key differ in it, two notices of one upload do not.
+    #: Differs between two uploads of one key, but not between two events for one upload.
     sequencer: str = ""
 
 
@@ -41,7 +42,7 @@ class _S3(BaseModel):
 
 
 class _Record(BaseModel):
-    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html ."""
+    """See https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html ."""
 
     version: str = Field(validation_alias="eventVersion", pattern=r"^2\.\d+$")  # minor versions add fields
     name: str = Field(validation_alias="eventName")
@@ -54,16 +55,16 @@ class _EventBridgeObject(_Object):
 
 
 class _Detail(BaseModel):
-    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html : here a key is not URL-encoded."""
+    """See https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html . Here a key is not URL-encoded."""
 
     bucket: _Bucket
     object: _EventBridgeObject
 
 
 def read(body: str) -> tuple[ClassifyRequest, ...]:
-    """The requests that a message brings; none where it only says that there can be some.
+    """Returns the requests in a message's body: none for an event that asks for nothing.
 
-    ValueError says, in one line, what is wrong with it.
+    Raises ValueError, with what is wrong in one line.
     """
     document = strict_json(body)
     if (
@@ -88,14 +89,14 @@ def read(body: str) -> tuple[ClassifyRequest, ...]:
 
 
 def job_id_of(uri: str, *, identity: str) -> str:
-    """A name for the job of a manifest: its file's own, and a digest of what makes this one unlike others."""
+    """Returns a job_id for a manifest: its file's name, and a digest of ``uri`` and ``identity``."""
     stem = _PACKING.sub("", uri.rstrip("/").rpartition("/")[2])
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:_MAX_STEM]
     digest = hashlib.sha256(f"{uri}\n{identity}".encode("utf-8", "backslashreplace")).hexdigest()[:8]
     return f"{stem}-{digest}" if stem else digest
 
 
-def _requests(records: Any) -> Iterator[ClassifyRequest]:  # noqa: ANN401 - JSON may be anything
+def _requests(records: Any) -> Iterator[ClassifyRequest]:  # noqa: ANN401 - any JSON
     if not isinstance(records, list) or not records:
         raise ValueError("Records: expected a list of S3 event records")
     for record in [_Record.model_validate(item) for item in records]:

@@ -1,4 +1,4 @@
-"""Prediction rows and their CSV: UTF-8, comma, quoted where needed, one header line, lines end in LF."""
+"""Prediction rows and their CSV: UTF-8, commas, quotes where needed, one header line, LF at the end of each line."""
 
 import csv
 import io
@@ -14,13 +14,13 @@ from worker.errors import TwofoldError
 COLUMNS: Final = tuple(PredictionRow.model_fields)
 CONTENT_TYPE: Final = "text/csv; charset=utf-8"
 
-#: What a spreadsheet would run as a formula, full-width forms included (OWASP, "CSV Injection").
-_FORMULA: Final = re.compile("^'*[=+\\-@\t\r\n＝＋－＠]")  # noqa: RUF001 - the full-width signs are meant
+#: How a cell begins that a spreadsheet would run as a formula (OWASP, "CSV Injection"), full-width signs included.
+_FORMULA: Final = re.compile("^'*[=+\\-@\t\r\n＝＋－＠]")  # noqa: RUF001 - the full-width signs are intended
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """How a score becomes a row: score >= threshold is class 1."""
+    """The rule that turns a score into a row: score >= threshold is class 1."""
 
     labels: tuple[str, str]
     threshold: float
@@ -28,12 +28,12 @@ class Rule:
 
     @classmethod
     def of(cls, model: ModelManifest, *, threshold: float | None = None) -> Self:
-        """The model's own rule, or with a threshold of the request's."""
+        """Returns a model's rule, with the request's ``threshold`` where there is one."""
         chosen = model.threshold if threshold is None else threshold
         return cls(labels=model.labels, threshold=chosen, model_version=model.version)
 
     def scored(self, row: int, source_ref: str, score: float) -> PredictionRow:
-        """The row of an image that was scored. Label and confidence follow from the score as it is written."""
+        """Returns the row of a scored image. Label and confidence follow from the score as written."""
         written = _as_written(score)
         positive = written >= self.threshold
         return PredictionRow(
@@ -47,7 +47,7 @@ class Rule:
         )
 
     def failed(self, row: int, source_ref: str, error: TwofoldError) -> PredictionRow:
-        """The row of an image that could not be scored, and why."""
+        """Returns the row of an image that could not be scored, with the reason."""
         return PredictionRow(
             row=row,
             source_ref=source_ref,
@@ -59,38 +59,41 @@ class Rule:
 
 
 def csv_bytes(lines: Iterable[Iterable[object]]) -> bytes:
-    """Any table as a CSV file. Text that a spreadsheet would run is kept from it by a leading ``'``."""
+    """Returns any table as a CSV file. A leading ``'`` keeps a spreadsheet from running a cell as a formula."""
     text = io.StringIO(newline="")
     writer = csv.writer(_LineFeeds(text), lineterminator="\r\n")
     for line in lines:
         writer.writerow([_cell(value) for value in line])
-    # A file name of a training set can be no UTF-8; it costs its own cell's looks.
+    # A file name in a training set may be invalid UTF-8. Only its own cell is escaped.
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def to_csv(rows: Iterable[PredictionRow]) -> bytes:
-    """The prediction CSV, whole."""
+    """Returns the complete prediction CSV."""
     return csv_bytes(chain([COLUMNS], (row.model_dump().values() for row in rows)))
 
 
 def from_csv(data: bytes) -> list[PredictionRow]:
-    """The rows of a file that ``to_csv`` wrote, equal to those it was given. Raises ValueError for another file."""
+    """Returns the rows of a file that ``to_csv`` wrote. Raises ValueError for any other file."""
     reader = csv.reader(io.StringIO(data.decode(), newline=""))
     try:
         if tuple(next(reader, ())) != COLUMNS:
-            raise ValueError("not a prediction CSV: another header")
+            raise ValueError(f"not a prediction CSV: the header is not {','.join(COLUMNS)}")
         return [parse_row(cells) for cells in reader]
     except csv.Error as error:
         raise ValueError(f"not a prediction CSV: {error}") from error
 
 
 def only_failed(data: bytes) -> bytes:
-    """The failed rows of a prediction CSV, which are a manifest themselves: to try them again is to submit them."""
+    """Returns the failed rows of a prediction CSV. They are a manifest: submit them to try the images again."""
     return to_csv(row for row in from_csv(data) if row.error_code is not None)
 
 
 class _LineFeeds:
-    """Lines end in LF, and a lone CR inside a cell is quoted: Python's csv quotes only what its own line end holds."""
+    """A text file whose lines end in LF, for a csv writer whose lines end in CR LF.
+
+    The writer quotes a cell that contains a character of its line end, and a lone CR needs quotes too.
+    """
 
     def __init__(self, text: io.StringIO) -> None:
         self._text = text
@@ -100,7 +103,7 @@ class _LineFeeds:
 
 
 def _as_written(value: float) -> float:
-    """Nine significant digits, all that a float32 holds."""
+    """Rounds to nine significant digits, enough for any float32."""
     return float(f"{value:.9g}")
 
 
@@ -112,12 +115,12 @@ def _cell(value: object) -> str:
 
 
 def unguarded(cell: str) -> str:
-    """A text cell without the ``'`` that kept a spreadsheet from running it."""
+    """Returns a text cell without the ``'`` that keeps a spreadsheet from running it."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def parse_row(cells: list[str]) -> PredictionRow:
-    """One line's cells, in the order of ``COLUMNS``. Raises ValueError where they are no row."""
+    """Parses one line's cells, in the order of ``COLUMNS``. Raises ValueError where they are not a row."""
     values: dict[str, object] = {}
     for name, cell in zip(COLUMNS, cells, strict=True):
         if name == "row":

@@ -1,7 +1,7 @@
-"""The worker's settings, from environment variables that begin with ``TWOFOLD_``.
+"""The worker's settings, read from environment variables that begin with ``TWOFOLD_``.
 
-Region, credentials and endpoint are not here: they come from the AWS SDK's own (``AWS_REGION``, ``AWS_PROFILE``,
-``AWS_ENDPOINT_URL`` and so on).
+Region, credentials and endpoint come from the AWS SDK's own settings instead: ``AWS_REGION``, ``AWS_PROFILE``,
+``AWS_ENDPOINT_URL`` and so on.
 """
 
 import os
@@ -17,40 +17,42 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
 def available_cores() -> int:
-    """The cores this process may use, which a container can make fewer than the machine has."""
+    """Returns the number of cores this process may use, which can be fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 class WorkerSettings(BaseSettings):
-    """One field a variable: ``queue_url`` is ``TWOFOLD_QUEUE_URL``. The description is the README's."""
+    """The settings of a worker. Each field is one variable: ``queue_url`` is ``TWOFOLD_QUEUE_URL``."""
 
     model_config = SettingsConfigDict(env_prefix="TWOFOLD_", frozen=True, env_ignore_empty=True)
 
-    queue_url: str = Field(description="the queue of requests")
+    queue_url: str = Field(description="the request queue")
     dead_letter_url: str | None = Field(
-        default=None, description="where a request that can never succeed goes, with its reason"
+        default=None, description="the queue for requests that can never succeed; default: the request queue's own"
     )
-    model_uri: str | None = Field(default=None, description="the model used when a request names none")
-    output_uri: S3Uri | None = Field(default=None, description="where results go when a request says nothing")
+    model_uri: str | None = Field(default=None, description="the model, when a request names none")
+    output_uri: S3Uri | None = Field(
+        default=None, description="the s3:// prefix of the results, when a request names none"
+    )
     allowed_prefixes: Annotated[tuple[S3Uri, ...], NoDecode] = Field(
-        default=(), description="comma-separated s3:// prefixes that requests may read from or write to"
+        default=(), description="the s3:// prefixes that requests may read from and write to, separated by commas"
     )
     threads: PositiveInt = Field(default_factory=available_cores, description="decoding and scoring threads")
-    fetchers: PositiveInt = Field(default=16, description="images read from storage at the same time")
+    fetchers: PositiveInt = Field(default=16, description="images read from storage at once")
     visibility_s: Annotated[int, Field(ge=3, le=43_200)] = Field(
-        default=60, description="lease on a message, kept alive while work goes on"
+        default=60, description="visibility timeout of a message in seconds; extended while the work goes on"
     )
     stop_s: Annotated[int, Field(ge=1)] = Field(
-        default=20, description="time for the current part after a stop signal; then its message goes back"
+        default=20, description="seconds to finish the current part after a stop signal, before its message goes back"
     )
-    cache: Path | None = Field(default=None, description="folder that keeps models from one start to the next")
-    heartbeat: Path | None = Field(default=None, description="file that is touched while work goes on")
+    cache: Path | None = Field(default=None, description="a folder that keeps models between starts")
+    heartbeat: Path | None = Field(default=None, description="a file that the worker touches while it makes progress")
     notify_arn: (
         Annotated[str, StringConstraints(pattern=r"^arn:[\w-]+:(sns:[^:]+:\d+:[^:]+|events:[^:]+:\d+:event-bus/.+)$")]
         | None
-    ) = Field(default=None, description="SNS topic or EventBridge bus that is told when a job is complete")
+    ) = Field(default=None, description="the SNS topic or EventBridge bus to notify when a job is complete")
     log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("allowed_prefixes", mode="before")
@@ -59,15 +61,15 @@ class WorkerSettings(BaseSettings):
         return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
 
     def prefixes(self) -> tuple[str, ...]:
-        """``allowed_prefixes``, or else the buckets of ``model_uri`` and ``output_uri``."""
+        """Returns ``allowed_prefixes``, or by default the buckets of ``model_uri`` and ``output_uri``."""
         if self.allowed_prefixes:
             return self.allowed_prefixes
         uris = [uri for uri in (self.model_uri, self.output_uri) if uri and uri.startswith("s3://")]
         return tuple(dict.fromkeys("/".join(uri.split("/")[:3]) + "/" for uri in uris))
 
 
-def name_settings(error: ValidationError) -> str:
-    """What is wrong with the environment, one variable a line, by the name a person would type."""
+def explain_settings(error: ValidationError) -> str:
+    """Describes what is wrong with the environment, one variable to a line, by the variable's full name."""
     fields = WorkerSettings.model_fields
     lines = []
     for item in error.errors(include_url=False, include_context=False, include_input=False):

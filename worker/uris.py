@@ -1,4 +1,4 @@
-"""``s3://`` URIs, the prefixes a worker may use, and addresses without their secrets. Cheap to import."""
+"""``s3://`` URIs: their form, the prefixes that requests may use, and addresses without secrets. Cheap to import."""
 
 import re
 from typing import Final
@@ -12,7 +12,7 @@ _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 def is_bucket(name: str) -> bool:
-    """Whether ``name`` is a valid bucket name."""
+    """Returns whether ``name`` is a valid bucket name."""
     return _BUCKET.fullmatch(name) is not None
 
 
@@ -26,20 +26,20 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def check_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> None:
-    """Raises Reject ``not_allowed`` unless ``uri`` is below one of ``prefixes``: no request reaches another bucket."""
-    if ".." in uri.split("/"):  # an ordinary name to S3, but not to a program that maps the prefix to a folder
+    """Raises Reject ``not_allowed`` unless ``uri`` is below one of ``prefixes``. No request reaches another bucket."""
+    if ".." in uri.split("/"):  # an ordinary name in S3, but not for a server that maps keys to folders
         raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} contains '..', which could leave its prefix")
     if not is_allowed(uri, prefixes):
         raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} is outside TWOFOLD_ALLOWED_PREFIXES")
 
 
 def is_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> bool:
-    """Whether ``uri`` is one of ``prefixes`` or below one: ``s3://shelter`` does not include ``s3://shelter-other``."""
+    """Returns whether ``uri`` is one of ``prefixes`` or below one. ``s3://a`` does not allow ``s3://a-other``."""
     return any(f"{uri.rstrip('/')}/".startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes)
 
 
 def masked(url: str) -> str:
-    """Returns the address without what may be secret: user name, password, query and fragment."""
+    """Returns an address without what may be secret: user name, password, query and fragment."""
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from worker import messages
-from worker.aws.queue import decide
+from worker.aws.failures import from_messaging
 from worker.contract import ClassifyRequest
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class DeadLetters:
         try:
             return getattr(self._sqs, name)(QueueUrl=self._url, **arguments)
         except (ClientError, BotoCoreError) as error:
-            raise decide(error, self._url) from error
+            raise from_messaging(error, self._url) from error
 
 
 def _letter(message: Any) -> DeadLetter:  # noqa: ANN401 - of boto3

@@ -148,22 +148,22 @@ def report(
     """Write an HTML page: counts, the scores and whether they have drifted, images worth checking, and errors."""
     from jobs.batch.results import Results  # noqa: PLC0415
     from jobs.report import batch_page  # noqa: PLC0415
-    from jobs.report.batch_page import Gallery  # noqa: PLC0415
+    from jobs.report.batch_page import RowSummary  # noqa: PLC0415
 
     client = _open(output)
     reporter = Reporter()
     found = Results(client.record(job_id))
-    gallery = Gallery()
+    rows = RowSummary()
     with reporter.step("Reading the rows", total=found.job.images) as advance:
         for chunk in found.chunks(partial=partial):
-            gallery.add(chunk)
+            rows.add(chunk)
             advance(len(chunk))
     with reporter.step("Drawing the page"):
-        tested = batch_page.tested_scores(found.job, client.pinned_model_uri(), client.storage)
         complete = found.record.is_complete()
-        page = batch_page.render(found, gallery, client.storage, tested=tested, complete=complete)
+        model_uri = client.pinned_model_uri()
+        facts = batch_page.gather(found, rows, client.storage, model_uri=model_uri, complete=complete)
     path = file or Path(f"{job_id}.html")
-    path.write_text(page, encoding="utf-8")
+    path.write_text(batch_page.render(facts), encoding="utf-8")
     print(path)
 
 

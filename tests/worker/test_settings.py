@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from worker.errors import ErrorCode, Reject
-from worker.settings import WorkerSettings, available_cores, name_settings
+from worker.settings import WorkerSettings, available_cores, explain_settings
 from worker.uris import check_allowed, split
 
 QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/requests"
@@ -27,7 +27,7 @@ def _set(monkeypatch: pytest.MonkeyPatch, **settings: str) -> WorkerSettings:
 def _refusal(monkeypatch: pytest.MonkeyPatch, **settings: str) -> str:
     with pytest.raises(ValidationError) as caught:
         _set(monkeypatch, **settings)
-    return name_settings(caught.value)
+    return explain_settings(caught.value)
 
 
 def test_a_queue_is_all_that_must_be_set() -> None:
@@ -112,7 +112,7 @@ def test_prefixes_that_are_given_are_the_only_ones(monkeypatch: pytest.MonkeyPat
 def test_a_missing_queue_is_named_as_a_person_would_type_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The variable, what it is for, and what is wrong."""
     monkeypatch.delenv("TWOFOLD_QUEUE_URL")
-    assert _refusal(monkeypatch) == "TWOFOLD_QUEUE_URL (the queue of requests): Field required"
+    assert _refusal(monkeypatch) == "TWOFOLD_QUEUE_URL (the request queue): Field required"
 
 
 @pytest.mark.parametrize(

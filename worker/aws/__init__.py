@@ -1,1 +1,1 @@
-"""AWS: S3 and SQS behind classes of our own, and their failures as decisions."""
+"""AWS behind a few classes: storage, queues and notifications, with failures as decisions."""

@@ -1,7 +1,7 @@
-"""AWS clients with every choice pinned, so that an upgrade of an SDK cannot change how we retry or wait.
+"""AWS clients with every choice pinned, so that an SDK upgrade cannot change how the worker retries or waits.
 
-Called by the entry points alone; everything else is handed its clients. Region, credentials and endpoint are the
-SDK's own business: ``AWS_REGION``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, roles.
+Only the entry points open clients; everything else is given them. Region, credentials and endpoint come from the
+SDK's own settings: ``AWS_REGION``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, roles.
 """
 
 import os
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 CONNECT_TIMEOUT_S: Final = 5
-#: Above the longest poll of SQS, 20 s, which is a read that waits.
+#: Above the longest SQS poll, 20 s, which is a read that waits.
 READ_TIMEOUT_S: Final = 30
 ATTEMPTS: Final = 5
 POOL: Final = 32
@@ -39,10 +39,10 @@ def _config(*, path_style: bool) -> Config:
 
 
 def open_storage(session: boto3.Session) -> Storage:
-    """Storage over the session's credentials, region and endpoint."""
-    # Path style is what an endpoint of one's own (an emulator, MinIO, a VPC endpoint) answers to, as AWS does.
+    """Opens storage with the session's credentials, region and endpoint."""
+    # Path style works everywhere: on AWS, emulators, MinIO and VPC endpoints.
     s3 = session.client("s3", config=_config(path_style=True))
-    # The endpoint that boto3 chose, always: obstore has ideas of its own, from the same variables.
+    # Both libraries use the endpoint that boto3 chose: obstore would read the same variables in another way.
     endpoint = s3.meta.endpoint_url
     provider = Boto3CredentialProvider(session)
     region = session.region_name or "us-east-1"
@@ -66,30 +66,30 @@ def open_storage(session: boto3.Session) -> Storage:
 
 
 def open_sqs(session: boto3.Session) -> "SQSClient":
-    """An SQS client; its read time-out is longer than the longest poll."""
+    """Opens an SQS client, whose read timeout is longer than the longest poll."""
     return session.client("sqs", config=_config(path_style=False))
 
 
 def open_sns(session: boto3.Session) -> "SNSClient":
-    """An SNS client."""
+    """Opens an SNS client."""
     return session.client("sns", config=_config(path_style=False))
 
 
 def open_events(session: boto3.Session) -> "EventBridgeClient":
-    """An EventBridge client."""
+    """Opens an EventBridge client."""
     return session.client("events", config=_config(path_style=False))
 
 
 def open_session() -> boto3.Session:
-    """The default session. Raises ValueError, with the next step, where the SDK finds no region or no credentials."""
-    # boto3 alone among the SDKs knows AWS_DEFAULT_REGION but not AWS_REGION.
+    """Opens the default session. Raises ValueError, with the next step, where there is no region or no credentials."""
+    # boto3 alone among the SDKs reads AWS_DEFAULT_REGION but not AWS_REGION.
     try:
         session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
         if not session.region_name:
-            raise ValueError("no AWS region: set AWS_REGION, or region in the profile")
+            raise ValueError("No AWS region. Set AWS_REGION, or the region of your AWS profile.")
         found = session.get_credentials()
     except BotoCoreError as error:
-        raise ValueError(f"AWS settings: {error}") from error
+        raise ValueError(f"The AWS settings cannot be used: {error}") from error
     if found is None:
-        raise ValueError("no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        raise ValueError("No AWS credentials. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
     return session

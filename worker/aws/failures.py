@@ -1,4 +1,19 @@
-"""The one table from a storage's answer to a decision: Reject or Retry. Used by ``worker.aws.storage`` alone."""
+"""The failures of AWS services, as decisions. The first line that fits an error of botocore or obstore decides.
+
+    any service   no answer, or 5xx                     Retry   unavailable
+                  a code in PASSING_CODES               Retry   unavailable
+    S3            408, 409, 429                         Retry   unavailable
+                  412, the object changed               Retry   unavailable
+                  404                                   Reject  not_found
+                  301, 307, the bucket's region         Reject  access_denied
+                  InvalidObjectState                    Reject  archived
+                  any other answer                      Reject  access_denied
+    SQS, SNS,     the receipt handle is out of date     LeaseLost, from calls that pass a receipt handle
+    EventBridge   no such queue                         Reject  not_found
+                  any other answer                      Reject  access_denied
+
+The files next to this one catch what the two libraries raise, and ask here what it means.
+"""
 
 import re
 from typing import Final
@@ -6,48 +21,94 @@ from typing import Final
 from botocore.exceptions import BotoCoreError, ClientError
 from obstore import exceptions as obstore_errors
 
-from worker.errors import PASSING_CODES, ErrorCode, Reject, Retry, TwofoldError
+from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 
-_STATUS: Final = re.compile(r"status code: (\d{3})")
-_CODE: Final = re.compile(r"<Code>([\w.]+)</Code>")
-
-_ARCHIVED: Final = "InvalidObjectState"
-#: Precondition Failed: the object is no longer, or not yet, what the request expects.
+#: Codes of failures that pass: throttling, a broken connection, and the worker's own credentials or clock, which say
+#: nothing about the object or the message. https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+PASSING_CODES: Final = frozenset(
+    {
+        "BadDigest",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteBody",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "KMS.ThrottlingException",
+        "KmsThrottled",
+        "OperationAborted",
+        "OverLimit",
+        "RequestExpired",
+        "RequestThrottled",
+        "RequestTimeTooSkewed",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SignatureDoesNotMatch",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TokenRefreshRequired",
+        "UnrecognizedClientException",
+    }
+)
+#: Precondition Failed: the object has changed, or exists already.
 CHANGED: Final = 412
-
-#: What obstore raises: its own, and some of Python's that stand for a status.
+#: What obstore raises: its own errors, and Python's where one fits the status.
 OBSTORE_ERRORS: Final = (obstore_errors.BaseError, OSError)
+
+_SERVER_ERROR: Final = 500
+#: Request Timeout, Conflict (two conditional writes at once) and Too Many Requests.
+_S3_PASSING: Final = (408, 409, 429)
+_NOT_FOUND: Final = 404
+_REDIRECTS: Final = (301, 307)
+_ARCHIVED: Final = "InvalidObjectState"
+
+_NO_QUEUE: Final = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue"})
+_LEASE_LOST: Final = frozenset(
+    {
+        "AWS.SimpleQueueService.MessageNotInflight",
+        "InvalidParameterValue",
+        "MessageNotInflight",
+        "ReceiptHandleIsInvalid",
+    }
+)
+
+#: How obstore writes a status and a code into its messages; it has no fields for them.
+_STATUS_TEXT: Final = re.compile(r"status code: (\d{3})")
+_CODE_TEXT: Final = re.compile(r"<Code>([\w.]+)</Code>")
+
+
+class LeaseLost(Exception):
+    """The message is visible again, or deleted: its receipt handle is no longer valid."""
 
 
 def status_of(error: Exception) -> int | None:
-    """The HTTP status that botocore was answered with."""
-    if isinstance(error, ClientError):
-        return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return None
+    """Returns the HTTP status of an error of botocore, or None where no answer came."""
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(error, ClientError) else None
 
 
 def code_of(error: Exception) -> str:
-    """The service's own code for the error, or nothing."""
+    """Returns the service's own code of an error of botocore, or an empty string."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
-def from_botocore(error: ClientError | BotoCoreError, uri: str) -> TwofoldError:
-    """An error of boto3, about the object ``uri``."""
-    return decide(uri, status=status_of(error), code=code_of(error), detail=str(error))
+def from_s3(error: ClientError | BotoCoreError, uri: str) -> TwofoldError:
+    """Returns the decision for an error that boto3 raised about the object ``uri``."""
+    return decide_s3(uri, status=status_of(error), code=code_of(error), detail=str(error))
 
 
 def from_obstore(error: Exception, uri: str, key: str) -> TwofoldError:
-    """An error of obstore, about the object ``uri``."""
+    """Returns the decision for an error that obstore raised about the object ``uri``."""
     # Without the key: one that is called "status code: 503" must not decide anything.
     detail = str(error).replace(key, "")
-    status, code = _STATUS.search(detail), _CODE.search(detail)
+    status, code = _STATUS_TEXT.search(detail), _CODE_TEXT.search(detail)
     kinds = (
-        (FileNotFoundError, 404),
+        (FileNotFoundError, _NOT_FOUND),
         (obstore_errors.PermissionDeniedError, 403),
         (obstore_errors.PreconditionError, CHANGED),
     )
     by_kind = next((number for kind, number in kinds if isinstance(error, kind)), None)
-    return decide(
+    return decide_s3(
         uri,
         status=by_kind or (int(status[1]) if status else None),
         code=code[1] if code else "",
@@ -55,17 +116,35 @@ def from_obstore(error: Exception, uri: str, key: str) -> TwofoldError:
     )
 
 
-def decide(uri: str, *, status: int | None, code: str, detail: str) -> TwofoldError:
-    """From status and code to a decision. No status means that no answer came."""
-    if status is None or status >= 500 or status in (408, 409, 429) or code in PASSING_CODES:  # noqa: PLR2004
+def decide_s3(uri: str, *, status: int | None, code: str, detail: str) -> TwofoldError:
+    """Returns the decision for an answer of S3; ``status`` is None where no answer came."""
+    if _passes(status, code) or status in _S3_PASSING:
         return Retry(ErrorCode.UNAVAILABLE, f"{uri}: {detail[:300]}")
-    if status == 404:  # noqa: PLR2004
+    if status == _NOT_FOUND:
         what = "no such bucket" if code == "NoSuchBucket" else "no such object"
         return Reject(ErrorCode.NOT_FOUND, f"{uri}: {what}")
     if status == CHANGED:
         return Retry(ErrorCode.UNAVAILABLE, f"{uri}: changed while it was read")
-    if status in (301, 307):
-        return Reject(ErrorCode.ACCESS_DENIED, f"{uri}: the bucket is in another region than AWS_REGION")
+    if status in _REDIRECTS:
+        return Reject(ErrorCode.ACCESS_DENIED, f"{uri}: the bucket is not in the region that AWS_REGION names")
     if code == _ARCHIVED:
-        return Reject(ErrorCode.ARCHIVED, f"{uri}: in an archive class, restore it first")
+        return Reject(ErrorCode.ARCHIVED, f"{uri}: in an archive storage class, restore it first")
     return Reject(ErrorCode.ACCESS_DENIED, f"{uri}: storage answers {status} {code}".rstrip())
+
+
+def from_messaging(error: ClientError | BotoCoreError, target: str) -> Reject | Retry:
+    """Returns the decision for an error of SQS, SNS or EventBridge; ``target`` is the queue's URL or an ARN."""
+    message = f"{target}: {error}"
+    if _passes(status_of(error), code_of(error)):
+        return Retry(ErrorCode.UNAVAILABLE, message)
+    missing = code_of(error) in _NO_QUEUE
+    return Reject(ErrorCode.NOT_FOUND if missing else ErrorCode.ACCESS_DENIED, message)
+
+
+def from_receipt(error: ClientError | BotoCoreError, url: str) -> LeaseLost | Reject | Retry:
+    """Returns the decision for an error of a call to SQS that passed a receipt handle."""
+    return LeaseLost(str(error)) if code_of(error) in _LEASE_LOST else from_messaging(error, url)
+
+
+def _passes(status: int | None, code: str) -> bool:
+    return status is None or status >= _SERVER_ERROR or code in PASSING_CODES

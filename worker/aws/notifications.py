@@ -1,4 +1,4 @@
-"""Tells that a job is complete: to an SNS topic or an EventBridge bus, by its ARN."""
+"""Notifications that a job is complete, sent to an SNS topic or an EventBridge bus by its ARN."""
 
 import logging
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from worker.aws.clients import open_events, open_sns
-from worker.aws.queue import decide
+from worker.aws.failures import from_messaging
 from worker.contract import Summary
 from worker.errors import Reject
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: As a rule of EventBridge, or a filter of SNS, would name it.
+#: What an EventBridge rule or an SNS filter matches on.
 SOURCE: Final = "twofold"
 DETAIL_TYPE: Final = "Job Complete"
 
 
 def open_notifier(session: "boto3.Session", arn: str) -> Callable[[Summary], None]:
-    """What tells of a summary; the message is ``summary.json`` without its list of parts.
+    """Returns a function that publishes a summary: ``summary.json`` without its list of parts.
 
-    It raises Retry where the service does not answer. A topic that is gone or forbidden is logged, and the job is
-    complete all the same.
+    The function raises Retry where the service does not answer. Where the target is missing or forbidden it logs an
+    error and returns, and the job is complete all the same.
     """
     service = arn.split(":")[2]
     publish = _sns(session, arn) if service == "sns" else _eventbridge(session, arn)
@@ -34,10 +34,10 @@ def open_notifier(session: "boto3.Session", arn: str) -> Callable[[Summary], Non
         try:
             publish(summary.job_id, summary.model_dump_json(exclude={"parts"}))
         except (ClientError, BotoCoreError) as error:
-            decision = decide(error, arn)
+            decision = from_messaging(error, arn)
             if not isinstance(decision, Reject):
                 raise decision from error
-            log.error("nobody was told of job %s: %s", summary.job_id, decision)  # noqa: TRY400 - a setting, no defect
+            log.error("no notification of job %s: %s", summary.job_id, decision)  # noqa: TRY400 - a setting, not a bug
 
     return notify
 
@@ -65,6 +65,6 @@ def _eventbridge(session: "boto3.Session", arn: str) -> Callable[[str, str], Non
         entry = {"EventBusName": arn, "Source": SOURCE, "DetailType": DETAIL_TYPE, "Detail": body}
         answer = client.put_events(Entries=[entry])  # type: ignore[list-item]
         for failed in answer["Entries"][: answer["FailedEntryCount"]]:
-            log.error("%s did not take the notice: %s", arn, failed.get("ErrorMessage"))
+            log.error("%s refused the notification: %s", arn, failed.get("ErrorMessage"))
 
     return publish

@@ -1,8 +1,7 @@
-"""s3:// bytes in and out. Errors of botocore and obstore become Reject or Retry here (by ``worker.aws.failures``), and
-nowhere else.
+"""S3: objects read, written, listed and streamed. What goes wrong is a Reject or a Retry.
 
-Reading goes through obstore: an eighth of the processor time of boto3 an object. Conditional writes, lists and
-metadata are rare and go through boto3.
+Whole objects are read with obstore, which takes an eighth of boto3's processor time per object. Everything else is
+rarer and goes through boto3: conditional writes, metadata, listings, ranges, and keys that obstore would change.
 """
 
 import re
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import obstore
 from botocore.exceptions import BotoCoreError, ClientError
 
-from worker.aws.failures import CHANGED, OBSTORE_ERRORS, code_of, from_botocore, from_obstore, status_of
+from worker.aws.failures import CHANGED, OBSTORE_ERRORS, code_of, from_obstore, from_s3, status_of
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 from worker.uris import split
 
@@ -25,14 +24,17 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from obstore.store import S3Store
 
-
-#: obstore normalises such keys: it refuses some, and of "/a.jpg" it would silently read "a.jpg", another object.
+#: obstore normalises such keys: it refuses some, and for "/a.jpg" it would silently read "a.jpg", another object.
 _KEY_OBSTORE_CHANGES: Final = re.compile(r"^/|/$|//|(^|/)\.\.?(/|$)|[\x00-\x1f\x7f]")
+#: How much of a long object is read at a time.
+_PIECE_BYTES: Final = 1024 * 1024
+#: How often a stream reconnects without receiving a byte in between before it gives up.
+_RECONNECTS: Final = 5
 
 
 @dataclass(frozen=True)
 class Listed:
-    """An object of a listing."""
+    """An object in a listing."""
 
     uri: str
     size_bytes: int
@@ -41,7 +43,7 @@ class Listed:
 
 
 class Storage:
-    """Objects of any bucket the credentials reach. Safe to share between threads."""
+    """The objects of every bucket that the credentials can reach. Safe to share between threads."""
 
     def __init__(self, *, s3: "S3Client", open_bucket: Callable[[str], "S3Store"]) -> None:
         self._s3 = s3
@@ -50,14 +52,15 @@ class Storage:
         self._lock = threading.Lock()
 
     def read(self, uri: str, *, max_bytes: int, version_id: str | None = None, etag: str | None = None) -> bytes:
-        """The whole object, its length checked against the answer's header.
+        """Reads a complete object, and checks its length against the answer's header.
 
-        Raises Reject ``too_many_bytes`` before the body is read, and what ``split`` and the storage's answer say; Retry
-        where the object has another entity tag than ``etag`` by now.
+        Raises Reject ``too_many_bytes`` before it reads the body, and ``bad_source_ref`` for a URI that is not of the
+        form ``s3://bucket/key``; Retry where the object's entity tag is no longer ``etag``; and otherwise what
+        ``worker.aws.failures`` decides.
         """
         bucket, key = split(uri)
         if _KEY_OBSTORE_CHANGES.search(key):
-            return self._read_by_boto3(uri, max_bytes, VersionId=version_id, IfMatch=etag)
+            return self._read_with_boto3(uri, max_bytes, VersionId=version_id, IfMatch=etag)
         options = {"version": version_id} if version_id else {"if_match": etag} if etag else None
         try:
             answer = obstore.get(self._bucket(bucket), key, options=options)  # type: ignore[arg-type]
@@ -72,33 +75,86 @@ class Storage:
             raise Retry(ErrorCode.UNAVAILABLE, f"{uri}: {len(body):,} of {size:,} bytes arrived")
         return body
 
-    def read_range(self, uri: str, *, start: int, end: int, etag: str | None) -> bytes:
-        """The bytes from ``start`` up to but not including ``end``, of the object that has this entity tag.
+    def find(self, uri: str, *, max_bytes: int) -> bytes | None:
+        """Reads a small object, or returns None where there is none. A missing bucket is an error."""
+        try:
+            return self._read_with_boto3(uri, max_bytes)
+        except Reject as error:
+            if isinstance(error.__cause__, ClientError) and code_of(error.__cause__) == "NoSuchKey":
+                return None
+            raise
 
-        Raises Retry where it has another one by now.
+    def read_range(self, uri: str, *, start: int, end: int, etag: str | None) -> bytes:
+        """Reads the bytes from ``start`` up to but not including ``end``.
+
+        Raises Retry where the object's entity tag is no longer ``etag``.
         """
         bucket, key = split(uri)
         request = _given(Bucket=bucket, Key=key, Range=f"bytes={start}-{end - 1}", IfMatch=etag)
         with _deciding(uri):
             return self._s3.get_object(**request)["Body"].read()
 
+    def stream(self, uri: str, *, version_id: str | None = None) -> Iterator[bytes]:
+        """Yields an object of any length in pieces. After a broken connection it continues where it was.
+
+        Raises Reject ``conflict`` when the object is overwritten in the meantime.
+        """
+        bucket, key = split(uri)
+        return self._pieces(uri, _given(Bucket=bucket, Key=key, VersionId=version_id))
+
+    def metadata(self, uri: str) -> dict[str, str] | None:
+        """Returns the user metadata of an object that is not empty, or None where there is no object.
+
+        A missing bucket is an error. S3 says that an object is missing only to credentials with ``s3:ListBucket``;
+        to others every missing object is forbidden.
+        """
+        bucket, key = split(uri)
+        try:
+            # One byte, and not HEAD: the answer to HEAD has no body, so every 403 and 400 would look the same.
+            answer = self._s3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
+            answer["Body"].close()
+            return answer["Metadata"]
+        except (ClientError, BotoCoreError) as error:
+            if code_of(error) == "NoSuchKey":
+                return None
+            raise from_s3(error, uri) from error
+
+    def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[Listed]:
+        """Yields every object below ``s3://bucket/prefix``, in the byte order of the keys; ``start_after`` is a URI."""
+        bucket, _, key_prefix = prefix.removeprefix("s3://").partition("/")
+        after = {} if start_after is None else {"StartAfter": split(start_after)[1]}
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key_prefix, **after)  # type: ignore[arg-type]
+        with _deciding(prefix):
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    uri = f"s3://{bucket}/{item['Key']}"
+                    yield Listed(uri, item["Size"], item["LastModified"], item.get("ETag"))
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yields the URIs of the folders directly below ``s3://bucket/prefix/``, each with a slash at its end."""
+        bucket, _, key_prefix = prefix.removeprefix("s3://").partition("/")
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key_prefix, Delimiter="/")
+        with _deciding(prefix):
+            for page in pages:
+                for item in page.get("CommonPrefixes", ()):
+                    yield f"s3://{bucket}/{item['Prefix']}"
+
+    def write(self, uri: str, body: bytes, *, content_type: str) -> None:
+        """Writes an object with one PutObject, over whatever is there."""
+        self._put_if(uri, body, content_type)
+
     def write_once(
         self, uri: str, body: bytes, *, content_type: str, metadata: dict[str, str], tag: str | None = None
     ) -> bool:
-        """One conditional PutObject: True when it was written, False when an object is already there.
+        """Writes an object with one conditional PutObject; returns False where one is already there.
 
-        ``tag`` is ``key=value``, for the bucket's lifecycle.
-
-        False can also mean that a first answer got lost and the SDK tried again: the caller compares metadata.
+        ``tag`` is ``key=value``, for the bucket's lifecycle rules. False can also mean that a first answer got lost
+        and the SDK tried again, so the caller compares the metadata.
         """
         return self._put_if(uri, body, content_type, IfNoneMatch="*", Metadata=metadata, **_given(Tagging=tag))
 
-    def write(self, uri: str, body: bytes, *, content_type: str) -> None:
-        """One PutObject, over whatever is there."""
-        self._put_if(uri, body, content_type)
-
     def replace(self, uri: str, body: bytes, *, seen: bytes, content_type: str) -> bool:
-        """Writes over an object that still holds ``seen``; False where it does not, or changed in between."""
+        """Overwrites an object that still holds ``seen``; returns False where it is gone or has changed."""
         bucket, key = split(uri)
         try:
             with _deciding(uri):
@@ -111,62 +167,10 @@ class Storage:
         return current == seen and self._put_if(uri, body, content_type, IfMatch=found["ETag"])
 
     def remove(self, uri: str) -> None:
-        """One DeleteObject; it is no error when there is nothing to remove."""
+        """Deletes an object. A missing object is not an error."""
         bucket, key = split(uri)
         with _deciding(uri):
             self._s3.delete_object(Bucket=bucket, Key=key)
-
-    def metadata(self, uri: str) -> dict[str, str] | None:
-        """The user metadata of an object, which is not empty, or None when there is none.
-
-        A missing bucket is an error. To be told that an object is missing, the credentials need ``s3:ListBucket``.
-        """
-        bucket, key = split(uri)
-        try:
-            # One byte, and not HEAD: the answer to that has no body, so every 403 and 400 would look the same.
-            answer = self._s3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
-            answer["Body"].close()
-            return answer["Metadata"]
-        except (ClientError, BotoCoreError) as error:
-            if code_of(error) == "NoSuchKey":
-                return None
-            raise from_botocore(error, uri) from error
-
-    def find(self, uri: str, *, max_bytes: int) -> bytes | None:
-        """A small object that may not be there: None then. A missing bucket is an error, as for ``metadata``."""
-        try:
-            return self._read_by_boto3(uri, max_bytes)
-        except Reject as error:
-            if isinstance(error.__cause__, ClientError) and code_of(error.__cause__) == "NoSuchKey":
-                return None
-            raise
-
-    def stream(self, uri: str, *, version_id: str | None = None) -> Iterator[bytes]:
-        """The object in pieces, however long it is. A connection that breaks goes on where it was.
-
-        Raises Reject ``conflict`` when the object is written over in the meantime.
-        """
-        return pieces(self._s3, uri, *split(uri), version_id=version_id)
-
-    def list(self, prefix: str, *, start_after: str | None = None) -> Iterator[Listed]:
-        """Every object below ``s3://bucket/prefix``, in the order of the keys' bytes; ``start_after`` is a URI."""
-        bucket, _, key_prefix = prefix.removeprefix("s3://").partition("/")
-        after = {} if start_after is None else {"StartAfter": split(start_after)[1]}
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key_prefix, **after)  # type: ignore[arg-type]
-        with _deciding(prefix):
-            for page in pages:
-                for item in page.get("Contents", ()):
-                    uri = f"s3://{bucket}/{item['Key']}"
-                    yield Listed(uri, item["Size"], item["LastModified"], item.get("ETag"))
-
-    def folders(self, prefix: str) -> Iterator[str]:
-        """The URIs of all that looks like a folder directly below ``s3://bucket/prefix/``, each with its slash."""
-        bucket, _, key_prefix = prefix.removeprefix("s3://").partition("/")
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key_prefix, Delimiter="/")
-        with _deciding(prefix):
-            for page in pages:
-                for item in page.get("CommonPrefixes", ()):
-                    yield f"s3://{bucket}/{item['Prefix']}"
 
     def _bucket(self, name: str) -> "S3Store":
         with self._lock:
@@ -174,8 +178,34 @@ class Storage:
                 self._buckets[name] = self._open_bucket(name)
             return self._buckets[name]
 
+    def _read_with_boto3(self, uri: str, max_bytes: int, **which: str | None) -> bytes:
+        bucket, key = split(uri)
+        with _deciding(uri):
+            answer = self._s3.get_object(**_given(Bucket=bucket, Key=key, **which))
+            _check_size(uri, answer["ContentLength"], max_bytes)
+            return answer["Body"].read()  # botocore compares the length itself
+
+    def _pieces(self, uri: str, request: dict[str, Any]) -> Iterator[bytes]:
+        done, size, breaks = 0, 1, 0
+        while done < size:
+            try:
+                answer = self._s3.get_object(**request)
+                size = done + answer["ContentLength"]
+                for piece in answer["Body"].iter_chunks(_PIECE_BYTES):
+                    yield piece
+                    done, breaks = done + len(piece), 0
+            except ClientError as error:
+                if status_of(error) == CHANGED:
+                    raise Reject(ErrorCode.CONFLICT, f"{uri}: was overwritten while it was read") from error
+                raise from_s3(error, uri) from error
+            except BotoCoreError as error:
+                breaks += 1
+                if done == 0 or breaks > _RECONNECTS:
+                    raise from_s3(error, uri) from error
+            request |= {"Range": f"bytes={done}-", "IfMatch": answer["ETag"]}
+
     def _put_if(self, uri: str, body: bytes, content_type: str, **conditions: Any) -> bool:  # noqa: ANN401 - botocore's
-        """One PutObject; False where its condition does not hold."""
+        """Writes an object with one PutObject; returns False where its condition does not hold."""
         bucket, key = split(uri)
         request = {"Bucket": bucket, "Key": key, "Body": body, "ContentType": content_type, **conditions}
         try:
@@ -183,32 +213,12 @@ class Storage:
         except (ClientError, BotoCoreError) as error:
             if status_of(error) == CHANGED:
                 return False
-            raise from_botocore(error, uri) from error
+            raise from_s3(error, uri) from error
         return True
-
-    def _read_by_boto3(self, uri: str, max_bytes: int, **which: str | None) -> bytes:
-        bucket, key = split(uri)
-        with _deciding(uri):
-            answer = self._s3.get_object(**_given(Bucket=bucket, Key=key, **which))
-            _check_size(uri, answer["ContentLength"], max_bytes)
-            return answer["Body"].read()  # botocore compares the length itself
-
-
-def _given(**request: str | None) -> dict[str, Any]:
-    return {name: value for name, value in request.items() if value}
-
-
-@contextmanager
-def _deciding(uri: str) -> Iterator[None]:
-    """What boto3 raises within becomes Reject or Retry."""
-    try:
-        yield
-    except (ClientError, BotoCoreError) as error:
-        raise from_botocore(error, uri) from error
 
 
 def read_anywhere(uri: str, *, storage: Storage, max_bytes: int) -> bytes:
-    """The bytes of an ``s3://`` object or of a file of this machine. For settings, never for what a request names."""
+    """Reads an ``s3://`` object or a local file. For settings, never for what a request names."""
     if uri.startswith("s3://"):
         return storage.read(uri, max_bytes=max_bytes)
     try:
@@ -219,35 +229,20 @@ def read_anywhere(uri: str, *, storage: Storage, max_bytes: int) -> bytes:
         raise Reject(ErrorCode.ACCESS_DENIED, f"{uri}: {error.strerror}") from error
 
 
+@contextmanager
+def _deciding(uri: str) -> Iterator[None]:
+    """Turns what boto3 raises within the block into Reject or Retry."""
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        raise from_s3(error, uri) from error
+
+
+def _given(**request: str | None) -> dict[str, Any]:
+    """Returns the arguments that have a value: botocore refuses None."""
+    return {name: value for name, value in request.items() if value}
+
+
 def _check_size(uri: str, size_bytes: int, max_bytes: int) -> None:
     if size_bytes > max_bytes:
-        raise Reject(ErrorCode.TOO_MANY_BYTES, f"{uri}: {size_bytes:,} bytes, over {max_bytes:,}")
-
-
-_PIECE_BYTES: Final = 1024 * 1024
-#: A connection that breaks is opened again where it was; so many breaks without a byte in between are too many.
-_RESUMES: Final = 5
-
-
-def pieces(s3: "S3Client", uri: str, bucket: str, key: str, *, version_id: str | None) -> Iterator[bytes]:
-    """The object's bytes, all of one and the same object. ``uri`` is for messages."""
-    request: dict[str, Any] = {"Bucket": bucket, "Key": key}
-    if version_id is not None:
-        request["VersionId"] = version_id
-    done, size, breaks = 0, 1, 0
-    while done < size:
-        try:
-            answer = s3.get_object(**request)
-            size = done + answer["ContentLength"]
-            for piece in answer["Body"].iter_chunks(_PIECE_BYTES):
-                yield piece
-                done, breaks = done + len(piece), 0
-        except ClientError as error:
-            if status_of(error) == CHANGED:
-                raise Reject(ErrorCode.CONFLICT, f"{uri}: was written over while it was read") from error
-            raise from_botocore(error, uri) from error
-        except BotoCoreError as error:
-            breaks += 1
-            if done == 0 or breaks > _RESUMES:
-                raise from_botocore(error, uri) from error
-        request |= {"Range": f"bytes={done}-", "IfMatch": answer["ETag"]}
+        raise Reject(ErrorCode.TOO_MANY_BYTES, f"{uri}: {size_bytes:,} bytes, over the limit of {max_bytes:,}")

@@ -1,1 +1,1 @@
-"""Manifests: every kind of list of images, read as a stream of references."""
+"""Manifests: lists of images in any of six formats, read as a stream of references."""

@@ -1,4 +1,7 @@
-"""Manifests that are tables: CSV with a header, and the CSV of S3 itself, without one."""
+"""The formats of manifest files: CSV with a header, S3's CSV without one, JSON Lines, and SageMaker's JSON array.
+
+Each is a generator that yields a reference for every line or item. ``worker.manifest.references`` detects the format.
+"""
 
 import csv
 import json
@@ -12,18 +15,20 @@ from worker.manifest.text import MAX_LINE
 from worker.predictions import COLUMNS, unguarded
 from worker.uris import is_bucket
 
-#: How much of a line that is no reference is repeated in the row.
+#: Characters of a reference. What is longer is cut, and fails as its own row.
 _MAX_REF: Final = 2048
-#: What is carried along to be joined to the results: so many columns, so many characters of each.
+#: How many other columns are kept, and how many characters of each cell.
 _MAX_COLUMNS: Final = 100
 _MAX_CELL: Final = 1024
+#: Characters of a JSON array that are read at a time.
+_PIECE: Final = 64 * 1024
 
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory.html
 _VERSIONED: Final = ("Bucket", "Key", "VersionId", "IsLatest", "IsDeleteMarker")
 
 
 class ImageRef(NamedTuple):
-    """An image that a manifest asks for, and what else its line says."""
+    """An image in a manifest, and the other columns of its line."""
 
     source_ref: str  #: as written, at most 2,048 characters
     version_id: str | None = None
@@ -31,35 +36,33 @@ class ImageRef(NamedTuple):
 
     @classmethod
     def of(cls, source_ref: str, version_id: str | None = None, columns: dict[str, str] | None = None) -> Self:
-        """With what is too long cut."""
+        """Returns a reference, with what is too long cut."""
         kept = list((columns or {}).items())[:_MAX_COLUMNS]
         return cls(source_ref[:_MAX_REF], version_id or None, {name: _cut(value) for name, value in kept})
 
 
+# CSV
+
+
 def is_header(row: Sequence[str]) -> bool:
-    """Whether the first line of a table names the columns that are needed."""
+    """Returns whether the first line of a table names the required columns."""
     names = {name.lower() for name in row}
     return not {"source_ref", "source-ref"}.isdisjoint(row) or {"bucket", "key"} <= names
 
 
 def is_s3_row(row: Sequence[str]) -> bool:
-    """Whether it looks like a bucket and a key; two plain words rather look like a header that says something else."""
+    """Returns whether a line looks like a bucket and a key. Two plain words are more likely an unknown header."""
     return len(row) > 1 and is_bucket(row[0]) and not {".", "/", "%"}.isdisjoint(row[1])
 
 
-def text_of(value: str | float | bool) -> str:  # noqa: FBT001 - a value of JSON
-    """A JSON value as a cell."""
-    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else repr(value)
-
-
 def with_header(lines: Iterable[str]) -> Iterator[ImageRef]:
-    """A row for every line but the first, which names the columns."""
-    # strict: a quote that is never closed would make one reference of all lines after it.
+    """Reads a CSV whose first line names the columns. Raises csv.Error where it does not."""
+    # strict: otherwise a quote that is never closed would turn all following lines into one reference.
     rows = csv.reader(lines, strict=True)
     header = next(rows)
     if not is_header(header):
         raise csv.Error(f"no column source_ref, nor Bucket and Key, in {str(header)[:200]}")
-    if tuple(header) == COLUMNS:  # failed rows to be tried again, with our own guard against formulas
+    if tuple(header) == COLUMNS:  # the failed rows of a prediction CSV, with its guard against formulas
         place = header.index("source_ref")
         return (ImageRef.of(unguarded(_cell(row, place))) for row in rows if row)
     named = next((name for name in ("source_ref", "source-ref") if name in header), None)
@@ -70,7 +73,7 @@ def with_header(lines: Iterable[str]) -> Iterator[ImageRef]:
 
 
 def without_header(lines: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[ImageRef]:
-    """A row for every line: bucket, URL-encoded key, and what ``columns`` says; None: told from the first line."""
+    """Reads a CSV of bucket, URL-encoded key and more; without ``columns`` the first line shows which."""
     rows: Iterator[list[str]] = csv.reader(lines, strict=True)
     if columns is None:
         first = next(rows, [])
@@ -80,7 +83,7 @@ def without_header(lines: Iterable[str], columns: Sequence[str] | None = None) -
 
 
 def _guess_columns(row: Sequence[str]) -> Sequence[str]:
-    """Batch Operations has a version third, or nothing; a plain Inventory its first extra, which is no version."""
+    """Third is a version or nothing in Batch Operations; in a plain inventory it is another field, as the size."""
     if len(row) >= len(_VERSIONED) and {row[3], row[4]} <= {"true", "false"}:
         return _VERSIONED
     is_version = len(row) == 3 and not row[2].isdigit()  # noqa: PLR2004
@@ -91,21 +94,21 @@ def _from_buckets(rows: Iterable[list[str]], header: Sequence[str], *, encoded: 
     places = {name.lower(): place for place, name in enumerate(header)}
     bucket, key = places["bucket"], places["key"]
     version, marker = places.get("versionid", -1), places.get("isdeletemarker", -1)
-    ours = {place for name, place in places.items() if name in {column.lower() for column in _VERSIONED}}
+    used = {place for name, place in places.items() if name in {column.lower() for column in _VERSIONED}}
     for row in rows:
         if not row or (marker >= 0 and _cell(row, marker) == "true"):
-            continue  # a delete marker is no image
+            continue  # a delete marker is not an image
         if len(row) <= key:
             yield ImageRef.of(",".join(row))
             continue
-        # A "+" is a space to S3's own encoder, and "%2B" a plus; nobody writes a bare plus for itself.
+        # S3 encodes a space as "+" and a plus as "%2B", so a bare plus is always a space.
         name = unquote_plus(row[key]) if encoded else row[key]
-        columns = _others(header, row, ours)
+        columns = _others(header, row, used)
         yield ImageRef.of(f"s3://{row[bucket]}/{name}", _cell(row, version) if version >= 0 else None, columns)
 
 
-def _others(header: Sequence[str], row: Sequence[str], ours: set[int]) -> dict[str, str]:
-    return {name: _cell(row, place) for place, name in enumerate(header) if place not in ours}
+def _others(header: Sequence[str], row: Sequence[str], used: set[int]) -> dict[str, str]:
+    return {name: _cell(row, place) for place, name in enumerate(header) if place not in used}
 
 
 def _cell(row: Sequence[str], place: int) -> str:
@@ -116,36 +119,28 @@ def _cut(value: str) -> str:
     return value if len(value) <= _MAX_CELL else f"{value[:_MAX_CELL]}…"
 
 
-_PIECE: Final = 64 * 1024
-
-
-def members(line: str) -> dict[str, Any]:
-    """Those of the JSON object that a line is; none where it is anything else."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+# JSON
 
 
 def from_lines(lines: Iterable[str]) -> Iterator[ImageRef]:
-    """A reference for every line that is not blank."""
+    """Reads JSON Lines, and yields a reference for every line that is not blank."""
     for line in lines:
         if line.strip():
-            document = members(line)
+            document = json_object(line)
             ref = document.get("source-ref")
             if not isinstance(ref, str) or not _encodes(ref):
                 yield ImageRef.of(line.strip())
             else:
                 others = ((name, value) for name, value in document.items() if name != "source-ref")
-                # An augmented manifest holds labels, and objects about them: what fits into a cell is kept.
-                cells = {name: text_of(value) for name, value in others if isinstance(value, str | int | float)}
+                # An augmented manifest holds labels, and objects about them. What fits into a cell is kept.
+                cells = {name: _as_cell(value) for name, value in others if isinstance(value, str | int | float)}
                 yield ImageRef.of(ref, columns={name: cell for name, cell in cells.items() if _encodes(name + cell)})
 
 
 def from_array(text: TextIO, uri: str) -> Iterator[ImageRef]:
-    """What follows the opening bracket, one item at a time:
-    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_S3DataSource.html .
+    """Reads SageMaker's JSON array after its opening bracket, one item at a time.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_S3DataSource.html
     """
     items = _items(text, uri)
     head = next(items, None)
@@ -159,8 +154,17 @@ def from_array(text: TextIO, uri: str) -> Iterator[ImageRef]:
         yield ImageRef.of(head["prefix"] + item if known else json.dumps(item))
 
 
+def json_object(line: str) -> dict[str, Any]:
+    """Returns the JSON object on a line, or an empty one for anything else."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _items(text: TextIO, uri: str) -> Iterator[Any]:
-    """The items of a JSON array whose bracket was read already."""
+    """Yields the items of a JSON array whose opening bracket is already read."""
     decoder = json.JSONDecoder()
     buffer, place, ended = "", 0, False
     while True:
@@ -171,20 +175,26 @@ def _items(text: TextIO, uri: str) -> Iterator[Any]:
                 return
             item, stop = decoder.raw_decode(buffer, place)
             if stop == len(buffer) and not ended:
-                raise ValueError("a number may go on")  # noqa: TRY301 - as an item that is cut
+                raise ValueError("the number may continue in the next piece")  # noqa: TRY301 - as any cut item
         except (ValueError, RecursionError):
             more = text.read(_PIECE)
             ended = not more
             if ended or len(buffer) - place > MAX_LINE:
-                raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: JSON breaks off at {buffer[place:][:100]!r}") from None
+                raise Reject(
+                    ErrorCode.BAD_MANIFEST, f"{uri}: truncated or invalid JSON at {buffer[place:][:100]!r}"
+                ) from None
             buffer, place = buffer[place:] + more, 0
             continue
         yield item
         place = stop
 
 
+def _as_cell(value: str | float | bool) -> str:  # noqa: FBT001 - a value of JSON
+    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else repr(value)
+
+
 def _encodes(text: str) -> bool:
-    """Whether a CSV could hold it: a lone surrogate is JSON, and no text."""
+    """Returns whether a CSV can hold the text: JSON may contain a lone surrogate, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError:

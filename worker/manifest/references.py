@@ -1,15 +1,15 @@
-"""Every kind of manifest to a stream of image references, in order, the same one twice included.
+"""A manifest of any format, as a stream of image references. The order is kept, and so are duplicates.
 
-    CSV, header        ``source_ref``, or ``Bucket`` and ``Key`` and perhaps ``VersionId``; keys stand as they are
-    CSV, no header     bucket, URL-encoded key, perhaps a version: S3 Batch Operations, S3 Inventory
-    JSON Lines         ``{"source-ref": "s3://bucket/key"}``, as SageMaker writes it
-    JSON array         SageMaker's ManifestFile: ``[{"prefix": "s3://bucket/"}, "a.jpg", …]``
-    manifest.json      of S3 Inventory, which names CSV files
-    s3://…/prefix/     every object below it
+    CSV with a header     ``source_ref``, or ``Bucket`` and ``Key`` and optionally ``VersionId``; keys as they are
+    CSV without one       bucket, URL-encoded key, optionally a version: S3 Batch Operations, S3 Inventory
+    JSON Lines            ``{"source-ref": "s3://bucket/key"}``, as SageMaker writes it
+    JSON array            SageMaker's ManifestFile: ``[{"prefix": "s3://bucket/"}, "a.jpg", …]``
+    manifest.json         of S3 Inventory, which names CSV files
+    s3://…/prefix/        every object below it
 
-Each file may be gzipped, and of any length. What else a line holds is kept as columns, to be joined to the results. A
-line that holds no reference stands for itself: it fails later as an image that cannot be found, one row, and the rest
-of the manifest is answered.
+A file may be gzipped and of any length. Its other columns are kept, to be joined to the results. A line without a
+reference becomes a reference itself: it fails later as an image that does not exist, which costs one row and not the
+rest of the manifest.
 """
 
 import csv
@@ -20,25 +20,25 @@ from typing import Final, NamedTuple, TextIO
 from worker.contract import ManifestFormat, ManifestRef
 from worker.errors import ErrorCode, Reject
 from worker.manifest import formats
-from worker.manifest.formats import ImageRef, from_array, from_lines, members
+from worker.manifest.formats import ImageRef, from_array, from_lines, json_object
 from worker.manifest.text import MAX_LINE, lines, open_text
 
-#: The bytes of an object, by URI and version.
+#: Returns the bytes of an object, by URI and version.
 Opener = Callable[[str, str | None], Iterable[bytes]]
-#: The URIs below a prefix.
+#: Returns the URIs below a prefix.
 Lister = Callable[[str], Iterable[str]]
 
-#: An Inventory's manifest.json names its files, a hundred bytes each.
+#: The manifest.json of an inventory names its files, a hundred bytes each.
 _MAX_INVENTORY: Final = 16 * 1024 * 1024
 
 EXPECTED: Final = (
-    "expected a CSV with a header of source_ref or Bucket,Key, a CSV of bucket and URL-encoded key without one, "
-    "JSON lines with source-ref, SageMaker's JSON array with a prefix, or the manifest.json of S3 Inventory"
+    "expected a CSV with a header of source_ref or Bucket,Key, a CSV of bucket and URL-encoded key without a header, "
+    "JSON Lines with source-ref, SageMaker's JSON array with a prefix, or the manifest.json of S3 Inventory"
 )
 
 
 class _Start(NamedTuple):
-    """A manifest whose first line was read, and nothing behind it."""
+    """A manifest of which only the first line is read."""
 
     first: str
     text: TextIO
@@ -49,10 +49,10 @@ class _Start(NamedTuple):
 
 
 def references(manifest: ManifestRef, *, opener: Opener, lister: Lister) -> Iterator[ImageRef]:
-    """The references of a manifest in storage, read as they are asked for.
+    """Yields the references of a manifest in storage, reading it as they are asked for.
 
-    Raises Reject ``bad_manifest`` when it is empty, cannot be unpacked, or is of no known form, and what the opener
-    raises. What was read before that counts for nothing.
+    Raises Reject ``bad_manifest`` when the manifest is empty, cannot be unpacked or has an unknown format, and what
+    ``opener`` and ``lister`` raise. An error can come after some references; none of them may be used then.
     """
     uri = manifest.uri
     if manifest.format == "listing" or (manifest.format is None and uri.endswith("/")):
@@ -63,9 +63,9 @@ def references(manifest: ManifestRef, *, opener: Opener, lister: Lister) -> Iter
 def of_file(
     pieces: Iterable[bytes], name: str, *, declared: ManifestFormat | None, opener: Opener
 ) -> Iterator[ImageRef]:
-    """The same for a manifest that lies anywhere; ``name`` is for messages."""
+    """Yields the references of a manifest's bytes, wherever they come from; ``name`` is for messages."""
 
-    def refs() -> Iterator[ImageRef]:  # nothing is read before somebody asks, and no error comes sooner
+    def refs() -> Iterator[ImageRef]:  # a generator, so nothing is read and nothing fails before the first reference
         yield from _of_text(open_text(pieces, name), name, declared, opener)
 
     return _not_empty(refs(), name)
@@ -89,12 +89,12 @@ def _of_text(text: TextIO, uri: str, kind: ManifestFormat | None, opener: Opener
         raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: no lines")
     if opening == "[" and kind in (None, "manifest-file"):
         return from_array(text, uri)
-    # An array may be one line of any length; all other forms have short ones.
+    # An array may be one line of any length; every other format has short lines.
     first = opening + text.readline(MAX_LINE)
     if len(first) > MAX_LINE:
         raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: a line of over {MAX_LINE:,} characters")
     start = _Start(first, text, uri)
-    kind = kind or _tell(start)
+    kind = kind or _detect_format(start)
     if kind == "inventory":
         return _from_inventory(start, opener)
     if kind == "jsonl":
@@ -107,7 +107,7 @@ def _of_text(text: TextIO, uri: str, kind: ManifestFormat | None, opener: Opener
 
 
 def _skip_blanks(text: TextIO) -> str:
-    """The first character that is no white space; none within the length of a line is as good as none at all."""
+    """Returns the first character that is not white space, or nothing where it takes longer than a line."""
     for _ in range(MAX_LINE):
         character = text.read(1)
         if not character.isspace():
@@ -115,11 +115,11 @@ def _skip_blanks(text: TextIO) -> str:
     return ""
 
 
-def _tell(start: _Start) -> ManifestFormat:
-    """The form, from the first line: all announce themselves there, and names lie."""
+def _detect_format(start: _Start) -> ManifestFormat:
+    """Detects the format from the first line, which shows it in every format. File names are often wrong."""
     if start.first.startswith("{"):
-        whole = start.first.strip() == "{"  # AWS writes an Inventory's manifest over many lines
-        return "inventory" if whole or "fileSchema" in members(start.first) else "jsonl"
+        indented = start.first.strip() == "{"  # AWS writes an inventory's manifest over many lines
+        return "inventory" if indented or "fileSchema" in json_object(start.first) else "jsonl"
     try:
         row = next(csv.reader([start.first]), [])
     except csv.Error:
@@ -136,15 +136,15 @@ def _unknown(start: _Start) -> Reject:
 
 
 def _from_inventory(start: _Start, opener: Opener) -> Iterator[ImageRef]:
-    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html ."""
-    document = members(start.first + start.text.read(_MAX_INVENTORY))
+    """See https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html ."""
+    document = json_object(start.first + start.text.read(_MAX_INVENTORY))
     schema, files = document.get("fileSchema"), document.get("files")
     if not isinstance(schema, str) or not isinstance(files, list):
         raise _unknown(start)
     if document.get("fileFormat") != "CSV":
         raise Reject(
             ErrorCode.BAD_MANIFEST,
-            f"{start.uri}: an Inventory in {document.get('fileFormat')}, set it to CSV in the bucket's configuration",
+            f"{start.uri}: an inventory in {document.get('fileFormat')}, set it to CSV in the bucket's configuration",
         )
     bucket = str(document.get("destinationBucket")).rpartition(":")[2]  # an ARN
     columns = [name.strip() for name in schema.split(",")]

@@ -1,4 +1,4 @@
-"""The pieces of a manifest to its text: gunzipped where it is packed, decoded, and only a little in memory."""
+"""The text of a manifest: its bytes gunzipped where necessary and decoded, a little at a time."""
 
 import gzip
 import io
@@ -12,10 +12,10 @@ from worker.errors import ErrorCode, Reject
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-#: Deflate packs up to a thousand times; a list of names about ten times. What is over both of these is a bomb.
+#: Deflate compresses up to a thousand times, a list of names about ten times. What exceeds both limits is a bomb.
 BOMB_BYTES: Final = 64 * 1024 * 1024
 BOMB_RATIO: Final = 200
-#: A reference is at most 2,048 characters; the rest of its line is somebody's metadata.
+#: A reference has at most 2,048 characters. The rest of its line is metadata.
 MAX_LINE: Final = 1024 * 1024
 
 _BUFFER_BYTES: Final = 256 * 1024
@@ -23,7 +23,7 @@ _GZIP: Final = b"\x1f\x8b"
 
 
 class _Pieces(io.RawIOBase):
-    """An iterable of bytes as a file, which counts what went through."""
+    """An iterable of bytes as a file, which counts the bytes read."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
@@ -48,7 +48,7 @@ class _Pieces(io.RawIOBase):
 
 
 class _Unpacked(io.RawIOBase):
-    """The content of a gzip file, with an eye on how much there is of it."""
+    """The content of a gzip file, refused when there is too much of it."""
 
     def __init__(self, packed: BinaryIO, source: _Pieces, uri: str) -> None:
         self._gzip = gzip.GzipFile(fileobj=packed)
@@ -66,15 +66,17 @@ class _Unpacked(io.RawIOBase):
             raise Reject(ErrorCode.BAD_MANIFEST, f"{self._uri}: cannot be unpacked, {error}") from None
         self._count += len(data)
         if self._count > BOMB_BYTES and self._count > BOMB_RATIO * self._source.count:
-            raise Reject(ErrorCode.BAD_MANIFEST, f"{self._uri}: packed over {BOMB_RATIO} times, no list of images is")
+            raise Reject(
+                ErrorCode.BAD_MANIFEST, f"{self._uri}: compressed over {BOMB_RATIO} times, more than any list of images"
+            )
         memoryview(buffer)[: len(data)] = data
         return len(data)
 
 
 def open_text(pieces: Iterable[bytes], uri: str) -> TextIO:
-    """The text of an object; ``uri`` is for messages.
+    """Opens the text of an object; ``uri`` is for messages.
 
-    A byte that is no UTF-8 becomes an escape: it costs its own row, not the manifest.
+    A byte that is not UTF-8 becomes an escape. It costs its own row, not the manifest.
     """
     pieces, head = iter(pieces), b""
     for piece in pieces:
@@ -94,7 +96,7 @@ def _buffered(raw: io.RawIOBase) -> BinaryIO:
 
 
 def lines(text: TextIO, uri: str) -> Iterator[str]:
-    """Line by line, none of them endless."""
+    """Yields the lines of a text. Raises Reject for one that is too long."""
     while line := text.readline(MAX_LINE):
         if len(line) == MAX_LINE:
             raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: a line of over {MAX_LINE:,} characters")

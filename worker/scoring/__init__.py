@@ -1,1 +1,1 @@
-"""Scoring: image bytes to P(class 1)."""
+"""Scoring: from the bytes of an image to P(class 1)."""

@@ -1,11 +1,12 @@
-"""The one decoder: untrusted bytes to pixels, the same for training and for serving.
+"""The image decoder, from untrusted bytes to pixels. Training and serving use this one.
 
     decode(data, size_px=160)  ->  (160, 160, 3) uint8 RGB
 
-The shape of the picture is not kept (the seed's recipe squeezes it, and so does this), EXIF orientation is applied,
-transparent parts lie over white, colour profiles are ignored, and of an animation the first frame counts.
-A file that ends early is refused, but not every damage can be seen: JPEG and PNG data with wrong pixels in the
-middle decodes without a word. Checksums of the storage, not decoders, prove integrity.
+The image is squeezed to a square, as in the seed's recipe. EXIF orientation is applied, transparent parts are put on
+white, colour profiles are ignored, and an animation is its first frame.
+
+A truncated file is refused, but not all damage can be detected: JPEG and PNG data with wrong pixels in the middle
+decodes without an error. Integrity is for the storage's checksums to prove, not for a decoder.
 """
 
 import base64
@@ -23,22 +24,22 @@ from worker.errors import ErrorCode, Reject
 
 Pixels = NDArray[np.uint8]
 
-#: Pillow registers 43 formats, some of which start other programs (EPS runs Ghostscript). These six it decodes itself.
+#: Pillow registers 43 formats, some of which start other programs (EPS runs Ghostscript). It decodes these six itself.
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-#: Above what most cameras take. As RGBA it is 120 MB, and two copies of it are alive at the worst.
+#: More than most cameras have. As RGBA it is 120 MB, and at worst there are two copies.
 MAX_PIXELS: Final = 30_000_000
-#: JPEG's own limit. Pillow resizes with a table of some 32 bytes for each pixel of a side: 30 million would be 1 GB.
+#: JPEG's own limit. Pillow resizes with a table of about 32 bytes per pixel of a side: 30 million would be 1 GB.
 MAX_SIDE_PX: Final = 65_535
-#: Times the images held at once (``worker.scoring.pipeline``), this bounds the memory that hostile files can take.
+#: With the number of images held at once (``worker.scoring.pipeline``), this bounds the memory of hostile files.
 MAX_BYTES: Final = 32 * 1024 * 1024
 
-#: How files of these formats begin, whatever becomes of them later.
+#: How files of these formats begin.
 _SIGNATURE: Final = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|BM....\0\0\0\0|II\*\0|MM\0\*", re.DOTALL
 )
 
 _EXIF_ORIENTATION: Final = 0x0112
-#: What undoes each EXIF orientation (CIPA DC-008, tag 0x0112).
+#: The transposition that undoes each EXIF orientation (CIPA DC-008, tag 0x0112).
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -54,21 +55,23 @@ def decode(data: bytes, *, size_px: int) -> Pixels:
     """Decodes a JPEG, PNG, WebP, GIF, BMP or TIFF file to ``(size_px, size_px, 3)`` uint8 RGB.
 
     Raises Reject with the code ``empty``, ``too_many_bytes``, ``not_an_image``, ``too_many_pixels``,
-    ``unsupported_pixels`` or ``damaged``; never anything else, whatever the bytes are.
+    ``unsupported_pixels`` or ``damaged``, and nothing else, whatever the bytes are.
     """
     if not data:
         raise Reject(ErrorCode.EMPTY, "the file has no bytes")
     if len(data) > MAX_BYTES:
-        raise Reject(ErrorCode.TOO_MANY_BYTES, f"{len(data):,} bytes, over {MAX_BYTES:,}")
+        raise Reject(ErrorCode.TOO_MANY_BYTES, f"{len(data):,} bytes, over the limit of {MAX_BYTES:,}")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return _pixels(image, size_px)
-    except (Reject, MemoryError):  # out of memory is the worker's trouble, not the picture's
+    except (Reject, MemoryError):  # out of memory is a problem of the worker, not of the image
         raise
     except UnidentifiedImageError:
         if _SIGNATURE.match(data):
-            raise Reject(ErrorCode.DAMAGED, "breaks off, or makes no sense, in its header") from None
-        raise Reject(ErrorCode.NOT_AN_IMAGE, f"none of {', '.join(FORMATS)}; begins with {data[:12]!r}") from None
+            raise Reject(ErrorCode.DAMAGED, "its header is truncated or corrupt") from None
+        raise Reject(
+            ErrorCode.NOT_AN_IMAGE, f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file; begins with {data[:12]!r}"
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Reject(ErrorCode.TOO_MANY_PIXELS, f"{error}") from None
     except Exception as error:  # noqa: BLE001 - a hostile file can make Pillow raise nearly anything
@@ -78,15 +81,14 @@ def decode(data: bytes, *, size_px: int) -> Pixels:
 def _pixels(image: Image.Image, size_px: int) -> Pixels:
     width, height = image.size
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
-        limits = f"{MAX_PIXELS:,} in all or {MAX_SIDE_PX:,} on a side"
-        raise Reject(ErrorCode.TOO_MANY_PIXELS, f"{width:,} x {height:,} pixels, over {limits}")
-    # libjpeg can leave out fine detail (1/2, 1/4, 1/8 of the size) where what is left is still >= size_px: several
-    # times faster.
+        limits = f"{MAX_PIXELS:,} in total or {MAX_SIDE_PX:,} on a side"
+        raise Reject(ErrorCode.TOO_MANY_PIXELS, f"{width:,} x {height:,} pixels, over the limit of {limits}")
+    # libjpeg can decode at 1/2, 1/4 or 1/8 of the size where that is still >= size_px, which is several times faster.
     image.draft(None, (size_px, size_px))
     image.load()
     # After load(): TIFF turns itself upright there, and PNG may carry its EXIF behind the pixels.
     turn = _UPRIGHT.get(_orientation(image))
-    # Resizing before turning is the same picture for a square, and turns fewer pixels.
+    # For a square the order does not change the result, and turning after resizing moves fewer pixels.
     square = _on_white(_eight_bit(image).resize((size_px, size_px), Image.Resampling.BICUBIC))
     if turn is not None:
         square = square.transpose(turn)
@@ -96,19 +98,22 @@ def _pixels(image: Image.Image, size_px: int) -> Pixels:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - broken metadata around good pixels: the picture counts, as every viewer has it
+    except Exception:  # noqa: BLE001 - broken metadata around good pixels, which every viewer shows
         return 1
     return value if isinstance(value, int) else 1
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """RGB, or RGBA where something shows through."""
+    """Converts an image to RGB, or to RGBA where it is transparent."""
     if image.mode.startswith("I;16"):
         # convert() would clip 40,000 to 255. 65,535 / 257 = 255 exactly, rounded, and without leaving 16 bits.
         deep = np.asarray(image)
         return Image.fromarray(((np.minimum(deep, 65_407) + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise Reject(ErrorCode.UNSUPPORTED_PIXELS, "32-bit samples have no agreed black and white: save as 8 or 16 bit")
+        raise Reject(
+            ErrorCode.UNSUPPORTED_PIXELS,
+            "32-bit samples have no agreed black and white: save the image with 8 or 16 bits",
+        )
     wanted = "RGBA" if image.has_transparency_data else "RGB"
     return image if image.mode == wanted else image.convert(wanted)
 
@@ -122,8 +127,10 @@ def _on_white(square: Image.Image) -> Image.Image:
 
 @functools.cache
 def fingerprint() -> str:
-    """SHA-256 of what this decoder makes of a fixed JPEG, at two sizes: the same on two machines when, to the bit,
-    the same pixels come out. A bundle carries the one it was trained with; another libjpeg or Pillow shows here.
+    """Returns the SHA-256 of a fixed JPEG's pixels, decoded at two sizes.
+
+    Two machines have the same fingerprint when they decode it to the same pixels, bit for bit. A bundle records the
+    fingerprint of its training, so another version of libjpeg or Pillow is noticed.
     """
     digest = hashlib.sha256()
     for size_px in (16, 160):
@@ -131,7 +138,7 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
-#: A 64 x 48 JPEG with subsampled colour, made once for the fingerprint.
+#: The JPEG of the fingerprint: 64 x 48, with subsampled colour.
 _PROBE: Final = base64.b64decode(
     "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABcQERQRDhcUEhQaGBcbIjklIh8fIkYyNSk5UkhXVVFIUE5bZoNvW2F8Yk5QcptzfIeLkpSSWG2g"
     "rJ+OqoOPko3/2wBDARgaGiIeIkMlJUONXlBejY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY3/wAAR"

@@ -1,4 +1,4 @@
-"""A LiteRT graph that takes one image at a time, from any number of threads."""
+"""LiteRT graphs, which score one image at a time from any number of threads."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -13,14 +13,14 @@ from worker.settings import available_cores
 
 
 class Graph:
-    """``run`` may be called from any thread. An interpreter, 13 MB, is made only when all others are at work."""
+    """A graph with a pool of interpreters, 13 MB each. A new one is made only when all others are busy."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._idle: list[Interpreter] = []  # append and pop are atomic
 
     def run(self, pixels: Pixels) -> NDArray[np.float32]:
-        """What the graph makes of one ``(H, W, 3)`` uint8 RGB image, without the dimension of the batch."""
+        """Returns the output for one ``(H, W, 3)`` uint8 RGB image, without the batch axis. Call it from any thread."""
         try:
             interpreter = self._idle.pop()
         except IndexError:
@@ -32,40 +32,40 @@ class Graph:
         return answer
 
     def run_all(self, pixels: Pixels) -> NDArray[np.float32]:
-        """``(N, …)`` answers to ``(N, H, W, 3)`` uint8 RGB, on all cores."""
+        """Returns the ``(N, …)`` outputs for ``(N, H, W, 3)`` uint8 RGB images, on all cores."""
         with ThreadPoolExecutor(available_cores()) as pool:
             return np.stack(list(pool.map(self.run, pixels)))
 
     def open(self) -> Interpreter:
-        """An interpreter of one thread: images are the parallel unit."""
+        """Opens an interpreter with one thread. Images are scored in parallel instead."""
         interpreter = Interpreter(model_content=self._content, num_threads=1)
         interpreter.allocate_tensors()
         return interpreter
 
 
 class Scorer:
-    """A graph whose answer is P(class 1)."""
+    """A graph whose output is P(class 1)."""
 
     def __init__(self, content: bytes) -> None:
         self._graph = Graph(content)
 
     def score(self, pixels: Pixels) -> float:
-        """P(class 1) in [0, 1] of one ``(H, W, 3)`` uint8 RGB image. From any thread."""
+        """Returns P(class 1) in [0, 1] of one ``(H, W, 3)`` uint8 RGB image. Call it from any thread."""
         return float(self._graph.run(pixels)[0])
 
     def score_all(self, pixels: Pixels) -> NDArray[np.float64]:
-        """``(N,)`` scores of ``(N, H, W, 3)`` uint8 RGB, on all cores."""
+        """Returns the ``(N,)`` scores of ``(N, H, W, 3)`` uint8 RGB images, on all cores."""
         return self._graph.run_all(pixels)[:, 0].astype(np.float64)
 
     def check(self, *, image_size: int) -> None:
-        """Scores a blank image. Raises Reject ``bad_model`` unless the graph takes and gives what it should."""
+        """Scores a blank image. Raises Reject ``bad_model`` for a graph with other inputs, outputs or scores."""
         try:
             probe = self._graph.open()
             tensors = (*probe.get_input_details(), *probe.get_output_details())
             shapes = [(tuple(map(int, tensor["shape"])), tensor["dtype"]) for tensor in tensors]
             if shapes != [((1, image_size, image_size, 3), np.uint8), ((1, 1), np.float32)]:
                 wanted = f"(1, {image_size}, {image_size}, 3) uint8 to (1, 1) float32"
-                raise Reject(ErrorCode.BAD_MODEL, f"the graph goes from {shapes[:-1]} to {shapes[-1:]}, not {wanted}")
+                raise Reject(ErrorCode.BAD_MODEL, f"the graph maps {shapes[:-1]} to {shapes[-1:]}, not {wanted}")
             score = self.score(np.zeros((image_size, image_size, 3), np.uint8))
         except (ValueError, RuntimeError) as error:
             raise Reject(ErrorCode.BAD_MODEL, f"LiteRT cannot load the graph: {error}") from error

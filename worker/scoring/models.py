@@ -1,8 +1,9 @@
-"""Opens a model bundle and checks it.
+"""Model bundles, opened and checked.
 
     models.get("s3://shelter/models/pets/champion.json")  ->  Model
 
-Only ``model.tflite`` is ever loaded, after its digest was compared: a LiteRT graph is data, a Keras file can be code.
+Only ``model.tflite`` is ever loaded, and only after its digest is checked: a LiteRT graph is data, while a Keras file
+can contain code.
 """
 
 import hashlib
@@ -24,49 +25,6 @@ from worker.scoring.decoder import fingerprint
 from worker.scoring.litert import Scorer
 
 log = logging.getLogger(__name__)
-
-#: Lambda gives 512 MB of /tmp: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-_MAX_BYTES: Final = 256 * 1024 * 1024
-
-
-class Cache:
-    """A folder of files named by their SHA-256. A cache that cannot be read or written is slow, not an error."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def get(self, sha256: str) -> bytes | None:
-        """The file with that digest, if it is there and still has it."""
-        try:
-            body = (self._folder / sha256).read_bytes()
-        except OSError:
-            return None
-        if hashlib.sha256(body).hexdigest() != sha256:
-            log.warning("cache: %s is damaged, and is read anew", sha256)
-            return None
-        return body
-
-    def put(self, sha256: str, body: bytes) -> None:
-        """Keeps a file, and lets go of the oldest where there are too many bytes."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            handle, draft = tempfile.mkstemp(dir=self._folder, prefix=".")
-            with os.fdopen(handle, "wb") as file:
-                file.write(body)
-            Path(draft).replace(self._folder / sha256)
-            self._tidy()
-        except OSError as error:
-            log.warning("cache: not kept, %s", error)
-
-    def _tidy(self) -> None:
-        kept = 0
-        for path in sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
-            kept += path.stat().st_size
-            if kept > _MAX_BYTES:
-                path.unlink()
-
-
-log = logging.getLogger(__name__)
 Parsed = TypeVar("Parsed", ModelManifest, ChampionPointer)
 
 MODEL_FILE: Final = "model.tflite"
@@ -75,67 +33,102 @@ CHAMPION_FILE: Final = "champion.json"
 
 _MAX_JSON_BYTES: Final = 1024 * 1024
 _MAX_MODEL_BYTES: Final = 512 * 1024 * 1024
-_KEPT: Final = 2  #: the champion and one other; each is tens of megabytes a thread
+#: Lambda has 512 MB of /tmp: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+_MAX_CACHE_BYTES: Final = 256 * 1024 * 1024
+#: Models in memory: the champion and one other. Each takes tens of megabytes per thread.
+_LOADED: Final = 2
 
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded bundle: what it says of itself, and what scores its images."""
+    """A loaded bundle: its manifest, and what scores its images."""
 
     manifest: ModelManifest
     scorer: Scorer
 
 
-class Models:
-    """Bundles by their URI, loaded once. A champion pointer is read anew each time: it is what moves."""
+class ModelCache:
+    """A folder of model files named by their SHA-256. A folder that cannot be read or written is slow, not an error."""
 
-    def __init__(self, *, storage: Storage, cache: Cache | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, sha256: str) -> bytes | None:
+        """Returns the file with that digest, or None where it is missing or altered."""
+        try:
+            body = (self._folder / sha256).read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(body).hexdigest() != sha256:
+            log.warning("model cache: %s is damaged and is downloaded again", sha256)
+            return None
+        return body
+
+    def put(self, sha256: str, body: bytes) -> None:
+        """Keeps a file, and deletes the oldest ones where there are too many bytes."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            handle, draft = tempfile.mkstemp(dir=self._folder, prefix=".")
+            with os.fdopen(handle, "wb") as file:
+                file.write(body)
+            Path(draft).replace(self._folder / sha256)
+            self._tidy()
+        except OSError as error:
+            log.warning("model cache: not kept, %s", error)
+
+    def _tidy(self) -> None:
+        kept = 0
+        for path in sorted(self._folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
+            kept += path.stat().st_size
+            if kept > _MAX_CACHE_BYTES:
+                path.unlink()
+
+
+class Models:
+    """Models by the URI of their bundle, loaded once. A champion pointer is read every time, since it can change."""
+
+    def __init__(self, *, storage: Storage, cache: ModelCache | None = None) -> None:
         self._storage = storage
         self._cache = cache
         self._loaded: OrderedDict[str, Model] = OrderedDict()
 
     def get(self, uri: str) -> Model:
-        """The model of a bundle prefix, a ``model.json`` or a ``champion.json``; checked, and ready to score."""
+        """Returns the model of a bundle prefix, a ``model.json`` or a ``champion.json``, checked and ready to score."""
         bundle, pointer = _resolve(uri, self._storage)
         if bundle not in self._loaded:
             self._loaded[bundle] = open_bundle(bundle, storage=self._storage, cache=self._cache)
-            if len(self._loaded) > _KEPT:
+            if len(self._loaded) > _LOADED:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(bundle)
         model = self._loaded[bundle]
         found = (model.manifest.name, model.manifest.version)
         if pointer is not None and found != (pointer.name, pointer.version):
-            raise Reject(ErrorCode.BAD_MODEL, f"{uri} points at {pointer.name} {pointer.version}, there is {found}")
+            raise Reject(
+                ErrorCode.BAD_MODEL,
+                f"{uri} points at {pointer.name} {pointer.version}, but the bundle is {' '.join(found)}",
+            )
         return model
 
 
 def pinned(uri: str, *, storage: Storage) -> str:
-    """The bundle that ``uri`` stands for now: a job's parts are all scored by one, wherever the champion moves."""
+    """Returns the bundle that ``uri`` points at now, so that one model scores all parts of a job."""
     return _resolve(uri, storage)[0]
 
 
-def _resolve(uri: str, storage: Storage) -> tuple[str, ChampionPointer | None]:
-    folder, _, file = uri.rpartition("/")
-    if file == CHAMPION_FILE:
-        pointer = _parse(ChampionPointer, _read(uri, storage, _MAX_JSON_BYTES), uri)
-        return f"{folder}/{pointer.version}", pointer
-    return folder if file == MANIFEST_FILE else uri.rstrip("/"), None
+def open_bundle(bundle: str, *, storage: Storage, cache: ModelCache | None = None) -> Model:
+    """Opens ``<bundle>/model.json`` and the LiteRT graph whose digest it records, from ``cache`` where possible.
 
-
-def open_bundle(bundle: str, *, storage: Storage, cache: Cache | None = None) -> Model:
-    """Reads ``<bundle>/model.json`` and the LiteRT graph it vouches for, that from ``cache`` where it is there.
-
-    Raises Reject: ``not_found``, or ``bad_model`` naming the file that is not what the manifest says.
+    Raises Reject: ``not_found``, or ``bad_model`` with the name of the file that does not match the manifest.
     """
     return open_files(bundle, lambda name, max_bytes: _read(f"{bundle}/{name}", storage, max_bytes), cache=cache)
 
 
-def open_files(bundle: str, read: Callable[[str, int], bytes], *, cache: Cache | None = None) -> Model:
-    """The same from files that ``read`` gives by name, of at most so many bytes; ``bundle`` is for messages."""
+def open_files(bundle: str, read: Callable[[str, int], bytes], *, cache: ModelCache | None = None) -> Model:
+    """Opens a bundle whose files ``read`` returns by name and maximum size; ``bundle`` is for messages."""
     manifest = _parse(ModelManifest, read(MANIFEST_FILE, _MAX_JSON_BYTES), bundle)
     expected = manifest.files.get(MODEL_FILE)
     if expected is None:
-        raise Reject(ErrorCode.BAD_MODEL, f"{bundle}/{MANIFEST_FILE} names no {MODEL_FILE}")
+        raise Reject(ErrorCode.BAD_MODEL, f"{bundle}/{MANIFEST_FILE} does not list {MODEL_FILE}")
     cached = cache.get(expected.sha256) if cache else None
     graph = cached or read(MODEL_FILE, _MAX_MODEL_BYTES)
     if (len(graph), hashlib.sha256(graph).hexdigest()) != (expected.size_bytes, expected.sha256):
@@ -148,8 +141,16 @@ def open_files(bundle: str, read: Callable[[str, int], bytes], *, cache: Cache |
     except Reject as error:
         raise Reject(error.code, f"{bundle}/{MODEL_FILE}: {error.message}") from error
     if manifest.decoder_fingerprint != fingerprint():
-        log.warning("%s was trained with another image decoder: scores may differ a little", bundle)
+        log.warning("%s was trained with another image decoder: scores may differ slightly", bundle)
     return Model(manifest, scorer)
+
+
+def _resolve(uri: str, storage: Storage) -> tuple[str, ChampionPointer | None]:
+    folder, _, file = uri.rpartition("/")
+    if file == CHAMPION_FILE:
+        pointer = _parse(ChampionPointer, _read(uri, storage, _MAX_JSON_BYTES), uri)
+        return f"{folder}/{pointer.version}", pointer
+    return folder if file == MANIFEST_FILE else uri.rstrip("/"), None
 
 
 def _read(uri: str, storage: Storage, max_bytes: int) -> bytes:

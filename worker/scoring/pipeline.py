@@ -1,9 +1,10 @@
-"""Images to scores, many at a time and in order: fetch, decode, score.
+"""The scoring pipeline: many images at a time, fetched, decoded and scored, with results in order.
 
-Fetching waits for the network and decoding and scoring keep a core busy, so each has its own threads. A bounded window
-moves over the images: the first is waited for while those behind it are read.
+Fetching waits for the network, while decoding and scoring keep a core busy, so each kind of work has its own threads.
+A bounded window moves over the images: while the first one is awaited, those behind it are already under way.
 """
 
+import logging
 import threading
 import time
 from collections import defaultdict, deque
@@ -19,9 +20,16 @@ from worker.scoring.decoder import MAX_BYTES, decode
 from worker.scoring.models import Model
 from worker.uris import check_allowed, split
 
+log = logging.getLogger(__name__)
+
+#: Images under way per scoring thread, so that no thread waits for an image while another is decoded.
+_AHEAD: Final = 2
+#: How often ``cancelled`` is called while an image is awaited.
+_CANCEL_CHECK_S: Final = 0.2
+
 
 class Stages:
-    """Milliseconds by stage. Safe to share between threads."""
+    """Milliseconds by stage: ``fetch``, ``decode``, ``score``, ``write``. Safe to share between threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,7 +37,7 @@ class Stages:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Adds what the block takes, also when it fails."""
+        """Adds the time of the block, even when it fails."""
         started = time.perf_counter()
         try:
             yield
@@ -39,22 +47,14 @@ class Stages:
                 self._ms[stage] += passed_ms
 
     def take(self) -> dict[str, float]:
-        """What was added since the last call."""
+        """Returns the times since the last call, and starts again from zero."""
         with self._lock:
             taken, self._ms = dict(self._ms), defaultdict(float)
         return taken
 
 
-#: Images on their way for each scoring thread, so that none waits for an image while another is decoded.
-_AHEAD: Final = 2
-
-
-#: How long a stop can go unnoticed while an image is waited for.
-_ASK_S: Final = 0.2
-
-
 class Pipeline:
-    """Threads that are kept from one request to the next. Close it, or use it as a context manager."""
+    """Threads that fetch and score, kept from one request to the next. Use it as a context manager."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Pipeline:
         fetchers: int,
         stages: Stages | None = None,
     ) -> None:
-        self.stages = stages or Stages()  #: what the stages took
+        self.stages = stages or Stages()  #: the time spent in each stage
         self._storage = storage
         self._allowed = allowed_prefixes
         self._fetchers = ThreadPoolExecutor(fetchers, thread_name_prefix="fetch")
@@ -76,18 +76,19 @@ class Pipeline:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Not waited for: a storage that accepts and never answers must not keep a worker from stopping.
+        # Without waiting: a storage that accepts a connection and never answers must not keep a worker from stopping.
         self._fetchers.shutdown(wait=False, cancel_futures=True)
         self._scorers.shutdown(wait=False, cancel_futures=True)
 
     def scores(
         self, refs: Iterable[tuple[str, str | None]], model: Model, *, cancelled: Callable[[], bool]
     ) -> Iterator[float | TwofoldError]:
-        """P(class 1) of each image, or why there is none (Reject: never; Retry: not now), in the order of ``refs``:
-        URIs, each with the version that is meant, or None.
+        """Yields P(class 1) of each image, or the reason why there is none, in the order of ``refs``.
 
-        ``cancelled`` is asked between images and while one is waited for; Retry is raised once it says so.
+        Each of ``refs`` is a URI and the version to read, or None for the latest. ``cancelled`` is called between
+        images and while one is awaited. Raises Retry once it returns True.
         """
+        log.debug("scoring with %s %s", model.manifest.name, model.manifest.version)
         window: deque[Future[float | TwofoldError]] = deque()
         try:
             for ref, version_id in refs:
@@ -120,6 +121,6 @@ class Pipeline:
 
 def _wait(future: Future[float | TwofoldError], cancelled: Callable[[], bool]) -> float | TwofoldError:
     while not cancelled():
-        if wait([future], timeout=_ASK_S).done:
+        if wait([future], timeout=_CANCEL_CHECK_S).done:
             return future.result()
-    raise Retry(ErrorCode.UNAVAILABLE, "the worker was told to stop", delay_s=0)
+    raise Retry(ErrorCode.UNAVAILABLE, "the worker is stopping", delay_s=0)

@@ -1,4 +1,4 @@
-"""Telling that a job is complete, on two emulators."""
+"""Notifications of complete jobs, on two emulators."""
 
 import json
 from datetime import UTC, datetime
@@ -41,35 +41,35 @@ def _queue_arn(bench: Bench) -> str:
     return arn
 
 
-def _told(bench: Bench) -> dict[str, object]:
+def _received(bench: Bench) -> dict[str, object]:
     (message,) = bench.sqs.receive_message(QueueUrl=bench.queues.requests_url, WaitTimeSeconds=5)["Messages"]
     found: dict[str, object] = json.loads(message["Body"])
     return found
 
 
-def test_a_topic_hears_of_a_job(bench: Bench, session: boto3.Session) -> None:
-    """Whoever subscribes reads the summary."""
+def test_a_complete_job_is_published_to_a_topic(bench: Bench, session: boto3.Session) -> None:
+    """Subscribers receive the summary."""
     sns = session.client("sns")
     arn = sns.create_topic(Name=bench.bucket)["TopicArn"]
     sns.subscribe(TopicArn=arn, Protocol="sqs", Endpoint=_queue_arn(bench))
     open_notifier(session, arn)(SUMMARY)
-    assert json.loads(str(_told(bench)["Message"]))["job_id"] == "june"
+    assert json.loads(str(_received(bench)["Message"]))["job_id"] == "june"
 
 
-def test_a_bus_hears_of_a_job(bench: Bench, session: boto3.Session) -> None:
-    """A rule picks it by source and detail type."""
+def test_a_complete_job_is_published_to_a_bus(bench: Bench, session: boto3.Session) -> None:
+    """A rule matches it by source and detail type."""
     events = session.client("events")
     arn = events.create_event_bus(Name=bench.bucket)["EventBusArn"]
     pattern = json.dumps({"source": ["twofold"], "detail-type": ["Job Complete"]})
     events.put_rule(Name="done", EventBusName=bench.bucket, EventPattern=pattern)
     events.put_targets(Rule="done", EventBusName=bench.bucket, Targets=[{"Id": "q", "Arn": _queue_arn(bench)}])
     open_notifier(session, arn)(SUMMARY)
-    detail = _told(bench)["detail"]
+    detail = _received(bench)["detail"]
     assert isinstance(detail, dict)
     assert detail["job_id"] == "june"
 
 
-def test_a_topic_that_is_gone_keeps_no_job_from_being_complete(bench: Bench, session: boto3.Session) -> None:
+def test_a_missing_topic_does_not_keep_a_job_from_being_complete(bench: Bench, session: boto3.Session) -> None:
     """It is logged."""
     arn = session.client("sns").create_topic(Name=bench.bucket)["TopicArn"]
     open_notifier(session, f"{arn}-gone")(SUMMARY)
