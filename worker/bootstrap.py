@@ -1,4 +1,4 @@
-"""Puts a worker together, the same way for the loop and for a Lambda."""
+"""The wiring of a worker, the same for the loop and for the Lambda."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -9,8 +9,9 @@ from worker.aws.clients import open_sqs, open_storage
 from worker.aws.notifications import open_notifier
 from worker.aws.queue import Outbox, Queue
 from worker.batch.completion import Completion, no_notice
-from worker.batch.part import Batch
-from worker.batch.plan import Intake, Planner
+from worker.batch.part import PartWriter
+from worker.batch.plan import Planner
+from worker.batch.resolve import RequestResolver
 from worker.contract import ClassifyRequest
 from worker.dispatch import Dispatch
 from worker.errors import TwofoldError
@@ -26,18 +27,18 @@ log = logging.getLogger(__name__)
 
 
 def check_settings(settings: WorkerSettings) -> None:
-    """Raises ValueError where each variable is right by itself and all together make no sense."""
+    """Raises ValueError for settings that are each valid and do not fit together."""
     prefixes = settings.prefixes()
     if not prefixes:
         raise ValueError(
-            "nothing says which buckets requests may use: set TWOFOLD_OUTPUT_URI, or TWOFOLD_ALLOWED_PREFIXES"
+            "no setting says which buckets requests may use: set TWOFOLD_OUTPUT_URI, or TWOFOLD_ALLOWED_PREFIXES"
         )
     if settings.output_uri and not is_allowed(settings.output_uri, prefixes):
-        raise ValueError("TWOFOLD_OUTPUT_URI is outside TWOFOLD_ALLOWED_PREFIXES: every request would be refused")
+        raise ValueError("TWOFOLD_OUTPUT_URI is outside TWOFOLD_ALLOWED_PREFIXES: every request would be rejected")
 
 
 def open_queue(settings: WorkerSettings, session: "boto3.Session") -> Queue:
-    """The queue of requests. Raises Reject or Retry where it cannot be asked for its redrive policy."""
+    """Opens the queue of requests. Raises Reject or Retry when its redrive policy cannot be read."""
     return Queue.open(
         sqs=open_sqs(session),
         url=settings.queue_url,
@@ -50,10 +51,10 @@ def open_queue(settings: WorkerSettings, session: "boto3.Session") -> Queue:
 def open_dispatch(
     settings: WorkerSettings, session: "boto3.Session", *, stages: Stages | None = None, needs_model: bool = True
 ) -> Iterator[Dispatch]:
-    """A dispatch that is ready: the default model, if one is set, has scored a picture. ``stages`` times its work.
+    """Opens a dispatch that is ready to work: the default model, if there is one, has scored an image.
 
-    Raises ValueError for settings that make no sense, and Reject or Retry where the model cannot be had, unless it is
-    not needed yet: then the requests that need it are told.
+    ``stages`` measures the time of each stage. Raises ValueError for settings that do not fit together, and Reject or
+    Retry when the model cannot be loaded. If it is not needed yet, only the requests that need it fail.
     """
     check_settings(settings)
     prefixes = settings.prefixes()
@@ -73,20 +74,21 @@ def open_dispatch(
         fetchers=settings.fetchers,
         stages=stages,
     ) as pipeline:
-        batch = Batch(
+        resolver = RequestResolver(
             storage=storage,
-            models=models,
-            pipeline=pipeline,
             allowed_prefixes=prefixes,
             default_model=settings.model_uri,
             default_output=settings.output_uri,
         )
 
         def send(requests: Iterable[ClassifyRequest]) -> None:
-            # Opened when it is needed: most workers never plan anything.
+            # Opened when it is needed: most workers never plan a job.
             Outbox(sqs=open_sqs(session), url=settings.queue_url).send(requests)
 
-        intake = Intake(storage=storage, batch=batch, planner=Planner(storage=storage, send=send))
-        # As late as this: most workers tell nobody, and need no client for it.
         notify = open_notifier(session, settings.notify_arn) if settings.notify_arn else no_notice
-        yield Dispatch(batch=batch, intake=intake, completion=Completion(storage=storage, notify=notify))
+        yield Dispatch(
+            resolver=resolver,
+            parts=PartWriter(storage=storage, models=models, pipeline=pipeline),
+            planner=Planner(storage=storage, send=send),
+            completion=Completion(storage=storage, notify=notify),
+        )

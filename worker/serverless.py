@@ -1,16 +1,16 @@
-"""The AWS Lambda entry: messages of the queue in, those that must come back out.
+"""The entry point on AWS Lambda: messages from the queue in, and out the ones that must come back.
 
     {"Records": [{"messageId": …, "receiptHandle": …, "body": …, "attributes": …}]}  ->  {"batchItemFailures": […]}
 
-Lambda receives the messages and deletes what is not reported. An answer that names no message it gave, or a blank one,
-means to it that all failed. So ids are checked before any work, and nothing that a message brings can raise. What does
-raise is a function that cannot work at all, as with a wrong setting. Its messages come back, and the alarm on errors
-tells.
+Lambda receives the messages and deletes those that the answer does not name. If the answer names a blank or unknown
+message, Lambda takes all of them as failed. So the ids are checked before any work, and no content of a message can
+raise. A function that cannot work at all, as with a wrong setting, does raise: its messages come back, and the alarm on
+errors goes off.
 """
 
 import gc
 
-gc.disable()  # until all is loaded: imports make thousands of objects and no garbage, a tenth of the start
+gc.disable()  # until everything is loaded: imports make thousands of objects and no garbage; saves a tenth of the start
 
 import time
 
@@ -35,32 +35,32 @@ from worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 _IMPORTS_MS: Final = (time.perf_counter() - _STARTED_S) * 1000
 
-#: Left at the end of a call for giving messages back. When the time is up Lambda kills the process where it stands.
+#: Kept at the end of a call for giving messages back: Lambda kills the process when the time is up.
 _CUT_MS: Final = 3000
 
 
 class Context(Protocol):
-    """What Lambda tells about a call: https://docs.aws.amazon.com/lambda/latest/dg/python-context.html ."""
+    """A call, as Lambda describes it: https://docs.aws.amazon.com/lambda/latest/dg/python-context.html ."""
 
     aws_request_id: str
     function_name: str
 
     def get_remaining_time_in_millis(self) -> int:
-        """Until the process is killed."""
+        """Returns the time until the process is killed."""
 
 
 class Serverless:
-    """Answers calls. No request is started with less than ``start_s`` seconds left; ``cold_ms`` tells of the start."""
+    """Answers calls. No request is started with less than ``start_s`` seconds left; the start took ``cold_ms``."""
 
     def __init__(self, *, queue: Queue, dispatch: Dispatch, stages: Stages, start_s: float, cold_ms: float) -> None:
         self._queue = queue
         self._dispatch = dispatch
         self._stages = stages
         self._start_ms = start_s * 1000
-        self._cold_ms: float | None = cold_ms  # told once
+        self._cold_ms: float | None = cold_ms  # reported once
 
     def handle(self, event: dict[str, Any], context: Context) -> dict[str, list[dict[str, str]]]:
-        """Answers the messages of one call, one after another, and names those that come back."""
+        """Answers the messages of one call, one after another, and returns the ones that must come back."""
         messages = read_event(event)
         cold_ms, self._cold_ms = self._cold_ms, None
         self._stages.take()
@@ -79,16 +79,16 @@ class Serverless:
     def _answer(self, message: Message, context: Context) -> Outcome:
         left_ms = context.get_remaining_time_in_millis()
         last_try = message.receive_count >= self._queue.max_receives
-        # On its last receive it is tried all the same: SQS would take it away, and leave no reason.
+        # On its last receive it is tried anyway: SQS would move it to the dead-letter queue without a reason.
         if left_ms < self._start_ms and not last_try:
-            return Retry(ErrorCode.UNAVAILABLE, f"not started, {left_ms:,} ms were left of the call", delay_s=0)
+            return Retry(ErrorCode.UNAVAILABLE, f"not started: {left_ms:,} ms of the call were left", delay_s=0)
         return self._dispatch.handle(
             message.body, last_try=last_try, cancelled=lambda: context.get_remaining_time_in_millis() < _CUT_MS
         )
 
 
 def read_event(event: dict[str, Any]) -> list[Message]:
-    """The messages of an SQS event, bodies untouched. ValueError unless each can be reported by its id."""
+    """Reads the messages of an SQS event, but not their bodies. Raises ValueError unless each one has an id."""
     try:
         messages = [
             Message(
@@ -100,7 +100,7 @@ def read_event(event: dict[str, Any]) -> list[Message]:
             for record in event["Records"]
         ]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"not an event of an SQS queue: {error!r} in a call by hand?") from error
+        raise ValueError(f"not an event of an SQS queue: {error!r}. Was the function called by hand?") from error
     if not all(message.message_id for message in messages):
         raise ValueError("not an event of an SQS queue: a record without messageId")
     return messages
@@ -108,25 +108,25 @@ def read_event(event: dict[str, Any]) -> list[Message]:
 
 @cache
 def _serverless() -> Serverless:
-    """Wired at the first call and kept. What fails is tried again by the next."""
+    """Wires the worker at the first call and keeps it. If that fails, the next call tries again."""
     started_s = time.perf_counter()
     settings = WorkerSettings()
     logs.configure_lambda(settings.log_level)
     session = open_session()
     stages = Stages()
     queue = open_queue(settings, session)
-    # A stack is made before its first model is trained, and its bucket sends a test event at once: no error, that.
+    # A stack exists before its first model does, and its bucket sends a test event at once, which must not fail.
     dispatch = _open.enter_context(open_dispatch(settings, session, stages=stages, needs_model=False))
     gc.freeze()
     cold_ms = _IMPORTS_MS + (time.perf_counter() - started_s) * 1000
     return Serverless(queue=queue, dispatch=dispatch, stages=stages, start_s=settings.stop_s, cold_ms=cold_ms)
 
 
-_open: Final = ExitStack()  # never closed: Lambda ends a process without a word
+_open: Final = ExitStack()  # never closed: Lambda ends a process without notice
 
 
 def handler(event: dict[str, Any], context: Context) -> dict[str, list[dict[str, str]]]:
-    """What Lambda calls: ``worker.serverless.handler``."""
+    """Answers a call of Lambda, which knows this function as ``worker.serverless.handler``."""
     try:
         serverless = _serverless()
     finally:

@@ -1,1 +1,1 @@
-"""What a person does with a trained model: pictures in, results out."""
+"""Batch jobs as their user sees them: images in, one table out."""

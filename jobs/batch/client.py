@@ -1,4 +1,4 @@
-"""What the ``batch`` commands share: settings, storage, queues, put together once."""
+"""The settings, the storage and the queues of ``twofold batch``."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,46 +8,47 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from jobs.batch.dead_letters import DeadLetters
-from jobs.batch.status import Watcher
+from jobs.batch.status import StatusReader
 from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_sqs, open_storage
 from worker.aws.queue import Outbox, Queue
 from worker.aws.storage import Storage
-from worker.batch.job_folder import JobFolder
-from worker.batch.plan import Planner
+from worker.batch.job_folder import JobFolder, JobRecord
 from worker.contract import ClassifyRequest, S3Uri
 from worker.errors import TwofoldError
 
 if TYPE_CHECKING:
     import boto3
 
+    from worker.batch.plan import Planner
+
 
 class BatchSettings(BaseSettings):
-    """What ``twofold batch`` takes from the environment; an option goes before it."""
+    """The environment of ``twofold batch``. An option takes precedence over its variable."""
 
     model_config = SettingsConfigDict(env_prefix="TWOFOLD_", frozen=True, env_ignore_empty=True)
 
     queue_url: str | None = Field(default=None, description="the queue of requests")
-    dead_letter_url: str | None = Field(default=None, description="the queue of requests that were refused")
-    model_uri: str | None = Field(default=None, description="the model used when a job names none")
-    output_uri: S3Uri | None = Field(default=None, description="where jobs lie")
+    dead_letter_url: str | None = Field(default=None, description="the dead-letter queue")
+    model_uri: str | None = Field(default=None, description="the model of jobs that name none")
+    output_uri: S3Uri | None = Field(default=None, description="the folder of all jobs")
 
     def needed_queue(self) -> str:
-        """The queue. Raises UserError, with the next step, when nothing says which."""
+        """Returns the URL of the queue. Raises UserError when it is not set."""
         if self.queue_url is None:
-            raise UserError("Which queue? Set TWOFOLD_QUEUE_URL, as for the worker.")
+            raise UserError("No queue is set. Set TWOFOLD_QUEUE_URL, as for the worker.")
         return self.queue_url
 
     def needed_output(self) -> str:
-        """Where jobs lie. Raises UserError, with the next step, when nothing says so."""
+        """Returns the folder of all jobs. Raises UserError when it is not set."""
         if self.output_uri is None:
-            raise UserError("Where do jobs lie? Give --output s3://bucket/prefix/, or set TWOFOLD_OUTPUT_URI.")
+            raise UserError("No output is set. Give --output s3://bucket/prefix/, or set TWOFOLD_OUTPUT_URI.")
         return self.output_uri
 
 
 @dataclass(frozen=True)
-class Counter:
-    """Where jobs are handed in and asked after."""
+class BatchClient:
+    """The queue and the bucket, as a user of jobs needs them."""
 
     settings: BatchSettings
     session: "boto3.Session"
@@ -55,23 +56,23 @@ class Counter:
 
     @classmethod
     def open(cls, *, output_uri: str | None) -> Self:
-        """From the environment; an option goes before it."""
+        """Opens a client with the settings of the environment. ``output_uri`` takes precedence over its variable."""
         settings = BatchSettings(output_uri=output_uri) if output_uri else BatchSettings()
         session = open_session()
         return cls(settings, session, open_storage(session))
 
-    def folder(self, job_id: str) -> JobFolder:
-        """Where a job lies."""
-        return JobFolder(self.settings.needed_output(), job_id)
+    def record(self, job_id: str) -> JobRecord:
+        """Returns the record of a job, which may not exist."""
+        return JobRecord(JobFolder(self.settings.needed_output(), job_id), self.storage)
 
     def model_uri(self) -> str | None:
-        """The model of the settings, where another machine could read it too."""
+        """Returns the model of the settings if other machines can read it, too."""
         uri = self.settings.model_uri
         return uri if uri and uri.startswith("s3://") else None
 
     def pinned_model_uri(self) -> str | None:
-        """The bundle that it stands for now; None where there is none, or it cannot be read from here."""
-        from worker.scoring.models import pinned  # noqa: PLC0415 - LiteRT takes a moment that most commands need not wait
+        """Returns the bundle that ``model_uri`` names now, or None when it cannot be read from here."""
+        from worker.scoring.models import pinned  # noqa: PLC0415 - LiteRT takes a moment to load
 
         try:
             uri = self.model_uri()
@@ -79,16 +80,18 @@ class Counter:
         except TwofoldError:
             return None
 
-    def planner(self) -> Planner:
-        """Writes jobs down and sends them."""
+    def planner(self) -> "Planner":
+        """Returns a planner that sends to the queue."""
+        from worker.batch.plan import Planner  # noqa: PLC0415 - see above
+
         return Planner(storage=self.storage, send=self.send)
 
     def send(self, requests: Iterable[ClassifyRequest]) -> None:
-        """Puts requests on the queue."""
+        """Sends requests to the queue."""
         Outbox(sqs=open_sqs(self.session), url=self.settings.needed_queue()).send(requests)
 
     def dead_letters(self) -> DeadLetters | None:
-        """The queue of refused requests; None where nothing says which it is."""
+        """Returns the dead-letter queue, or None when neither a setting nor the queue's redrive policy names it."""
         sqs = open_sqs(self.session)
         url = self.settings.dead_letter_url
         if url is None and self.settings.queue_url is not None:
@@ -96,6 +99,6 @@ class Counter:
             url = queue.dead_letter_url
         return None if url is None else DeadLetters(sqs=sqs, url=url)
 
-    def watcher(self, job_id: str) -> Watcher:
-        """Looks at a job."""
-        return Watcher(folder=self.folder(job_id), storage=self.storage, dead_letters=self.dead_letters())
+    def status_reader(self, job_id: str) -> StatusReader:
+        """Returns a reader of the job's status."""
+        return StatusReader(self.record(job_id), dead_letters=self.dead_letters())

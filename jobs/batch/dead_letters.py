@@ -1,4 +1,4 @@
-"""The dead-letter queue, looked at and left as it is: which requests were refused, and why."""
+"""The dead-letter queue: which requests were refused, and why. Reading it leaves the messages in it."""
 
 import time
 from collections.abc import Iterator
@@ -14,17 +14,17 @@ from worker.contract import ClassifyRequest
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-#: While one looks. Then they are visible again at once; and soon by themselves if the looking is cut off.
+#: Messages are hidden while they are read, and visible again right after, or when this time is over.
 _HIDDEN_S: Final = 30
 _MOST: Final = 1000
 _BATCH: Final = 10
-#: SQS asks only some of its machines for a short poll: so many empty answers mean that there is nothing.
+#: A short poll asks only some of the servers of SQS. After this many empty answers the queue counts as empty.
 _EMPTY: Final = 2
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A refused message. ``requests`` is empty where the body is none that anybody could read."""
+    """A refused message. ``requests`` is empty when its body cannot be read."""
 
     receipt_handle: str
     body: str
@@ -33,35 +33,35 @@ class DeadLetter:
     error_message: str
 
     def concerns(self, job_id: str) -> bool:
-        """Whether it asks for images of that job."""
+        """Returns whether the message asks for images of that job."""
         return any(request.job_id == job_id for request in self.requests)
 
 
 class DeadLetters:
-    """Looks into a dead-letter queue."""
+    """Reads a dead-letter queue."""
 
     def __init__(self, *, sqs: "SQSClient", url: str) -> None:
         self._sqs = sqs
         self._url = url
 
     def of(self, job_id: str) -> list[DeadLetter]:
-        """The refused requests of a job, at most about 1,000 letters looked at; all are left in the queue."""
-        letters = self._look()
+        """Returns the refused requests of a job, among the first 1,000 messages or so. All stay in the queue."""
+        letters = self._read()
         self._show([letter.receipt_handle for letter in letters])
         return [letter for letter in letters if letter.concerns(job_id)]
 
     def take(self, job_id: str) -> list[DeadLetter]:
-        """The same, and they stay hidden: call ``remove`` when they are asked for again."""
-        letters = self._look()
+        """Returns the same, and keeps them hidden. Call ``remove`` once their requests are sent again."""
+        letters = self._read()
         self._show([letter.receipt_handle for letter in letters if not letter.concerns(job_id)])
         return [letter for letter in letters if letter.concerns(job_id)]
 
     def remove(self, letters: list[DeadLetter]) -> None:
-        """Deletes them: what they asked for was asked for again."""
+        """Deletes messages whose requests were sent again."""
         for letter in letters:
             self._call("delete_message", ReceiptHandle=letter.receipt_handle)
 
-    def _look(self) -> list[DeadLetter]:
+    def _read(self) -> list[DeadLetter]:
         letters: list[DeadLetter] = []
         empty, ends = 0, time.monotonic() + _HIDDEN_S / 2
         while empty < _EMPTY and len(letters) < _MOST and time.monotonic() < ends:
@@ -82,7 +82,7 @@ class DeadLetters:
                 {"Id": str(place), "ReceiptHandle": handle, "VisibilityTimeout": 0}
                 for place, handle in enumerate(batch)
             ]
-            self._call("change_message_visibility_batch", Entries=entries)  # what fails is visible in half a minute
+            self._call("change_message_visibility_batch", Entries=entries)  # one that fails is visible in half a minute
 
     def _call(self, name: str, **arguments: Any) -> Any:  # noqa: ANN401 - three answers of boto3
         try:
@@ -96,14 +96,14 @@ def _letter(message: Any) -> DeadLetter:  # noqa: ANN401 - of boto3
         requests = messages.read(message["Body"])
     except ValueError:
         requests = ()
-    told = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
+    reason = {name: value.get("StringValue", "") for name, value in message.get("MessageAttributes", {}).items()}
     return DeadLetter(
         receipt_handle=message["ReceiptHandle"],
         body=message["Body"],
         requests=requests,
-        # SQS moves what was received too often by itself, and says nothing.
-        error_code=told.get("error_code", "unavailable"),
-        error_message=told.get("error_message", "received too often, and never answered: the worker's log may tell"),
+        # SQS itself moves a message that was received too often, and gives no reason.
+        error_code=reason.get("error_code", "unavailable"),
+        error_message=reason.get("error_message", "received too often without an answer: see the worker's log"),
     )
 
 

@@ -1,11 +1,11 @@
-"""What a person points at, to image references: manifests and prefixes in storage, and files of this machine.
+"""The sources of a job: manifests and prefixes in storage, and manifests and images on this machine.
 
-    s3://bucket/list.csv, list.jsonl.gz, manifest.json   every kind of worker.manifest.references
+    s3://bucket/list.csv, list.jsonl.gz, manifest.json   every format of worker.manifest.references
     s3://bucket/prefix/                                  every object below it
-    list.csv                                             the same kinds, on this machine
-    pets/, rex.jpg                                       images of this machine
+    list.csv                                             the same formats, on this machine
+    pets/, rex.jpg                                       images on this machine
 
-Images of this machine are named by their content, and uploaded when the job is.
+Images on this machine get a URI that follows from their content, and are uploaded when the job is submitted.
 """
 
 import hashlib
@@ -32,41 +32,41 @@ _UPLOADERS: Final = 8
 
 @dataclass(frozen=True)
 class Patterns:
-    """Which of a listing are meant: any of ``include``, none of ``exclude``; ``*`` matches slashes too."""
+    """Which names of a listing to take: any of ``include`` but not ``exclude``. ``*`` also matches slashes."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
     def take(self, name: str) -> bool:
-        """Whether a name below the listed prefix or folder is meant."""
+        """Returns whether to take ``name``, which is relative to the prefix or folder that is listed."""
         included = not self.include or any(fnmatchcase(name, pattern) for pattern in self.include)
         return included and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
 
 
 @dataclass
-class Sources:
-    """Reads sources, and remembers which files are to be uploaded."""
+class Inputs:
+    """Reads sources, and collects the files to upload."""
 
     storage: Storage
     output_uri: str
     patterns: Patterns = field(default_factory=Patterns)
-    files: dict[str, Path] = field(default_factory=dict)  #: by the URI that each is to have
+    files: dict[str, Path] = field(default_factory=dict)  #: by the URI that each one gets
 
     def references(self, source: str) -> Iterator[ImageRef]:
-        """The images of one source, in its order. Raises UserError or Reject, saying what was expected."""
+        """Yields the images of a source in its order. Raises UserError or Reject when it is not a source."""
         if source.startswith("s3://"):
             return references(ManifestRef(uri=source), opener=self._open, lister=self._list)
         path = Path(source)
         if path.is_dir():
             return self._of_folder(path)
         if not path.is_file():
-            raise UserError(f"No file, folder or s3:// URI: {source}")
+            raise UserError(f"{source} is not a file, a folder or an s3:// URI.")
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return iter([self._of_image(path, path.name)])
         return self._of_manifest(path)
 
     def repaired(self, uri: str, file: str, sources: Sequence[str]) -> str:
-        """The URI of an image that failed, as its file on this machine is now; as it was, where that is not here.
+        """Returns the new URI of an uploaded image whose file may have been repaired, or ``uri`` if the file is gone.
 
         ``file`` is its name below one of the ``sources``, as a job keeps it in a column.
         """
@@ -79,7 +79,7 @@ class Sources:
         return uri
 
     def upload(self, advance: Advance) -> int:
-        """Puts every file that is not there yet, and returns how many that were."""
+        """Uploads every file that is not there yet, and returns how many were uploaded."""
 
         def put(item: tuple[str, Path]) -> bool:
             uri, path = item
@@ -87,7 +87,7 @@ class Sources:
                 return False
             body = _read(path)
             if hashlib.sha256(body).hexdigest() != uri.split("/")[-2]:
-                raise UserError(f"{path} was changed while the list was read: type the command again.")
+                raise UserError(f"{path} changed while it was being read. Run the command again.")
             return self.storage.write_once(uri, body, content_type="application/octet-stream", metadata={})
 
         sent = 0
@@ -101,7 +101,7 @@ class Sources:
         return self.storage.stream(uri, version_id=version_id)
 
     def _list(self, prefix: str) -> Iterator[str]:
-        # What jobs wrote is no picture to be asked for.
+        # A prefix may include the folder of all jobs: what they wrote is not an image.
         own = f"{self.output_uri.rstrip('/')}/"
         return (
             item.uri
@@ -112,7 +112,7 @@ class Sources:
     def _of_folder(self, folder: Path) -> Iterator[ImageRef]:
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         visible = [name for name in names if not any(step.startswith(".") for step in name.split("/"))]
-        # Patterns decide alone where there are any; without them, the names of image files.
+        # With --include, the patterns alone decide; without, the suffixes of image files.
         taken = [
             name
             for name in visible
@@ -120,28 +120,28 @@ class Sources:
         ]
         if not taken:
             raise UserError(
-                f"{folder} holds no image that is asked for, of {len(visible)} files. "
+                f"No images to submit among the {len(visible)} files in {folder}. "
                 f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}; --include '*' takes every file."
             )
         return (self._of_image(folder / name, name) for name in taken)
 
     def _of_manifest(self, path: Path) -> Iterator[ImageRef]:
         def pieces() -> Iterator[bytes]:
-            with path.open("rb") as file:
-                while piece := file.read(_PIECE):
+            with path.open("rb") as opened:
+                while piece := opened.read(_PIECE):
                     yield piece
 
         refs: Iterable[ImageRef] = of_file(pieces(), str(path), declared=None, opener=self._open)
         for ref in refs:
-            beside = path.parent / ref.source_ref
-            # By its name, too: a list of somebody else's must not make us upload what is no picture.
-            if beside.suffix.lower() in IMAGE_SUFFIXES and not ref.source_ref.startswith("s3://") and _is_file(beside):
-                yield self._of_image(beside, ref.source_ref, ref.columns)
+            file = path.parent / ref.source_ref
+            # Check the suffix too: an untrusted manifest must not make us upload arbitrary files.
+            if file.suffix.lower() in IMAGE_SUFFIXES and not ref.source_ref.startswith("s3://") and _is_file(file):
+                yield self._of_image(file, ref.source_ref, ref.columns)
             else:
                 yield ref
 
     def _of_image(self, path: Path, name: str, columns: dict[str, str] | None = None) -> ImageRef:
-        # By content, so that it is uploaded once however often it is asked for; by name, so that a person knows it.
+        # The digest makes sure that a file is uploaded once; the name is for the reader of the results.
         uri = f"{self.output_uri.rstrip('/')}/{UPLOADS}/{_digest(path)}/{_text(path.name)}"
         self.files[uri] = path
         return ImageRef.of(uri, columns={"file": _text(name)} | (columns or {}))
@@ -150,12 +150,12 @@ class Sources:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # not a valid name of a file
         return False
 
 
 def _text(name: str) -> str:
-    """A file's name as text: what is no UTF-8 in it becomes an escape."""
+    """Returns a file's name as text. Bytes that are not UTF-8 become escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -167,4 +167,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}. Nothing was sent.") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}. Nothing was submitted.") from error

@@ -1,79 +1,76 @@
-"""What failed, asked for again: images as a job that points back, and refused requests as they are."""
+"""The redrive of a job: its refused requests are sent again, or its failed images become a job of their own."""
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from itertools import count
 
 from pydantic import BaseModel
 
 from jobs.batch.dead_letters import DeadLetters
-from jobs.batch.inputs import Sources
+from jobs.batch.inputs import Inputs
 from jobs.batch.results import Results
-from jobs.batch.status import redrives
 from jobs.batch.submit import upload
 from jobs.progress import Reporter
 from jobs.user_error import UserError
-from worker.batch.job_folder import JobFolder
-from worker.batch.plan import Planner, Sender
-from worker.batch.shards import Draft
-from worker.contract import ClassifyRequest, Job
+from worker.batch.job_folder import JobRecord
+from worker.batch.plan import ModelChoice, Planner, Sender, new_job
+from worker.batch.shards import Shards
+from worker.contract import ClassifyRequest
 from worker.errors import ErrorCode, Reject
 from worker.manifest.formats import ImageRef
 
 
 class Redriven(BaseModel):
-    """What was asked for again."""
+    """What a redrive sent."""
 
     job_id: str
-    images: int  #: failed ones
-    redrive_id: str | None  #: their job
-    requests: int  #: refused ones, sent again
+    images: int  #: failed images that are asked for again
+    redrive_id: str | None  #: the job that asks for them
+    requests: int  #: refused requests that were sent again
 
 
 class Redrive:
-    """Asks again for what failed of a job."""
+    """Asks again for the failed images of a job."""
 
-    def __init__(self, *, folder: JobFolder, sources: Sources, planner: Planner, send: Sender) -> None:
-        self._storage = sources.storage
-        self._results = Results(folder=folder, storage=self._storage)
-        self._folder = folder
-        self._sources = sources
+    def __init__(self, record: JobRecord, *, inputs: Inputs, planner: Planner, send: Sender) -> None:
+        self._record = record
+        self._results = Results(record)
+        self._inputs = inputs
         self._planner = planner
         self._send = send
 
     def run(self, codes: Iterable[str], dead_letters: DeadLetters | None, reporter: Reporter) -> Redriven:
-        """Sends refused requests again, or else the failed images of the given codes, or of all.
+        """Sends refused requests again. If there are none, asks for the images that failed with ``codes``, or with any.
 
-        Killed on the way and called again, it goes on. Raises UserError where the job is still at work.
+        If it is killed and called again, it goes on. Raises UserError while the job or its last redrive is running.
         """
         job = self._results.job
         if job.parent is not None:
-            raise UserError(f"{job.job_id} asks again for images of {job.parent}: redrive {job.parent}.")
+            raise UserError(f"{job.job_id} is a redrive of {job.parent}. Run 'twofold batch redrive {job.parent}'.")
         requests = self._send_refused(dead_letters, reporter)
         if requests:
             return Redriven(job_id=job.job_id, images=0, redrive_id=None, requests=requests)
         self._results.check_complete()
-        with Draft() as draft:
-            self._fill(draft, codes, reporter)
-            if not draft.images:
+        with Shards() as shards:
+            self._fill(shards, codes, reporter)
+            if not shards.images:
                 return Redriven(job_id=job.job_id, images=0, redrive_id=None, requests=0)
-            upload(self._sources, reporter)
-            redrive_id = self._ask(draft, reporter)
-            return Redriven(job_id=job.job_id, images=draft.images, redrive_id=redrive_id, requests=0)
+            upload(self._inputs, reporter)
+            redrive_id = self._ask(shards, reporter)
+            return Redriven(job_id=job.job_id, images=shards.images, redrive_id=redrive_id, requests=0)
 
-    def _fill(self, draft: Draft, codes: Iterable[str], reporter: Reporter) -> None:
-        with reporter.step("Looking for what failed"):
+    def _fill(self, shards: Shards, codes: Iterable[str], reporter: Reporter) -> None:
+        with reporter.step("Reading the failed rows"):
             for row, asked in self._results.failed(frozenset(codes)):
-                # Of an image of this machine, the file as it is now: that is where somebody would mend it.
+                # An image that was uploaded is uploaded again if its file has changed: that is where a user repairs it.
                 file = asked.columns.get("file", "")
-                ref = self._sources.repaired(row.source_ref, file, self._results.job.sources)
-                draft.add(ImageRef(ref, asked.version_id, asked.columns), row=row.row)
+                ref = self._inputs.repaired(row.source_ref, file, self._results.job.sources)
+                shards.add(ImageRef(ref, asked.version_id, asked.columns), row=row.row)
 
-    def _ask(self, draft: Draft, reporter: Reporter) -> str:
-        """Under the next free name; one that was begun with other images, and never sent, stays as it is."""
+    def _ask(self, shards: Shards, reporter: Reporter) -> str:
+        """Submits under the next free name and returns it. Skips a redrive with other images that was never sent."""
         for redrive_id in self._free_names():
             try:
-                self._submit(draft, redrive_id, reporter)
+                self._submit(shards, redrive_id, reporter)
             except Reject as error:
                 if error.code is not ErrorCode.CONFLICT:
                     raise
@@ -81,49 +78,45 @@ class Redrive:
                 return redrive_id
         raise AssertionError
 
-    def _submit(self, draft: Draft, redrive_id: str, reporter: Reporter) -> None:
+    def _submit(self, shards: Shards, redrive_id: str, reporter: Reporter) -> None:
         parent = self._results.job
-        job = Job(
-            job_id=redrive_id,
-            created_at=datetime.now(UTC),
-            sources=(self._folder.uri,),
-            digest=draft.digest,
-            images=draft.images,
-            shards=draft.shards,
-            columns=parent.columns,
-            model_uri=parent.model_uri,
-            asked_model_uri=parent.asked_model_uri,
-            output_uri=parent.output_uri,
+        job = new_job(
+            self._record.sibling(redrive_id).folder,
+            shards,
+            sources=(self._record.folder.uri,),
+            model=ModelChoice(asked=parent.asked_model_uri, pinned=parent.model_uri),
             threshold=parent.threshold,
-            parent=parent.job_id,
+            parent=parent,
         )
         with reporter.step("Writing the plan", total=job.parts) as advance:
-            job = self._planner.write(draft, job, advance=advance)
-        # Before any part of it: results never miss one that is there.
-        self._storage.write(f"{self._folder.redrives}{redrive_id}", b"see there\n", content_type="text/plain")
+            job = self._planner.write(shards, job, advance=advance)
+        # Before its requests are sent: the results never miss a part that is there.
+        pointer = f"{self._record.folder.redrives}{redrive_id}"
+        self._record.storage.write(pointer, b"a redrive of this job\n", content_type="text/plain")
         with reporter.step("Sending requests", total=job.parts) as advance:
             self._planner.submit(job, advance=advance)
 
     def _free_names(self) -> Iterator[str]:
-        """Names that no job was sent under. Raises UserError while one that was is still at work."""
-        taken = set(redrives(self._folder, self._storage))
+        """Yields names under which no redrive was sent. Raises UserError while one is still running."""
+        taken = set(self._record.redrives())
         for number in count(1):
-            name = f"{self._folder.job_id[:120]}-r{number}"
-            folder = JobFolder(self._folder.output_uri, name)
-            if name not in taken or self._storage.metadata(folder.submitted) is None:
+            name = f"{self._record.folder.job_id[:120]}-r{number}"
+            redrive = self._record.sibling(name)
+            if name not in taken or not redrive.is_submitted():
                 yield name
-            elif self._storage.metadata(folder.success) is None and self._storage.metadata(folder.cancelled) is None:
-                raise UserError(f"{name} is not complete: wait for it, or 'twofold batch cancel {name}'.")
+            elif not redrive.is_complete() and not redrive.is_cancelled():
+                raise UserError(f"{name} is not complete. Wait for it, or run 'twofold batch cancel {name}'.")
 
     def _send_refused(self, dead_letters: DeadLetters | None, reporter: Reporter) -> int:
         if dead_letters is None:
             return 0
-        letters = dead_letters.take(self._folder.job_id)
+        job_id = self._record.folder.job_id
+        letters = dead_letters.take(job_id)
         if not letters:
             return 0
         with reporter.step("Sending refused requests again", total=len(letters)) as advance:
             for letter in letters:
-                again: list[ClassifyRequest] = [one for one in letter.requests if one.job_id == self._folder.job_id]
+                again: list[ClassifyRequest] = [one for one in letter.requests if one.job_id == job_id]
                 self._send(again)
                 dead_letters.remove([letter])
                 advance(1)

@@ -1,4 +1,4 @@
-"""The parts of a job, and of the jobs that asked again, as one table in the order of the manifest."""
+"""The results of a job: its parts and those of its redrives, as one table in the order of the manifest."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -6,23 +6,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from typing import Final, NamedTuple
 
-from jobs.batch.status import redrives
 from jobs.user_error import UserError
 from worker import predictions
-from worker.aws.storage import Storage
-from worker.batch.job_folder import JobFolder, check_answers, find_job, from_metadata, part_numbers
+from worker.batch.job_folder import JobRecord
 from worker.batch.shards import read_shard
 from worker.contract import Job, PredictionRow, ShardLine
 
 _MAX_PART_BYTES: Final = 1024 * 1024 * 1024
-#: Parts on their way while one is written: a few hundred kilobytes each.
+#: Parts that are read ahead: a few hundred kilobytes each.
 _AHEAD: Final = 8
-#: Missing parts that a message names.
+#: Missing parts that a message names, at most.
 _NAMED: Final = 10
 
 
 class Line(NamedTuple):
-    """A row of the results, and what the manifest said of the image."""
+    """A row of the results, and the image's columns of the manifest."""
 
     row: PredictionRow
     columns: dict[str, str]
@@ -31,15 +29,14 @@ class Line(NamedTuple):
 class Results:
     """The results of one job."""
 
-    def __init__(self, *, folder: JobFolder, storage: Storage) -> None:
+    def __init__(self, record: JobRecord) -> None:
         """Raises UserError when there is no such job."""
-        self.folder = folder
-        self.job = needed_job(folder, storage)
-        self._storage = storage
+        self.record = record
+        self.job = needed_job(record)
 
     def check_complete(self) -> None:
-        """Raises UserError, naming the missing parts and what to do, unless there is a row for every image."""
-        there = set(part_numbers(self.folder, self._storage))
+        """Raises UserError, which names the missing parts, unless every image has a row."""
+        there = set(self.record.part_numbers())
         missing = [number for number in range(self.job.parts) if number not in there]
         if not missing:
             return
@@ -47,70 +44,68 @@ class Results:
         named = ", ".join(map(str, missing[:_NAMED])) + (", …" if len(missing) > _NAMED else "")
         raise UserError(
             f"{images:,} of {self.job.images:,} images have no row yet: parts {named} of {self.job.parts} are missing. "
-            f"'twofold batch status {self.job.job_id}' tells why; --partial takes what is there."
+            f"Run 'twofold batch status {self.job.job_id}' to see why, or add --partial for the rows that are there."
         )
 
     def chunks(self, *, join: bool = False, partial: bool = False) -> Iterator[list[Line]]:
-        """Every row, in the order of the manifest, those that a redrive has mended in their place; part by part.
+        """Yields the rows in the order of the manifest, part by part. A row that was redriven replaces the failed one.
 
-        Raises UserError where a part is missing, was altered, or does not hold the rows of its shard.
+        Raises UserError when a part is missing, was altered, or does not hold the rows of its shard.
         """
         if not partial:
             self.check_complete()
-        mended = self._mended()
+        redriven = self._redriven()
         window: deque[Future[list[Line]]] = deque()
         with ThreadPoolExecutor(_AHEAD) as pool:
             for number in self._numbers(partial=partial):
-                window.append(pool.submit(self._merged, number, mended, join=join))
+                window.append(pool.submit(self._merged, number, redriven, join=join))
                 if len(window) >= _AHEAD:
                     yield window.popleft().result()
             while window:
                 yield window.popleft().result()
 
     def failed(self, codes: frozenset[str]) -> Iterator[tuple[PredictionRow, ShardLine]]:
-        """The rows that still have no score, of the given codes or of all, each with its line of the shard."""
-        mended = self._mended()
+        """Yields the rows that have no score, with one of ``codes`` or with any, each with its line of the shard."""
+        redriven = self._redriven()
         for number in range(self.job.parts):
-            rows = [mended.get(row.row, row) for row in self._part(number)]
+            rows = [redriven.get(row.row, row) for row in self._part(number)]
             wanted = [row for row in rows if row.error_code is not None and (not codes or row.error_code in codes)]
             if wanted:
                 asked = {line.row: line for line in self.shard(number)}
                 yield from ((row, asked.get(row.row) or _line_of(row)) for row in wanted)
 
     def shard(self, number: int) -> list[ShardLine]:
-        """What was asked for; nothing where the job was short and had no shards."""
+        """Returns the lines of a shard, or nothing when the job was short and has no shards."""
         if self.job.shards is None:
             return []
-        uri = self.folder.shard(number)
-        return read_shard(self._storage.read(uri, max_bytes=_MAX_PART_BYTES), uri)
+        uri = self.record.folder.shard(number)
+        return read_shard(self.record.storage.read(uri, max_bytes=_MAX_PART_BYTES), uri)
 
     def _numbers(self, *, partial: bool) -> list[int]:
         if not partial:
             return list(range(self.job.parts))
-        return [number for number in part_numbers(self.folder, self._storage) if number < self.job.parts]
+        return [number for number in self.record.part_numbers() if number < self.job.parts]
 
-    def _merged(self, number: int, mended: dict[int, PredictionRow], *, join: bool) -> list[Line]:
+    def _merged(self, number: int, redriven: dict[int, PredictionRow], *, join: bool) -> list[Line]:
         columns = {line.row: line.columns for line in self.shard(number)} if join else {}
-        return [Line(mended.get(row.row, row), columns.get(row.row, {})) for row in self._part(number)]
+        return [Line(redriven.get(row.row, row), columns.get(row.row, {})) for row in self._part(number)]
 
     def _part(self, number: int) -> list[PredictionRow]:
-        uri = self.folder.part(number)
-        metadata = self._storage.metadata(uri) or {}
-        body = self._storage.read(uri, max_bytes=_MAX_PART_BYTES)
-        report = from_metadata(metadata, uri)
-        check_answers(report, self.job, self.folder, number)
+        uri = self.record.folder.part(number)
+        report = self.record.answer(self.job, number)
+        body = self.record.storage.read(uri, max_bytes=_MAX_PART_BYTES)
         if sha256(body).hexdigest() != report.sha256:
             raise UserError(f"{uri} is not the file that the worker wrote: its digest differs.")
         rows = predictions.from_csv(body)
         if len(rows) != self.job.rows_of(number):
-            raise UserError(f"{uri} holds {len(rows)} rows, and its shard {self.job.rows_of(number)} images.")
+            raise UserError(f"{uri} holds {len(rows)} rows, but its shard has {self.job.rows_of(number)} images.")
         return rows
 
-    def _mended(self) -> dict[int, PredictionRow]:
-        """Rows of the jobs that asked again, by the row of this one: the newest that was scored, else the newest."""
+    def _redriven(self) -> dict[int, PredictionRow]:
+        """Returns the rows of all redrives by their number: of each the newest that was scored, or else the newest."""
         found: dict[int, PredictionRow] = {}
-        for name in redrives(self.folder, self._storage):
-            again = Results(folder=JobFolder(self.folder.output_uri, name), storage=self._storage)
+        for name in self.record.redrives():
+            again = Results(self.record.sibling(name))
             for number in again._numbers(partial=True):
                 for row in again._part(number):
                     if row.error_code is None or row.row not in found or found[row.row].error_code is not None:
@@ -118,13 +113,13 @@ class Results:
         return found
 
 
-def needed_job(folder: JobFolder, storage: Storage) -> Job:
-    """The job. Raises UserError when there is none."""
-    job = find_job(folder, storage)
+def needed_job(record: JobRecord) -> Job:
+    """Returns the job. Raises UserError when there is none."""
+    job, folder = record.job(), record.folder
     if job is None:
         raise UserError(
-            f"No job {folder.job_id} below {folder.output_uri}, or it is not written down yet: "
-            f"'twofold batch status {folder.job_id}' tells."
+            f"No job named {folder.job_id} in {folder.output_uri}. If you have just submitted it, run "
+            f"'twofold batch status {folder.job_id}' to see whether it is being planned."
         )
     return job
 

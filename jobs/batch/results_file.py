@@ -1,4 +1,4 @@
-"""Results to a file: CSV, or Parquet where the name says so."""
+"""The results as a file: CSV, or Parquet if its name ends in .parquet."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ Write = Callable[[list[Line]], None]
 
 
 class Counts(BaseModel):
-    """What was written: ``rows = scored + failed``."""
+    """The rows that were written: ``rows = scored + failed``."""
 
     rows: int = 0
     scored: int = 0
@@ -30,9 +30,9 @@ class Counts(BaseModel):
 
 
 def write(chunks: Iterable[list[Line]], path: str, *, joined: tuple[str, ...], advance: Advance) -> Counts:
-    """Writes all lines to the file, with the columns ``joined`` of the manifest behind our own.
+    """Writes all lines to ``path``, with the columns ``joined`` of the manifest after those of the results.
 
-    The file appears when it is whole: what goes wrong on the way leaves none, and an older one as it was.
+    The file appears when it is complete. After an error there is none, and an older one is unchanged.
     """
     names = [*COLUMNS, *(_free(name) for name in joined)]
     counts = Counts()
@@ -48,7 +48,7 @@ def write(chunks: Iterable[list[Line]], path: str, *, joined: tuple[str, ...], a
 
 
 def _free(name: str) -> str:
-    """A name for a column of the manifest that is none of ours."""
+    """Returns a name for a column of the manifest that no column of the results has."""
     return f"manifest_{name}" if name in COLUMNS else name
 
 
@@ -85,10 +85,10 @@ def _csv(file: IO[bytes], names: list[str]) -> Write:
 @contextmanager
 def _parquet(file: IO[bytes], names: list[str]) -> Iterator[Write]:
     try:
-        import pyarrow as pa  # noqa: PLC0415 - 50 MB that only this needs
+        import pyarrow as pa  # noqa: PLC0415 - 50 MB that nothing else needs
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError:
-        raise UserError("Parquet needs pyarrow: pip install 'twofold[parquet]'. A CSV needs nothing.") from None
+        raise UserError("Parquet needs pyarrow: pip install 'twofold[parquet]'. A CSV file needs no extra.") from None
     kinds: dict[str, Any] = {"row": pa.int64(), "confidence": pa.float64(), "score": pa.float64()}
     kinds["threshold"] = pa.float64()
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])

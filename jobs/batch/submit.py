@@ -1,31 +1,31 @@
-"""Sources to a job: read, planned, estimated, uploaded, written down, sent."""
+"""From sources to a job: read, plan, estimate, upload, write, send."""
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 from rich.markup import escape
 
-from jobs.batch.inputs import Sources
+from jobs.batch.inputs import Inputs
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from worker.aws.storage import Storage
 from worker.batch import cost
-from worker.batch.plan import Planner
-from worker.batch.shards import Draft
+from worker.batch.job_folder import JobFolder
+from worker.batch.plan import ModelChoice, Planner, new_job
+from worker.batch.shards import Shards
 from worker.contract import Job
 from worker.messages import job_id_of
 from worker.scoring.models import pinned
 
-#: Images between two signs of life.
-_TOLD: Final = 10_000
+#: Images between two updates of the progress.
+_UPDATE: Final = 10_000
 
 
 class SubmitOptions(BaseModel):
-    """What a person asks for, beside the images."""
+    """The options of a job."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,7 +36,7 @@ class SubmitOptions(BaseModel):
 
 
 class Estimate(BaseModel):
-    """What a job will take, before anything is sent."""
+    """The expected time and cost of a job."""
 
     images: int
     parts: int
@@ -46,61 +46,56 @@ class Estimate(BaseModel):
 
 
 def estimate(job: Job) -> Estimate:
-    """Time and cost from the measured milliseconds an image."""
+    """Estimates a job from the milliseconds that an image was measured to take."""
     worker_s = cost.estimated_s(job.images)
     price = cost.usd(images=job.images, parts=job.parts, worker_s=worker_s)
     return Estimate(images=job.images, parts=job.parts, worker_s=round(worker_s, 1), cost_usd=round(price, 6))
 
 
-def read_sources(names: Sequence[str], sources: Sources, draft: Draft, reporter: Reporter) -> None:
-    """Puts the images of all sources into the draft, one source after the other."""
+def read_sources(names: Sequence[str], inputs: Inputs, shards: Shards, reporter: Reporter) -> None:
+    """Adds the images of all sources to the shards, one source after another."""
     with reporter.step(escape(f"Reading {', '.join(names)[:60]}")) as advance:
         for name in names:
-            for ref in sources.references(name):
-                draft.add(ref)
-                if draft.images % _TOLD == 0:  # telling takes longer than adding
-                    advance(_TOLD)
+            for ref in inputs.references(name):
+                shards.add(ref)
+                if shards.images % _UPDATE == 0:  # an update takes longer than an image
+                    advance(_UPDATE)
 
 
-def plan_job(names: Sequence[str], draft: Draft, options: SubmitOptions, storage: Storage) -> Job:
-    """The job that the draft makes. Nothing is written.
+def plan_job(names: Sequence[str], shards: Shards, options: SubmitOptions, storage: Storage) -> Job:
+    """Returns the job that the shards make. Nothing is written.
 
-    Without a name of its own it is called after its first source and all that it asks for: typed again it is the same.
+    Its default name follows from the first source and from everything that is asked for, so that the same command gives
+    the same name.
     """
     model_uri = options.model_uri
     if model_uri is not None:
         if not model_uri.startswith("s3://"):
-            raise UserError(f"--model {model_uri}: workers on other machines need an s3:// URI.")
+            raise UserError(f"--model {model_uri} is not an s3:// URI, which workers on other machines need.")
         model_uri = pinned(model_uri, storage=storage)
-    asked = f"{draft.digest} {model_uri} {options.threshold} {options.output_uri.rstrip('/')}"
+    asked = f"{shards.digest} {model_uri} {options.threshold} {options.output_uri.rstrip('/')}"
     identity = hashlib.sha256(asked.encode()).hexdigest()
-    return Job(
-        job_id=options.job_id or job_id_of(names[0], identity=identity),
-        created_at=datetime.now(UTC),
+    return new_job(
+        JobFolder(options.output_uri, options.job_id or job_id_of(names[0], identity=identity)),
+        shards,
         sources=tuple(name if name.startswith("s3://") else str(Path(name).resolve()) for name in names),
-        digest=draft.digest,
-        images=draft.images,
-        shards=draft.shards,
-        columns=draft.columns,
-        model_uri=model_uri,
-        asked_model_uri=options.model_uri,
-        output_uri=options.output_uri,
+        model=ModelChoice(asked=options.model_uri, pinned=model_uri),
         threshold=options.threshold,
     )
 
 
-def upload(sources: Sources, reporter: Reporter) -> None:
-    """Puts files of this machine where the workers can read them."""
-    if sources.files:
-        with reporter.step("Uploading images", total=len(sources.files)) as advance:
-            new = sources.upload(advance)
-        reporter.say(f"  {new:,} new, {len(sources.files) - new:,} were there")
+def upload(inputs: Inputs, reporter: Reporter) -> None:
+    """Uploads files to where the workers can read them."""
+    if inputs.files:
+        with reporter.step("Uploading images", total=len(inputs.files)) as advance:
+            new = inputs.upload(advance)
+        reporter.say(f"  {new:,} new, {len(inputs.files) - new:,} already there")
 
 
-def submit_job(draft: Draft, job: Job, sources: Sources, planner: Planner, reporter: Reporter) -> tuple[Job, int]:
-    """Uploads, writes and sends what is not there yet; the job, and how many requests were sent."""
-    upload(sources, reporter)
+def submit_job(shards: Shards, job: Job, inputs: Inputs, planner: Planner, reporter: Reporter) -> tuple[Job, int]:
+    """Uploads, writes and sends what is not there yet. Returns the job and the number of requests that were sent."""
+    upload(inputs, reporter)
     with reporter.step("Writing the plan", total=job.parts) as advance:
-        job = planner.write(draft, job, advance=advance)
+        job = planner.write(shards, job, advance=advance)
     with reporter.step("Sending requests", total=job.parts) as advance:
         return job, planner.submit(job, advance=advance)

@@ -1,4 +1,4 @@
-"""How jobs stand, on the terminal."""
+"""The status of jobs, on the terminal."""
 
 import time
 from typing import Final
@@ -8,36 +8,36 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from jobs.batch.status import Standing, Watcher
+from jobs.batch.status import JobStatus, StatusReader
 from worker.contract import Job
 
 _WATCH_S: Final = 2.0
-#: Refused requests that are shown; a model that is gone refuses them all.
+#: Refused requests that are shown, at most. When the model is missing, all of them are refused.
 _SHOWN: Final = 10
 
 
-def watch(watcher: Watcher, console: Console) -> Standing:
-    """Shows the standing as it changes, until nothing more will happen by itself."""
-    standing = watcher.look()
-    with Live(table_of(standing), console=console, transient=True, auto_refresh=False) as live:
-        while not standing.settled:
+def watch(reader: StatusReader, console: Console) -> JobStatus:
+    """Shows the status as it changes, until the job makes no further progress by itself. Returns the last one."""
+    status = reader.read()
+    with Live(table_of(status), console=console, transient=True, auto_refresh=False) as live:
+        while not status.settled:
             time.sleep(_WATCH_S)
-            standing = watcher.look()
-            live.update(table_of(standing), refresh=True)
-    return standing
+            status = reader.read()
+            live.update(table_of(status), refresh=True)
+    return status
 
 
-def table_of(standing: Standing) -> Table:
-    """One job."""
-    title = Text(f"{standing.job_id}: {standing.state}")
+def table_of(status: JobStatus) -> Table:
+    """Returns the status of one job as a table."""
+    title = Text(f"{status.job_id}: {status.state}")
     table = Table(title=title, box=None, show_header=False, title_justify="left")
-    for name, text in _lines(standing):
-        table.add_row(name, Text(text))  # as it is: a message may look like markup
+    for name, text in _lines(status):
+        table.add_row(name, Text(text))  # not as markup: a message may look like it
     return table
 
 
 def table_of_all(jobs: list[tuple[Job, bool]]) -> Table:
-    """Every job, one a line."""
+    """Returns all jobs as a table, one a line."""
     table = Table("job", "images", "", "since", "from", box=None)
     for job, complete in jobs:
         state = "complete" if complete else ""
@@ -46,25 +46,25 @@ def table_of_all(jobs: list[tuple[Job, bool]]) -> Table:
     return table
 
 
-def _lines(standing: Standing) -> list[tuple[str, str]]:
-    share = standing.done / standing.images if standing.images else 0.0
-    by_code = ", ".join(f"{count:,} {code}" for code, count in sorted(standing.errors.items()))
+def _lines(status: JobStatus) -> list[tuple[str, str]]:
+    share = status.done / status.images if status.images else 0.0
+    by_code = ", ".join(f"{count:,} {code}" for code, count in sorted(status.errors.items()))
     lines = [
-        ("done", f"{standing.done:,} of {standing.images:,} images, {share:.0%}"),
-        ("scored", f"{standing.scored:,}"),
-        ("failed", f"{standing.failed:,}" + (f": {by_code}" if by_code else "")),
-        ("waiting", f"{standing.waiting:,}, in {standing.parts - standing.parts_done:,} parts"),
+        ("done", f"{status.done:,} of {status.images:,} images, {share:.0%}"),
+        ("scored", f"{status.scored:,}"),
+        ("failed", f"{status.failed:,}" + (f": {by_code}" if by_code else "")),
+        ("waiting", f"{status.waiting:,}, in {status.parts - status.parts_done:,} parts"),
     ]
-    if standing.images_per_s is not None:
-        left = "" if standing.left_s is None or not standing.waiting else f", about {standing.left_s:,.0f} s left"
-        lines.append(("rate", f"{standing.images_per_s:,.0f} images a second{left}"))
-    for one in standing.refused[:_SHOWN]:
+    if status.images_per_s is not None:
+        left = "" if status.left_s is None or not status.waiting else f", about {status.left_s:,.0f} s left"
+        lines.append(("rate", f"{status.images_per_s:,.0f} images a second{left}"))
+    for one in status.refused[:_SHOWN]:
         part = "the job" if one.shard is None else f"part {one.shard}"
         lines.append(("refused", f"{part}: {one.error_code}, {one.error_message}"))
-    if len(standing.refused) > _SHOWN:
-        lines.append(("refused", f"and {len(standing.refused) - _SHOWN:,} more; --json tells all"))
-    if standing.parent:
-        lines.append(("of", standing.parent))
-    if standing.redrives:
-        lines.append(("redrives", ", ".join(standing.redrives)))
+    if len(status.refused) > _SHOWN:
+        lines.append(("refused", f"and {len(status.refused) - _SHOWN:,} more; --json prints all of them"))
+    if status.parent:
+        lines.append(("of", status.parent))
+    if status.redrives:
+        lines.append(("redrives", ", ".join(status.redrives)))
     return lines

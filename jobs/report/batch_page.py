@@ -27,7 +27,6 @@ from jobs.metrics.drift import drift, shares
 from jobs.report import charts, html
 from worker.aws.storage import Storage
 from worker.batch import cost
-from worker.batch.completion import collect
 from worker.contract import Job, PredictionRow
 from worker.errors import TwofoldError
 from worker.scoring.decoder import MAX_BYTES, decode
@@ -169,7 +168,7 @@ def gather(
     results: Results, rows: RowSummary, storage: Storage, *, model_uri: str | None, complete: bool
 ) -> BatchFacts:
     """Reads what the page needs in addition to the rows. ``model_uri`` is used if the job names no model."""
-    reports = collect(results.folder, results.job, storage) if complete else []
+    reports = results.record.answers(results.job) if complete else []
     return BatchFacts(
         job=results.job,
         rows=rows,

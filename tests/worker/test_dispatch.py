@@ -1,14 +1,14 @@
-"""A message's body to an outcome, without a queue."""
+"""A message's body to an outcome, without a queue or a bucket."""
 
 import json
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytest
 
 from worker.batch.completion import Completion
-from worker.batch.job_folder import JobFolder
-from worker.batch.part import Batch
-from worker.batch.plan import Intake
+from worker.batch.part import PartWriter
+from worker.batch.plan import Planner
+from worker.batch.resolve import RequestResolver
 from worker.contract import ClassifyRequest, PartReport
 from worker.dispatch import Dispatch, Done
 from worker.errors import ErrorCode, Reject, Retry
@@ -16,31 +16,31 @@ from worker.errors import ErrorCode, Reject, Retry
 REQUEST = json.dumps({"schema_version": 1, "job_id": "x", "images": ["s3://shelter/a.jpg"]})
 
 
-class _Scripted:
-    """A batch that answers each job as told."""
+class ScriptedParts:
+    """Finds the part of every request, or fails as scripted for the job."""
 
-    def __init__(self, **answers: Exception) -> None:
-        self._answers = answers
+    def __init__(self, **failures: Exception) -> None:
+        self._failures = failures
         self.asked: list[str] = []
 
-    def folder(self, request: ClassifyRequest) -> JobFolder:
-        return JobFolder("s3://shelter/out", request.job_id)
-
-    def answer(self, request: ClassifyRequest, **_: Any) -> PartReport:
+    def committed(self, request: ClassifyRequest, _: Any) -> PartReport:
         name = request.job_id.partition("-")[0]
         self.asked.append(name)
-        if name in self._answers:
-            raise self._answers[name]
+        if name in self._failures:
+            raise self._failures[name]
         digest = request.digest()
         figures: dict[str, Any] = {"rows": 1, "scored": 1, "failed": 0, "errors": {}, "size_bytes": 1, "seconds": 0.1}
         model: dict[str, Any] = {"model_name": "m", "model_version": "v", "threshold": 0.5}
         return PartReport(job_id=request.job_id, request_digest=digest, sha256=digest, **figures, **model)
 
 
-class _Nothing:
-    """Nothing is too long, nothing was called off, and nothing is complete."""
+class NothingElse:
+    """No job is planned, cancelled or complete."""
 
-    def is_cancelled(self, _: Any) -> bool:
+    def record(self, _: Any) -> Self:
+        return self
+
+    def is_cancelled(self) -> bool:
         return False
 
     def admit(self, *_: Any) -> bool:
@@ -50,13 +50,18 @@ class _Nothing:
         return False
 
 
-def _around(batch: _Scripted) -> Dispatch:
-    nothing = _Nothing()
-    return Dispatch(batch=cast("Batch", batch), intake=cast("Intake", nothing), completion=cast("Completion", nothing))
+def _around(parts: ScriptedParts) -> Dispatch:
+    nothing = NothingElse()
+    return Dispatch(
+        resolver=cast("RequestResolver", nothing),
+        parts=cast("PartWriter", parts),
+        planner=cast("Planner", nothing),
+        completion=cast("Completion", nothing),
+    )
 
 
-def _dispatch(**answers: Exception) -> Dispatch:
-    return _around(_Scripted(**answers))
+def _dispatch(**failures: Exception) -> Dispatch:
+    return _around(ScriptedParts(**failures))
 
 
 def _handle(dispatch: Dispatch, body: str = REQUEST, *, last_try: bool = False) -> Any:
@@ -76,19 +81,19 @@ def _event(*names: str) -> str:
 
 
 def test_a_request_that_is_answered_is_done() -> None:
-    """With the report of its part."""
+    """The outcome has the report of its part."""
     outcome = _handle(_dispatch())
     assert isinstance(outcome, Done)
     assert [report.job_id for report in outcome.reports] == ["x"]
 
 
-def test_a_body_that_asks_for_nothing_is_done() -> None:
-    """The test event of S3 is acknowledged, not tried again and not rejected."""
-    assert _handle(_dispatch(), '{"Event": "s3:TestEvent"}') == Done("a notice that asks for nothing")
+def test_a_body_without_a_request_is_done() -> None:
+    """The test event of S3 is acknowledged."""
+    assert _handle(_dispatch(), '{"Event": "s3:TestEvent"}') == Done("a notification without a request")
 
 
-def test_a_body_that_is_no_request_is_rejected() -> None:
-    """At once, with its reason."""
+def test_a_body_that_is_not_a_request_is_rejected() -> None:
+    """At the first receive, with the reason."""
     outcome = _handle(_dispatch(), "<html>")
     assert isinstance(outcome, Reject)
     assert outcome.code is ErrorCode.BAD_REQUEST
@@ -96,20 +101,20 @@ def test_a_body_that_is_no_request_is_rejected() -> None:
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(ZeroDivisionError("ours"), ErrorCode.INTERNAL), (Retry(ErrorCode.UNAVAILABLE, "503"), ErrorCode.UNAVAILABLE)],
+    [(ZeroDivisionError("a bug"), ErrorCode.INTERNAL), (Retry(ErrorCode.UNAVAILABLE, "503"), ErrorCode.UNAVAILABLE)],
 )
-def test_what_may_pass_is_tried_again_until_the_last_receive(error: Exception, code: ErrorCode) -> None:
-    """A defect of ours too. On the last receive SQS alone would move the message without a word."""
+def test_a_failure_that_may_pass_is_tried_again_until_the_last_receive(error: Exception, code: ErrorCode) -> None:
+    """A bug, too. After the last receive SQS alone would move the message without a reason."""
     first, last = (_handle(_dispatch(x=error), last_try=last_try) for last_try in (False, True))
     assert (type(first), first.code) == (Retry, code)
     assert (type(last), last.code) == (Reject, code)
 
 
-def test_one_bad_object_of_an_event_keeps_no_other_from_being_answered() -> None:
-    """All are tried; then the message is tried again if that can help, and else rejected."""
+def test_one_bad_object_of_an_event_does_not_stop_the_others() -> None:
+    """All are tried. Then the message is tried again if that can help, or else rejected."""
     reject, retry = Reject(ErrorCode.BAD_MANIFEST, "no lines"), Retry(ErrorCode.UNAVAILABLE, "503")
-    batch = _Scripted(bad=reject, slow=retry)
-    assert _handle(_around(batch), _event("bad", "slow", "good")) is retry
-    assert batch.asked == ["bad", "slow", "good"]
+    parts = ScriptedParts(bad=reject, slow=retry)
+    assert _handle(_around(parts), _event("bad", "slow", "good")) is retry
+    assert parts.asked == ["bad", "slow", "good"]
     assert _handle(_dispatch(bad=reject), _event("bad", "good")) is reject
     assert len(_handle(_dispatch(), _event("one", "two")).reports) == 2

@@ -1,1 +1,1 @@
-"""Jobs: requests to parts, long manifests to shards, the last part to a summary."""
+"""Jobs: a request becomes a part, a long manifest becomes shards, and the last part brings the summary."""

@@ -1,141 +1,115 @@
-"""When the last part of a job is in: ``summary.json``, a notice, and ``_SUCCESS``.
+"""The completion of a job: ``summary.json``, a notice, and ``_SUCCESS`` once the last part is written.
 
-Nobody keeps count. Whoever has written a part looks whether any is missing; storage is consistent, so the last one
-sees all of them. Two can be last at once, and one can be killed in between: everything here may happen twice.
+There is no counter. A worker that has written a part checks whether any other is missing. Storage is consistent, so
+the last worker sees them all. Two workers can both be last, and one can be killed halfway: every step may run twice.
 """
 
 import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Final
 
 from worker.aws.storage import Storage
 from worker.batch import cost
-from worker.batch.job_folder import JobFolder, check_answers, find_job, from_metadata, part_number
-from worker.batch.plan import check_same
+from worker.batch.job_folder import JobRecord
+from worker.batch.plan import ModelChoice, check_same, new_job
 from worker.contract import ClassifyRequest, Job, PartReport, PartSummary, Summary
 from worker.errors import ErrorCode, Reject, Retry
 
 log = logging.getLogger(__name__)
 
-#: Parts of one page of a list: https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
+#: Objects on one page of a listing: https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
 _PAGE: Final = 1000
-_READERS: Final = 8
-_KEPT: Final = 16  #: jobs remembered; each is a small document
+_KEPT: Final = 16  #: jobs kept in memory; each is a small document
 
-#: Told of each job that is complete, at least once.
+#: Called for each job that is complete, at least once.
 Notify = Callable[[Summary], None]
 
 
 def no_notice(_: Summary) -> None:
-    """Tells nobody."""
+    """Sends no notice."""
 
 
 class Completion:
-    """Closes jobs."""
+    """Admits requests to their jobs, and completes the jobs."""
 
     def __init__(self, *, storage: Storage, notify: Notify = no_notice) -> None:
         self._storage = storage
         self._notify = notify
         self._jobs: OrderedDict[str, Job] = OrderedDict()
 
-    def admit(self, folder: JobFolder, request: ClassifyRequest) -> bool:
-        """Whether the request is one that was planned already: its answer would stand among the parts of that job.
+    def admit(self, record: JobRecord, request: ClassifyRequest) -> bool:
+        """Returns whether the request was planned before: a part of its own would be counted among those of the job.
 
         Raises Reject for a shard that no job asks for, for the same reason.
         """
         if request.shard is None:
-            written = find_job(folder, self._storage)
+            written = record.job()
             return written is not None and written.shards is not None
-        job = self._job(folder)
+        job, folder = self._job(record), record.folder
         if request.shard >= job.parts or request != job.request(request.shard, shard_uri=folder.shard(request.shard)):
-            raise Reject(ErrorCode.CONFLICT, f"{folder.job} does not ask for shard {request.shard} like this")
+            raise Reject(ErrorCode.CONFLICT, f"{folder.job} does not ask for shard {request.shard} in this way")
         return False
 
-    def check(self, folder: JobFolder, request: ClassifyRequest, report: PartReport) -> bool:
-        """Closes the job if ``request`` was the last one to be answered; whether it did."""
-        job = self._job(folder) if request.shard is not None else self._short_job(folder, request, report)
-        if not self._all_in(folder, job):
+    def check(self, record: JobRecord, request: ClassifyRequest, report: PartReport) -> bool:
+        """Completes the job if ``request`` was the last one to be answered. Returns whether the job is complete."""
+        folder = record.folder
+        job = self._job(record) if request.shard is not None else self._short_job(record, request, report)
+        if not _all_in(record, job):
             return False
-        if self._storage.metadata(folder.success) is not None:
+        if record.is_complete():
             return True
-        summary = summarise(job, collect(folder, job, self._storage))
+        summary = summarise(job, record.answers(job))
         body = summary.model_dump_json(indent=2).encode()
         self._storage.write_once(folder.summary, body, content_type="application/json", metadata={})
-        # Before the marker: whoever is killed in between leaves a job that another one closes, and tells of, again.
+        # Before the marker: if this worker is killed in between, another one sends the notice again, not none.
         self._notify(summary)
         self._storage.write_once(folder.success, b"summary.json is written\n", content_type="text/plain", metadata={})
         log.info("job %s is complete: %d rows, %d failed", job.job_id, summary.rows, summary.failed)
         return True
 
-    def _job(self, folder: JobFolder) -> Job:
+    def _job(self, record: JobRecord) -> Job:
+        folder = record.folder
         if folder.uri not in self._jobs:
-            job = find_job(folder, self._storage)
+            job = record.job()
             if job is None:
-                raise Reject(ErrorCode.NOT_FOUND, f"{folder.job} is not there: a shard was asked for by hand?")
+                raise Reject(ErrorCode.NOT_FOUND, f"{folder.job} is not there: no job asks for this shard")
             self._jobs[folder.uri] = job
             if len(self._jobs) > _KEPT:
                 self._jobs.popitem(last=False)
         return self._jobs[folder.uri]
 
-    def _short_job(self, folder: JobFolder, request: ClassifyRequest, report: PartReport) -> Job:
-        """The job of a request that was no shard: written down now, so that all jobs look the same afterwards."""
-        job = Job(
-            job_id=request.job_id,
-            created_at=datetime.now(UTC),
+    def _short_job(self, record: JobRecord, request: ClassifyRequest, report: PartReport) -> Job:
+        """Writes the job of a request that was not a shard, so that all jobs look the same afterwards."""
+        job = new_job(
+            record.folder,
+            report,
             sources=(request.manifest.uri,) if request.manifest else (),
-            digest=report.request_digest,
-            images=report.rows,
-            model_uri=request.model_uri,
-            asked_model_uri=request.model_uri,
-            output_uri=folder.output_uri,
+            model=ModelChoice(asked=request.model_uri, pinned=request.model_uri),
             threshold=request.threshold,
         )
-        body = job.model_dump_json(indent=2).encode()
-        if self._storage.write_once(folder.job, body, content_type="application/json", metadata={}):
+        if record.create(job):
             return job
-        written = find_job(folder, self._storage)
+        written = record.job()
         if written is None:
-            raise Retry(ErrorCode.UNAVAILABLE, f"{folder.job} was there and is gone")
+            raise Retry(ErrorCode.UNAVAILABLE, f"{record.folder.job} disappeared while it was in use")
         check_same(written, job)
         return written
 
-    def _all_in(self, folder: JobFolder, job: Job) -> bool:
-        """Whether every part is there: page by page from the last one, where gaps are until the end."""
-        for end in range(job.parts, 0, -_PAGE):
-            start = max(0, end - _PAGE)
-            after = folder.part(start - 1) if start else None
-            wanted = end - start
-            found = 0
-            for item in self._storage.list(folder.parts, start_after=after):
-                number = part_number(item.uri)
-                if number is None or number >= end:
-                    break
-                found += 1
-            if found < wanted:
-                return False
-        return True
 
-
-def collect(folder: JobFolder, job: Job, storage: Storage) -> list[PartReport]:
-    """The reports of all parts, in order. Raises Reject when one is missing."""
-
-    def read(number: int) -> PartReport:
-        metadata = storage.metadata(folder.part(number))
-        if metadata is None:
-            raise Reject(ErrorCode.NOT_FOUND, f"{folder.part(number)} is not there")
-        report = from_metadata(metadata, folder.part(number))
-        check_answers(report, job, folder, number)
-        return report
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(read, range(job.parts)))
+def _all_in(record: JobRecord, job: Job) -> bool:
+    """Returns whether every part is there. Lists the last page first: its parts are usually the last to be written."""
+    for end in range(job.parts, 0, -_PAGE):
+        start = max(0, end - _PAGE)
+        if list(islice(record.part_numbers(start=start), end - start)) != list(range(start, end)):
+            return False
+    return True
 
 
 def summarise(job: Job, reports: list[PartReport]) -> Summary:
-    """What the parts of a job add up to."""
+    """Adds up the reports of all parts."""
     errors: Counter[str] = Counter()
     for report in reports:
         errors.update(report.errors)

@@ -1,9 +1,9 @@
-"""What classifying costs on AWS, estimated: the published prices of us-east-1, and a machine that is named.
+"""An estimate of what classifying costs on AWS, in USD.
 
-In USD, as published in 2024 and written down on 2026-11-24; the pages have today's:
-https://aws.amazon.com/lambda/pricing/ (x86), https://aws.amazon.com/s3/pricing/ (Standard),
-https://aws.amazon.com/sqs/pricing/ (standard queues). No free tier, no discount, and no data transfer: within a region
-there is none.
+The list prices are those of us-east-1 as published in 2024, written down on 2026-11-24. For current ones see
+https://aws.amazon.com/lambda/pricing/ (x86), https://aws.amazon.com/s3/pricing/ (Standard) and
+https://aws.amazon.com/sqs/pricing/ (standard queues). There is no free tier and no discount in them. Data transfer is
+left out: within a region it is free.
 """
 
 from typing import Final
@@ -14,11 +14,12 @@ S3_USD_PER_GET: Final = 0.0004 / 1e3
 S3_USD_PER_PUT: Final = 0.005 / 1e3
 SQS_USD_PER_REQUEST: Final = 0.40 / 1e6
 
-#: What two processors of a Lambda come with: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+#: The memory of a Lambda with two processors: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 WORKER_GB: Final = 3.538
-#: Of a worker with two processors, from storage to the CSV: 406 photographs a second, as the README's table has it.
+#: From storage to the CSV, on a worker with two processors: 406 photographs a second were measured.
 MS_PER_IMAGE: Final = 2.5
-#: Of a part: its CSV, failed rows, shard, marker looked for, list of parts; receive, delete and send of its message.
+#: Requests for a part: write its CSV and failed rows, read its shard, check for it and for a marker, list the parts;
+#: receive, delete and send its message.
 _PUTS, _GETS, _SQS = 3, 4, 3
 
 ASSUMES: Final = (
@@ -28,12 +29,12 @@ ASSUMES: Final = (
 
 
 def estimated_s(images: int) -> float:
-    """Seconds of one worker with two processors."""
+    """Returns the seconds that one worker with two processors needs."""
     return images * MS_PER_IMAGE / 1e3
 
 
 def usd(*, images: int, parts: int, worker_s: float) -> float:
-    """The price of so many worker seconds and all requests that go with them."""
+    """Returns the price of the worker's seconds and of all requests for these images and parts."""
     compute = worker_s * WORKER_GB * LAMBDA_USD_PER_GB_S + parts * LAMBDA_USD_PER_REQUEST
     requests = (images + parts * _GETS) * S3_USD_PER_GET + parts * (_PUTS * S3_USD_PER_PUT + _SQS * SQS_USD_PER_REQUEST)
     return compute + requests

@@ -1,9 +1,9 @@
-"""Where everything of a job lies: ``<output_uri>/<job_id>/…``.
+"""The folder of a job, ``<output_uri>/<job_id>/``, and what it holds.
 
-job.json                   what was asked for; written when all shards are there
-shards/00000.jsonl         500 images each, only where the job was planned
-predictions/part-00000.csv one row for every image of the shard of that number
-errors/part-00000.csv      its failed rows, if any
+job.json                   what was asked for; written once all shards are there
+shards/00000.jsonl         500 images each, only if the job was planned
+predictions/part-00000.csv one row for each image of the shard with that number; its report is in the metadata
+errors/part-00000.csv      the failed rows of that part, if any
 redrives/<job_id>          one for each job that asks for failed images of this one again
 submitted, cancelled       markers
 summary.json, _SUCCESS     written when the last part is in
@@ -11,8 +11,10 @@ summary.json, _SUCCESS     written when the last part is in
 
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from datetime import datetime
+from typing import Final, Self
 
 from pydantic import ValidationError
 
@@ -20,10 +22,16 @@ from worker.aws.storage import Storage
 from worker.contract import Job, PartReport, explain
 from worker.errors import ErrorCode, Reject
 
-_PART: Final = re.compile(r"/part-(\d{5})\.csv$")
-
-#: Images of this machine are uploaded here, beside the jobs: no job's name begins so.
+#: The images of a submitter's machine are uploaded here, next to the jobs. No job's name begins with an underscore.
 UPLOADS: Final = "_uploads"
+
+#: The user metadata of a part.
+DIGEST: Final = "request-digest"
+REPORT: Final = "part-report"
+
+_PART: Final = re.compile(r"part-(\d{5})\.csv")
+_MAX_JSON_BYTES: Final = 1024 * 1024
+_READERS: Final = 8
 
 
 @dataclass(frozen=True)
@@ -38,18 +46,6 @@ class JobFolder:
         """The prefix itself, without a slash at its end."""
         return f"{self.output_uri.rstrip('/')}/{self.job_id}"
 
-    def part(self, number: int = 0) -> str:
-        """The CSV of a part."""
-        return f"{self.uri}/predictions/part-{number:05}.csv"
-
-    def errors(self, number: int = 0) -> str:
-        """The failed rows of a part, if there are any."""
-        return f"{self.uri}/errors/part-{number:05}.csv"
-
-    def shard(self, number: int) -> str:
-        """The images of a part."""
-        return f"{self.uri}/shards/{number:05}.jsonl"
-
     @property
     def job(self) -> str:
         """What was asked for."""
@@ -57,22 +53,22 @@ class JobFolder:
 
     @property
     def submitted(self) -> str:
-        """Marks that a message was sent for every shard."""
+        """The marker that a message was sent for every shard."""
         return f"{self.uri}/submitted"
 
     @property
     def cancelled(self) -> str:
-        """Marks that no more is to be done."""
+        """The marker that workers drop the job's requests."""
         return f"{self.uri}/cancelled"
 
     @property
     def summary(self) -> str:
-        """Counts, parts and cost, when all parts are in."""
+        """Counts, parts and cost, once all parts are in."""
         return f"{self.uri}/summary.json"
 
     @property
     def success(self) -> str:
-        """Marks that all parts are in, and the summary too."""
+        """The marker that all parts and the summary are there."""
         return f"{self.uri}/_SUCCESS"
 
     @property
@@ -82,67 +78,121 @@ class JobFolder:
 
     @property
     def redrives(self) -> str:
-        """The prefix of the pointers to the jobs that ask again."""
+        """The prefix of the markers that name the redrives of this job."""
         return f"{self.uri}/redrives/"
 
+    def part(self, number: int = 0) -> str:
+        """Returns the URI of a part, a CSV."""
+        return f"{self.uri}/predictions/part-{number:05}.csv"
 
-def part_number(uri: str) -> int | None:
-    """The number in a part's name."""
-    found = _PART.search(uri)
-    return int(found[1]) if found else None
+    def errors(self, number: int = 0) -> str:
+        """Returns the URI of a part's failed rows, which are there if it has any."""
+        return f"{self.uri}/errors/part-{number:05}.csv"
 
-
-def part_uri(output_uri: str, job_id: str, number: int = 0) -> str:
-    """Where a part of a job lies."""
-    return JobFolder(output_uri, job_id).part(number)
-
-
-def errors_uri(output_uri: str, job_id: str, number: int = 0) -> str:
-    """Where the failed rows of a part lie, if there are any."""
-    return JobFolder(output_uri, job_id).errors(number)
+    def shard(self, number: int) -> str:
+        """Returns the URI of the images that a part answers."""
+        return f"{self.uri}/shards/{number:05}.jsonl"
 
 
-DIGEST: Final = "request-digest"
-REPORT: Final = "part-report"
+@dataclass(frozen=True)
+class JobRecord:
+    """What a job's folder holds now. Nothing is cached: each call asks storage."""
+
+    folder: JobFolder
+    storage: Storage
+
+    def sibling(self, job_id: str) -> Self:
+        """Returns the record of another job with the same ``output_uri``."""
+        return type(self)(JobFolder(self.folder.output_uri, job_id), self.storage)
+
+    def job(self) -> Job | None:
+        """Reads ``job.json``, if it is there. Raises Reject ``conflict`` when it is not a job."""
+        body = self.storage.find(self.folder.job, max_bytes=_MAX_JSON_BYTES)
+        if body is None:
+            return None
+        try:
+            return Job.model_validate_json(body)
+        except ValidationError as error:
+            reason = explain(error)
+            raise Reject(ErrorCode.CONFLICT, f"{self.folder.job} was not written by twofold: {reason}") from None
+
+    def create(self, job: Job) -> bool:
+        """Writes ``job.json`` unless it is there. Returns whether it was written."""
+        body = job.model_dump_json(indent=2).encode()
+        return self.storage.write_once(self.folder.job, body, content_type="application/json", metadata={})
+
+    def is_submitted(self) -> bool:
+        """Returns whether a message was sent for every shard."""
+        return self.storage.metadata(self.folder.submitted) is not None
+
+    def is_cancelled(self) -> bool:
+        """Returns whether the job was cancelled."""
+        return self.storage.metadata(self.folder.cancelled) is not None
+
+    def is_complete(self) -> bool:
+        """Returns whether all parts and the summary are there."""
+        return self.storage.metadata(self.folder.success) is not None
+
+    def parts(self, *, start: int = 0) -> Iterator[tuple[int, datetime]]:
+        """Lists the parts that are there, from number ``start`` on, each with the time it was written."""
+        after = self.folder.part(start - 1) if start else None
+        for item in self.storage.list(self.folder.parts, start_after=after):
+            found = _PART.fullmatch(item.uri.removeprefix(self.folder.parts))
+            if found:
+                yield int(found[1]), item.modified_at
+
+    def part_numbers(self, *, start: int = 0) -> Iterator[int]:
+        """Lists the numbers of the parts that are there, ascending, from ``start`` on."""
+        return (number for number, _ in self.parts(start=start))
+
+    def report(self, number: int = 0) -> PartReport | None:
+        """Reads the report of a part, if it is there. Raises Reject ``conflict`` when no worker wrote the part."""
+        uri = self.folder.part(number)
+        metadata = self.storage.metadata(uri)
+        return None if metadata is None else from_metadata(metadata, uri)
+
+    def answer(self, job: Job, number: int) -> PartReport:
+        """Reads the report of a part that must be there.
+
+        Raises Reject: ``not_found``, or ``conflict`` when the part does not answer the request of ``job`` for it.
+        """
+        folder, report = self.folder, self.report(number)
+        if report is None:
+            raise Reject(ErrorCode.NOT_FOUND, f"{folder.part(number)} is not there")
+        asked = job.request(number, shard_uri=folder.shard(number)).digest() if job.shards else job.digest
+        if report.request_digest != asked:
+            raise Reject(ErrorCode.CONFLICT, f"{folder.part(number)} answers another request than {folder.job} asks")
+        return report
+
+    def answers(self, job: Job) -> list[PartReport]:
+        """Reads the reports of all parts, in order. Raises what ``answer`` raises."""
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(lambda number: self.answer(job, number), range(job.parts)))
+
+    def redrives(self) -> list[str]:
+        """Lists the jobs that ask for failed images of this one again, oldest first."""
+        names = [item.uri.rpartition("/")[2] for item in self.storage.list(self.folder.redrives)]
+        return sorted(names, key=lambda name: int(name.rpartition("-r")[2]))
 
 
 def as_metadata(report: PartReport) -> dict[str, str]:
-    """The metadata of a part."""
+    """Returns the metadata of a part."""
     return {DIGEST: report.request_digest, REPORT: report.model_dump_json()}
 
 
 def from_metadata(metadata: Mapping[str, str], uri: str) -> PartReport:
-    """The report on the part ``uri``. Raises Reject ``conflict`` where no worker of ours has written it."""
+    """Returns the report on the part ``uri``. Raises Reject ``conflict`` when no worker wrote it."""
     try:
         return PartReport.model_validate_json(metadata.get(REPORT, ""))
     except ValidationError as error:
         raise Reject(ErrorCode.CONFLICT, f"{uri} was not written by a worker: {explain(error)}") from None
 
 
-def check_answers(report: PartReport, job: Job, folder: JobFolder, number: int) -> None:
-    """Raises Reject ``conflict`` where the part of that number answers another request than the job's."""
-    asked = job.request(number, shard_uri=folder.shard(number)).digest() if job.shards else job.digest
-    if report.request_digest != asked:
-        raise Reject(ErrorCode.CONFLICT, f"{folder.part(number)} answers another request than {folder.job} asks")
+def part_uri(output_uri: str, job_id: str, number: int = 0) -> str:
+    """Returns the URI of a part."""
+    return JobFolder(output_uri, job_id).part(number)
 
 
-_MAX_JSON_BYTES: Final = 1024 * 1024
-
-
-def find_job(folder: JobFolder, storage: Storage) -> Job | None:
-    """The job of that name, if there is one."""
-    body = storage.find(folder.job, max_bytes=_MAX_JSON_BYTES)
-    if body is None:
-        return None
-    try:
-        return Job.model_validate_json(body)
-    except ValidationError as error:
-        raise Reject(ErrorCode.CONFLICT, f"{folder.job} was not written by twofold: {explain(error)}") from None
-
-
-def part_numbers(folder: JobFolder, storage: Storage) -> Iterator[int]:
-    """The parts that are there, ascending."""
-    for item in storage.list(folder.parts):
-        number = part_number(item.uri)
-        if number is not None:
-            yield number
+def errors_uri(output_uri: str, job_id: str, number: int = 0) -> str:
+    """Returns the URI of a part's failed rows, which are there if it has any."""
+    return JobFolder(output_uri, job_id).errors(number)

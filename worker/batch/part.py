@@ -1,7 +1,7 @@
-"""One request to one part: fetch, decode, score, write. Never sees a queue.
+"""One request to one part: fetch, decode, score, write. No queue is involved.
 
-The part's key follows from the request, and one conditional write commits it. All else is derived from what was
-committed, so a request that is answered again, by this worker or another, finds the part and changes nothing.
+The key of the part follows from the request, and one conditional write commits it. Everything else is derived from the
+committed part, so a request that is answered again, by this worker or another, finds the part and changes nothing.
 """
 
 import hashlib
@@ -13,93 +13,55 @@ from typing import Final
 
 from worker import predictions
 from worker.aws.storage import Storage
-from worker.batch.job_folder import DIGEST, JobFolder, as_metadata, from_metadata
-from worker.batch.resolve import Reader
-from worker.contract import (
-    ClassifyRequest,
-    ModelManifest,
-    PartReport,
-    PredictionRow,
-    S3Uri,
-    ShardLine,
-)
+from worker.batch.job_folder import JobFolder, JobRecord, as_metadata
+from worker.batch.resolve import PartToWrite
+from worker.contract import ClassifyRequest, ModelManifest, PartReport, PredictionRow, ShardLine
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 from worker.predictions import Rule
 from worker.scoring.models import Model, Models
 from worker.scoring.pipeline import Pipeline
-from worker.uris import check_allowed
 
 log = logging.getLogger(__name__)
 
 _MAX_PART_BYTES: Final = 1024 * 1024 * 1024
 
 
-class Batch:
-    """Answers requests. ``default_model`` and ``default_output`` stand in for what a request leaves out."""
+class PartWriter:
+    """Answers requests with one part each."""
 
-    def __init__(
-        self,
-        *,
-        storage: Storage,
-        models: Models,
-        pipeline: Pipeline,
-        allowed_prefixes: tuple[S3Uri, ...],
-        default_model: str | None = None,
-        default_output: str | None = None,
-    ) -> None:
-        self.reader = Reader(storage=storage, allowed_prefixes=allowed_prefixes)  #: of what requests ask for
+    def __init__(self, *, storage: Storage, models: Models, pipeline: Pipeline) -> None:
         self._storage = storage
         self._models = models
         self._pipeline = pipeline
-        self._allowed = allowed_prefixes
-        self._default_model = default_model
-        self._default_output = default_output
 
-    def answer(
-        self, request: ClassifyRequest, *, last_try: bool = False, cancelled: Callable[[], bool] = lambda: False
-    ) -> PartReport | None:
-        """Writes the part, unless it is there, and reports on it. None, and nothing done: the request is to be planned,
-        since there are too many images for one part, or there is more to keep of them than their names.
+    def committed(self, request: ClassifyRequest, record: JobRecord) -> PartReport | None:
+        """Returns the report of the request's part if it is there already. Its failed rows are then written too.
 
-        An image that storage cannot deliver now fails the request with Retry; on the ``last_try`` it becomes a row.
-        ``cancelled`` is asked between images. Raises Reject for a request that can never be answered, Retry otherwise.
+        Raises Reject ``conflict`` when the part answers another request.
         """
-        started = time.monotonic()
-        folder, number = self.folder(request), request.shard or 0
-        part = folder.part(number)
-        report = self._committed(part, request)
-        if report is None:
-            asked = self.reader.lines(request, folder)
-            if asked is None:
-                return None
-            model = self._models.get(self.model_uri(request))
-            rule = Rule.of(model.manifest, threshold=request.threshold)
-            rows = list(self._rows(asked, model, rule, last_try=last_try, cancelled=cancelled))
-            body = predictions.to_csv(rows)
-            report = _report(request, rows, body, model.manifest, seconds=time.monotonic() - started)
-            report = self._commit(part, body, report, request)
-        else:
+        report = _report_on(request, record)
+        if report is not None:
             log.info("job %s is answered already", request.job_id)
-        if report.failed:
-            self._write_errors(part, folder.errors(number))
+            self._write_errors(report, record.folder, request.shard or 0)
         return report
 
-    def folder(self, request: ClassifyRequest) -> JobFolder:
-        """Where the answer goes. Raises Reject when nothing says so, or it must not go there."""
-        output = request.output_uri or self._default_output
-        if output is None:
-            raise Reject(ErrorCode.BAD_REQUEST, "no output_uri, and the worker has no TWOFOLD_OUTPUT_URI")
-        check_allowed(output, self._allowed)
-        return JobFolder(output, request.job_id)
+    def write(
+        self, part: PartToWrite, *, last_try: bool = False, cancelled: Callable[[], bool] = lambda: False
+    ) -> PartReport:
+        """Scores the images, commits the part and returns its report.
 
-    def model_uri(self, request: ClassifyRequest) -> str:
-        """What is to score the images. Raises Reject when nothing says so, or it must not be read."""
-        if request.model_uri is not None:
-            check_allowed(request.model_uri, self._allowed)
-            return request.model_uri
-        if self._default_model is None:
-            raise Reject(ErrorCode.BAD_REQUEST, "no model_uri, and the worker has no TWOFOLD_MODEL_URI")
-        return self._default_model
+        An image that storage cannot deliver at the moment raises Retry; on the ``last_try`` it becomes a row.
+        ``cancelled`` is called between images. Raises Reject for a request that can never be answered, or else Retry.
+        """
+        request = part.request
+        model = self._models.get(part.model_uri)
+        rule = Rule.of(model.manifest, threshold=request.threshold)
+        rows = list(self._rows(part.lines, model, rule, last_try=last_try, cancelled=cancelled))
+        body = predictions.to_csv(rows)
+        report = _report(request, rows, body, model.manifest, seconds=time.monotonic() - part.started_s)
+        report = self._commit(part, body, report)
+        self._write_errors(report, part.record.folder, request.shard or 0)
+        return report
 
     def _rows(
         self, asked: list[ShardLine], model: Model, rule: Rule, *, last_try: bool, cancelled: Callable[[], bool]
@@ -115,30 +77,33 @@ class Batch:
             else:
                 yield rule.scored(line.row, line.source_ref, score)
 
-    def _committed(self, part: str, request: ClassifyRequest) -> PartReport | None:
-        metadata = self._storage.metadata(part)
-        if metadata is None:
-            return None
-        if metadata.get(DIGEST) != request.digest():
-            raise Reject(ErrorCode.CONFLICT, f"{part} answers another request: choose another job_id")
-        return from_metadata(metadata, part)
-
-    def _commit(self, part: str, body: bytes, report: PartReport, request: ClassifyRequest) -> PartReport:
-        """The one conditional write. Whoever lost the race reports what the winner wrote."""
+    def _commit(self, part: PartToWrite, body: bytes, report: PartReport) -> PartReport:
+        """Writes the part and returns its report, or that of the other worker if it wrote the part first."""
+        uri = part.record.folder.part(part.request.shard or 0)
         metadata = as_metadata(report)
         with self._pipeline.stages.timed("write"):
-            written = self._storage.write_once(part, body, content_type=predictions.CONTENT_TYPE, metadata=metadata)
+            written = self._storage.write_once(uri, body, content_type=predictions.CONTENT_TYPE, metadata=metadata)
         if written:
             return report
-        winner = self._committed(part, request)
+        winner = _report_on(part.request, part.record)
         if winner is None:
-            raise Retry(ErrorCode.UNAVAILABLE, f"{part} was there and is gone")
+            raise Retry(ErrorCode.UNAVAILABLE, f"{uri} disappeared while it was in use")
         return winner
 
-    def _write_errors(self, part: str, uri: str) -> None:
-        """From the part as committed, so that the two agree whoever wrote it; also where a worker died in between."""
-        body = predictions.only_failed(self._storage.read(part, max_bytes=_MAX_PART_BYTES))
-        self._storage.write(uri, body, content_type=predictions.CONTENT_TYPE)
+    def _write_errors(self, report: PartReport, folder: JobFolder, number: int) -> None:
+        if report.failed:
+            # From the committed part: the two agree, whichever worker wrote it, and whether or not it died in between.
+            body = predictions.only_failed(self._storage.read(folder.part(number), max_bytes=_MAX_PART_BYTES))
+            self._storage.write(folder.errors(number), body, content_type=predictions.CONTENT_TYPE)
+
+
+def _report_on(request: ClassifyRequest, record: JobRecord) -> PartReport | None:
+    number = request.shard or 0
+    report = record.report(number)
+    if report is not None and report.request_digest != request.digest():
+        part = record.folder.part(number)
+        raise Reject(ErrorCode.CONFLICT, f"{part} answers another request: choose another job_id")
+    return report
 
 
 def _report(

@@ -1,38 +1,45 @@
-"""A draft to a job: shards, then ``job.json``, then a message for each shard. The command line and the worker use it.
+"""The plan of a job: first its shards, then ``job.json``, then a message for each shard.
 
-Whoever is killed on the way and starts again comes to the same end: a shard is written once and never over, the first
-one before all others, and it carries the digest of the whole list. So of two planners with one job_id and different
-lists, only one ever gets further than the first shard.
+A planner that is killed and started again gets the same result: a shard is written once and never overwritten. The
+first shard is written before all others and carries the digest of the complete list. So when two planners have the same
+job_id and different lists, only one of them gets past the first shard.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from worker.aws.storage import Storage
-from worker.batch.job_folder import JobFolder, find_job, part_numbers
-from worker.batch.part import Batch
-from worker.batch.shards import Draft
-from worker.contract import ClassifyRequest, Job
+from worker.batch.job_folder import JobFolder, JobRecord
+from worker.batch.resolve import JobToPlan
+from worker.batch.shards import Shards
+from worker.contract import ClassifyRequest, Job, PartReport
 from worker.errors import ErrorCode, Reject, Retry
 from worker.scoring.models import pinned
 
-#: User metadata of the first shard.
+#: The user metadata of a shard: the digest of all shards.
 PLAN: Final = "plan-digest"
-#: Of every shard: the bucket's lifecycle lets go of what has it (infra/worker.yaml).
+#: The tag of every shard. The bucket's lifecycle rule deletes objects that have it (infra/worker.yaml).
 TAG: Final = "twofold=shard"
 
 _CONTENT_TYPE: Final = "application/x-ndjson"
 _WRITERS: Final = 8
 
-#: Sends requests; every one is on the queue when it returns.
+#: Sends requests. All of them are on the queue when it returns.
 Sender = Callable[[Iterable[ClassifyRequest]], None]
 
 
+class ModelChoice(NamedTuple):
+    """The model of a job. Neither is set when each worker uses its own default."""
+
+    asked: str | None = None  #: what was asked for: a bundle, or the ``champion.json`` that names one
+    pinned: str | None = None  #: the bundle that it named when the job was created
+
+
 class Planner:
-    """Writes jobs down, and asks for them."""
+    """Writes jobs, and sends their requests."""
 
     def __init__(self, *, storage: Storage, send: Sender) -> None:
         self._storage = storage
@@ -40,63 +47,90 @@ class Planner:
 
     def write(
         self,
-        draft: Draft,
+        shards: Shards,
         job: Job,
         *,
         cancelled: Callable[[], bool] = lambda: False,
         advance: Callable[[int], None] = lambda _: None,
     ) -> Job:
-        """Writes shards and ``job.json``, as far as they are not there; returns the job as it was written first.
+        """Writes the shards and ``job.json`` that are not there yet, and returns the job as it was first written.
 
-        So one that was begun goes on with its own model, wherever the champion has moved since. Raises Reject
-        ``conflict`` when there is another job of that name, Retry when ``cancelled`` says so.
+        So a job that was begun goes on with its own model, wherever the champion has moved since. Raises Reject
+        ``conflict`` when another job has that name, and Retry once ``cancelled`` returns True.
         """
-        folder = JobFolder(job.output_uri, job.job_id)
-        written = find_job(folder, self._storage)
+        record = self._record(job)
+        folder, written = record.folder, record.job()
         if written is not None:
             check_same(written, job)
             return written
-        shards = enumerate(draft)
-        first = next(shards)
+        numbered = enumerate(shards)
+        first = next(numbered)
         if not self._write_shard(folder, first, job):
             found = (self._storage.metadata(folder.shard(0)) or {}).get(PLAN)
             if found != job.digest:
                 raise _conflict(job)
         advance(1)
         with ThreadPoolExecutor(_WRITERS) as pool:
-            # A window, so that only a few shards are in memory.
+            # A window of a few shards bounds the memory.
             window: set[Future[bool]] = set()
-            for shard in shards:
+            for shard in numbered:
                 if cancelled():
-                    raise Retry(ErrorCode.UNAVAILABLE, "told to stop while planning", delay_s=0)
+                    raise Retry(ErrorCode.UNAVAILABLE, "the worker was stopped while it planned", delay_s=0)
                 window.add(pool.submit(self._write_shard, folder, shard, job))
                 if len(window) >= 2 * _WRITERS:
                     window = _settle(window, advance)
             while window:
                 window = _settle(window, advance)
-        body = job.model_dump_json(indent=2).encode()
-        if not self._storage.write_once(folder.job, body, content_type="application/json", metadata={}):
-            return self.write(draft, job)  # somebody was first
+        if not record.create(job):
+            return self.write(shards, job)  # another planner was first
         return job
 
     def submit(self, job: Job, *, advance: Callable[[int], None] = lambda _: None) -> int:
-        """Sends a message for every shard that has no part yet, unless that was done; returns how many.
+        """Sends a message for every shard that has no part yet, and returns how many; 0 when they were sent before.
 
-        Killed on the way and called again, it may send a message twice: the second one finds the part there. Raises
-        Reject where the job was cancelled.
+        If it is killed and called again, a message may be sent twice. The second one finds the part. Raises Reject when
+        the job was cancelled.
         """
-        folder = JobFolder(job.output_uri, job.job_id)
-        if self._storage.metadata(folder.cancelled) is not None:
+        record = self._record(job)
+        folder = record.folder
+        if record.is_cancelled():
             raise Reject(ErrorCode.CONFLICT, f"job {job.job_id} was cancelled: choose another job_id")
-        if self._storage.metadata(folder.submitted) is not None:
+        if record.is_submitted():
             return 0
-        answered = set(part_numbers(folder, self._storage))
+        answered = set(record.part_numbers())
         advance(len(answered))
         numbers = (number for number in range(job.parts) if number not in answered)
         requests = (job.request(number, shard_uri=folder.shard(number)) for number in numbers)
         self._send(_counted(requests, advance))
         self._storage.write(folder.submitted, b"a message was sent for every shard\n", content_type="text/plain")
         return job.parts - len(answered)
+
+    def plan(self, asked: JobToPlan, *, cancelled: Callable[[], bool]) -> Job:
+        """Writes a request's manifest as a job and sends its requests. A second call changes nothing.
+
+        Raises Reject when the manifest can never be read, and Retry once ``cancelled`` returns True.
+        """
+        with Shards() as shards:
+            for ref in asked.images:
+                shards.add(ref)
+                if cancelled():
+                    raise Retry(ErrorCode.UNAVAILABLE, "the worker was stopped while it planned", delay_s=0)
+            bundle = pinned(asked.model_uri, storage=self._storage)
+            # A default model on a worker's own disk has no URI that a request could name. Each worker uses its own.
+            shared = bundle.startswith("s3://")
+            job = new_job(
+                asked.record.folder,
+                shards,
+                sources=(asked.manifest.uri,),
+                model=ModelChoice(asked=asked.model_uri, pinned=bundle) if shared else ModelChoice(),
+                threshold=asked.request.threshold,
+            )
+            job = self.write(shards, job, cancelled=cancelled)
+        self.submit(job)
+        return job
+
+    def _record(self, job: Job) -> JobRecord:
+        return JobRecord(JobFolder(job.output_uri, job.job_id), self._storage)
 
     def _write_shard(self, folder: JobFolder, shard: tuple[int, bytes], job: Job) -> bool:
         number, body = shard
@@ -106,8 +140,41 @@ class Planner:
         )
 
 
+def new_job(
+    folder: JobFolder,
+    images: Shards | PartReport,
+    *,
+    sources: tuple[str, ...],
+    model: ModelChoice,
+    threshold: float | None,
+    parent: Job | None = None,
+) -> Job:
+    """Returns a job that is created now, in ``folder``.
+
+    ``images`` are its shards, or the report of its only part when the request was short. A job with a ``parent`` asks
+    for failed images of that one again, and keeps its columns.
+    """
+    contents: dict[str, Any]
+    if isinstance(images, PartReport):
+        contents = {"digest": images.request_digest, "images": images.rows}
+    else:
+        columns = parent.columns if parent else images.columns
+        contents = {"digest": images.digest, "images": images.images, "shards": images.count, "columns": columns}
+    return Job(
+        job_id=folder.job_id,
+        created_at=datetime.now(UTC),
+        sources=sources,
+        model_uri=model.pinned,
+        asked_model_uri=model.asked,
+        output_uri=folder.output_uri,
+        threshold=threshold,
+        parent=parent.job_id if parent else None,
+        **contents,
+    )
+
+
 def check_same(written: Job, job: Job) -> None:
-    """Raises Reject ``conflict`` unless both ask the same of the same images."""
+    """Raises Reject ``conflict`` unless both jobs ask the same of the same images."""
 
     def asked(one: Job) -> tuple[object, ...]:
         return one.digest, one.images, one.shards, one.asked_model_uri, one.threshold, one.parent
@@ -119,7 +186,7 @@ def check_same(written: Job, job: Job) -> None:
 def _conflict(job: Job) -> Reject:
     return Reject(
         ErrorCode.CONFLICT,
-        f"there is a job {job.job_id} with other images, another model or another threshold: choose another job_id",
+        f"job {job.job_id} exists with other images, another model or another threshold: choose another job_id",
     )
 
 
@@ -135,50 +202,3 @@ def _counted(requests: Iterator[ClassifyRequest], advance: Callable[[int], None]
     while batch := list(islice(requests, 10)):
         yield from batch
         advance(len(batch))
-
-
-class Intake:
-    """Plans what is too long, and knows what was called off."""
-
-    def __init__(self, *, storage: Storage, batch: Batch, planner: Planner) -> None:
-        self._storage = storage
-        self._batch = batch
-        self._planner = planner
-
-    def is_cancelled(self, folder: JobFolder) -> bool:
-        """Whether nothing more is to be done for the job."""
-        return self._storage.metadata(folder.cancelled) is not None
-
-    def plan(self, request: ClassifyRequest, *, cancelled: Callable[[], bool]) -> Job:
-        """Writes the request's manifest as shards, and asks for each of them. Done twice, it changes nothing.
-
-        Raises Reject where the manifest can never be read, Retry where ``cancelled`` says so.
-        """
-        if request.manifest is None:
-            raise Reject(ErrorCode.CONFLICT, f"there is a job {request.job_id} already: choose another job_id")
-        folder = self._batch.folder(request)
-        with Draft() as draft:
-            for ref in self._batch.reader.references(request.manifest, folder):
-                draft.add(ref)
-                if cancelled():
-                    raise Retry(ErrorCode.UNAVAILABLE, "told to stop while planning", delay_s=0)
-            asked = self._batch.model_uri(request)
-            model_uri = pinned(asked, storage=self._storage)
-            # A default on the worker's own disk has no URI that a request could name: each worker knows its own.
-            shared = model_uri.startswith("s3://")
-            job = Job(
-                job_id=request.job_id,
-                created_at=datetime.now(UTC),
-                sources=(request.manifest.uri,),
-                digest=draft.digest,
-                images=draft.images,
-                shards=draft.shards,
-                columns=draft.columns,
-                model_uri=model_uri if shared else None,
-                asked_model_uri=asked if shared else None,
-                output_uri=folder.output_uri,
-                threshold=request.threshold,
-            )
-            job = self._planner.write(draft, job, cancelled=cancelled)
-        self._planner.submit(job)
-        return job

@@ -1,52 +1,115 @@
-"""What a request asks for, read from storage, and from no place that is not allowed."""
+"""A request, resolved: where its answer goes, which images it asks for, and which model scores them.
 
-from collections.abc import Iterator
-from itertools import islice
+    RequestResolver.resolve(request, record)  ->  PartToWrite   one part answers it
+                                                  JobToPlan     its manifest is split into shards first
+
+Every URI that a request names is checked against the allowed prefixes here, before anything is read from it.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Final
 
 from worker.aws.storage import Storage
-from worker.batch.job_folder import JobFolder
+from worker.batch.job_folder import JobFolder, JobRecord
 from worker.batch.shards import read_shard
 from worker.contract import ClassifyRequest, ManifestRef, S3Uri, ShardLine
+from worker.errors import ErrorCode, Reject
 from worker.manifest.formats import ImageRef
 from worker.manifest.references import references
 from worker.uris import check_allowed
 
-#: Longer manifests are planned: so many images fit a Lambda's fifteen minutes, and a plan costs some requests.
+#: Longer manifests are planned. This many images fit into the fifteen minutes of a Lambda; a plan costs more requests.
 MAX_DIRECT: Final = 2_000
 
 _MAX_SHARD_BYTES: Final = 256 * 1024 * 1024
 
 
-class Reader:
-    """Reads requests."""
+@dataclass(frozen=True)
+class PartToWrite:
+    """A request that one part answers: a short list of images, or a shard of a planned job."""
 
-    def __init__(self, *, storage: Storage, allowed_prefixes: tuple[S3Uri, ...]) -> None:
+    request: ClassifyRequest
+    record: JobRecord
+    lines: list[ShardLine]  #: the images, each with its row
+    model_uri: str
+    started_s: float  #: ``time.monotonic()`` before the images were read
+
+
+@dataclass(frozen=True)
+class JobToPlan:
+    """A request whose manifest is too long for one part, or holds more than the names of its images."""
+
+    request: ClassifyRequest
+    record: JobRecord
+    manifest: ManifestRef
+    images: Iterator[ImageRef]  #: a stream of any length, to be read once
+    model_uri: str
+
+
+class RequestResolver:
+    """Resolves requests. ``default_model`` and ``default_output`` replace what a request leaves out."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        allowed_prefixes: tuple[S3Uri, ...],
+        default_model: str | None = None,
+        default_output: str | None = None,
+    ) -> None:
         self._storage = storage
         self._allowed = allowed_prefixes
+        self._default_model = default_model
+        self._default_output = default_output
 
-    def lines(self, request: ClassifyRequest, folder: JobFolder) -> list[ShardLine] | None:
-        """The images with their rows. None where the request is to be planned: there are too many of them for one
-        part, or there is more to keep of them than their names.
+    def record(self, request: ClassifyRequest) -> JobRecord:
+        """Returns the record of the request's job. Raises Reject when it has no folder, or one that is not allowed."""
+        output = request.output_uri or self._default_output
+        if output is None:
+            raise Reject(ErrorCode.BAD_REQUEST, "no output_uri, and the worker has no TWOFOLD_OUTPUT_URI")
+        check_allowed(output, self._allowed)
+        return JobRecord(JobFolder(output, request.job_id), self._storage)
+
+    def resolve(self, request: ClassifyRequest, record: JobRecord, *, planned: bool = False) -> PartToWrite | JobToPlan:
+        """Lists the images of ``request`` and decides how it is answered. Of a list to plan, only the start is read.
+
+        ``planned``: the request was planned before, so it is planned again, however short it is now. Raises Reject for
+        a request that can never be answered, and Retry when storage does not answer.
         """
-        if request.manifest is not None and request.shard is not None:
-            uri = request.manifest.uri
-            check_allowed(uri, self._allowed)
-            return read_shard(self._storage.read(uri, max_bytes=_MAX_SHARD_BYTES), uri)
+        started_s = time.monotonic()
+        if planned and request.manifest is None:
+            raise Reject(ErrorCode.CONFLICT, f"job {request.job_id} exists already: choose another job_id")
         if request.manifest is None:
-            refs = list(map(ImageRef, request.images or ()))
+            lines = _numbered(map(ImageRef, request.images or ()))
+        elif request.shard is not None:
+            lines = self._shard(request.manifest.uri)
         else:
-            refs = list(islice(self.references(request.manifest, folder), MAX_DIRECT + 1))
-            if len(refs) > MAX_DIRECT or any(ref.columns or ref.version_id for ref in refs):
-                return None
-        return [ShardLine(row=row, source_ref=ref.source_ref) for row, ref in enumerate(refs)]
+            images = self._references(request.manifest, record.folder)
+            first = [] if planned else list(islice(images, MAX_DIRECT + 1))
+            if planned or len(first) > MAX_DIRECT or any(ref.columns or ref.version_id for ref in first):
+                everything = chain(first, images)
+                return JobToPlan(request, record, request.manifest, everything, self._model_uri(request))
+            lines = _numbered(first)
+        return PartToWrite(request, record, lines, self._model_uri(request), started_s)
 
-    def references(self, ref: ManifestRef, folder: JobFolder) -> Iterator[ImageRef]:
-        """All that a manifest asks for, as a stream. It names objects of its own, which must be allowed as well.
+    def _model_uri(self, request: ClassifyRequest) -> str:
+        if request.model_uri is not None:
+            check_allowed(request.model_uri, self._allowed)
+            return request.model_uri
+        if self._default_model is None:
+            raise Reject(ErrorCode.BAD_REQUEST, "no model_uri, and the worker has no TWOFOLD_MODEL_URI")
+        return self._default_model
 
-        What jobs wrote beside ``folder`` is no picture that a prefix would mean.
-        """
-        own = f"{folder.output_uri.rstrip('/')}/"
+    def _shard(self, uri: str) -> list[ShardLine]:
+        check_allowed(uri, self._allowed)
+        return read_shard(self._storage.read(uri, max_bytes=_MAX_SHARD_BYTES), uri)
+
+    def _references(self, manifest: ManifestRef, folder: JobFolder) -> Iterator[ImageRef]:
+        """Streams what a manifest asks for. The objects that it names in turn must be allowed as well."""
+        outputs = f"{folder.output_uri.rstrip('/')}/"
 
         def opener(uri: str, version_id: str | None) -> Iterator[bytes]:
             check_allowed(uri, self._allowed)
@@ -54,6 +117,11 @@ class Reader:
 
         def lister(uri: str) -> Iterator[str]:
             check_allowed(uri, self._allowed)
-            return (item.uri for item in self._storage.list(uri) if not item.uri.startswith(own))
+            # A prefix may include the jobs' own folder: what they wrote is not an image.
+            return (item.uri for item in self._storage.list(uri) if not item.uri.startswith(outputs))
 
-        return references(ref, opener=opener, lister=lister)
+        return references(manifest, opener=opener, lister=lister)
+
+
+def _numbered(refs: Iterable[ImageRef]) -> list[ShardLine]:
+    return [ShardLine(row=row, source_ref=ref.source_ref) for row, ref in enumerate(refs)]

@@ -1,10 +1,10 @@
-"""The shards of a job before anything is written to the bucket: on the disk, packed, whatever their number."""
+"""The shards of a job before they are written to the bucket. They are compressed on disk, so there may be millions."""
 
 import gzip
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from types import TracebackType
 from typing import Final, Self
@@ -14,21 +14,21 @@ from worker.errors import ErrorCode, Reject
 from worker.manifest.formats import ImageRef
 
 _MAX_IMAGES: Final = MAX_SHARDS * SHARD_IMAGES
-#: Made once: json.dumps would make one for each line.
+#: Made once: json.dumps would make an encoder for each line.
 _ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
-#: More columns than this over all lines are not listed, and so not joined.
+#: The columns of all lines. Further ones are not listed, and so not joined to the results.
 _MAX_COLUMNS: Final = 100
 
 
-class Draft:
-    """Collects images, then gives them back as shards. A context manager around its file.
+class Shards:
+    """Collects images and returns them as shards. Use it as a context manager: it holds a temporary file.
 
     The same images in the same order make the same bytes, and so the same ``digest``.
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="twofold-draft-")  # noqa: SIM115 - closed in __exit__
-        # Level 1 packs a list ten times, at the speed of a disk; mtime=0, since a draft is not about a moment.
+        self._file = tempfile.TemporaryFile(prefix="twofold-shards-")  # noqa: SIM115 - closed in __exit__
+        # Level 1 makes a list ten times smaller, at the speed of a disk.
         self._packed = gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1, mtime=0)
         self._hash = hashlib.sha256()
         self._columns: dict[str, None] = {}
@@ -42,9 +42,9 @@ class Draft:
         self._file.close()
 
     def add(self, ref: ImageRef, *, row: int | None = None) -> None:
-        """The next image; ``row`` where it is not simply the next one. Raises Reject when there are too many."""
+        """Adds an image. ``row`` is the next one unless given. Raises Reject when there are too many images."""
         if self.images == _MAX_IMAGES:
-            raise Reject(ErrorCode.BAD_MANIFEST, f"over {_MAX_IMAGES:,} images, split the list")
+            raise Reject(ErrorCode.BAD_MANIFEST, f"over {_MAX_IMAGES:,} images: split the list")
         line: dict[str, object] = {"row": self.images if row is None else row, "source-ref": ref.source_ref}
         if ref.version_id is not None:
             line["version_id"] = ref.version_id
@@ -58,13 +58,13 @@ class Draft:
         self.images += 1
 
     @property
-    def shards(self) -> int:
-        """How many there are."""
+    def count(self) -> int:
+        """The number of shards."""
         return -(-self.images // SHARD_IMAGES)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of all columns, in the order in which they came."""
+        """The names of all columns, in the order of their first use."""
         return tuple(self._columns)[:_MAX_COLUMNS]
 
     @property
@@ -73,7 +73,7 @@ class Draft:
         return self._hash.hexdigest()
 
     def __iter__(self) -> Iterator[bytes]:
-        """Each shard's bytes. Nothing can be added after that."""
+        """Yields the bytes of each shard. Nothing can be added afterwards."""
         self._packed.close()
         self._file.seek(0)
         with gzip.GzipFile(fileobj=self._file, mode="rb") as stored:
@@ -82,15 +82,8 @@ class Draft:
 
 
 def read_shard(data: bytes, uri: str) -> list[ShardLine]:
-    """The lines of a shard. Raises Reject ``bad_manifest`` for anything else."""
+    """Parses the lines of a shard. Raises Reject ``bad_manifest`` for anything else."""
     try:
         return [ShardLine.model_validate_json(line) for line in data.splitlines()]
     except ValueError:
-        raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: not a shard as twofold writes it") from None
-
-
-def fill(draft: Draft, refs: Iterable[ImageRef]) -> Draft:
-    """The draft, with the images added."""
-    for ref in refs:
-        draft.add(ref)
-    return draft
+        raise Reject(ErrorCode.BAD_MANIFEST, f"{uri} is not a shard that twofold wrote") from None

@@ -1,6 +1,7 @@
 """The parts of a job to one table: a row for every image, whatever became of it, and every program opens it."""
 
 import csv
+import hashlib
 import io
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from jobs.batch.results import Line, Results
 from jobs.user_error import UserError
 from tests.conftest import Bench
 from tests.desk import Desk
+from worker.batch.job_folder import as_metadata
 from worker.contract import PredictionRow
 from worker.errors import Reject
 from worker.predictions import COLUMNS, unguarded
@@ -39,12 +41,6 @@ NASTY = [
     "'=x",
     "\uff1d1",
 ]
-
-
-@pytest.fixture
-def endpoint(ministack: str) -> str:
-    """One emulator: what is tested here lies above storage."""
-    return ministack
 
 
 def _put_kinds(bench: Bench, digit_images: Path) -> dict[str, str]:
@@ -70,7 +66,7 @@ def test_there_is_one_row_for_each_image_whatever_became_of_it(
     desk.planner.submit(job)
     for request in reversed(desk.sent[-job.parts :]):
         desk.handle(request)
-    found = Results(folder=desk.folder(job.job_id), storage=desk.storage)
+    found = Results(desk.record(job.job_id))
     out = tmp_path / "out.csv"
     counts = results_file.write(found.chunks(), str(out), joined=(), advance=lambda _: None)
     rows = list(csv.DictReader(io.StringIO(out.read_text(encoding="utf-8"), newline="")))
@@ -85,7 +81,7 @@ def test_a_part_that_is_missing_is_named(desk: Desk, tmp_path: Path) -> None:
     job = desk.plan(["no URI"] * 1200)
     desk.planner.submit(job)
     desk.handle(desk.sent[1])
-    found = Results(folder=desk.folder("job"), storage=desk.storage)
+    found = Results(desk.record("job"))
     out = tmp_path / "out.csv"
     out.write_text("older")
     with pytest.raises(UserError, match=r"700 of 1,200 images have no row yet: parts 0, 2 of 3 are missing") as caught:
@@ -105,7 +101,21 @@ def test_a_part_that_was_altered_is_named(desk: Desk) -> None:
     body = desk.bench.get(f"s3://{desk.bench.bucket}/{key}").replace(b"0.5", b"0.6")
     desk.bench.s3.put_object(Bucket=desk.bench.bucket, Key=key, Body=body, Metadata=metadata)
     with pytest.raises(UserError, match="its digest differs"):
-        list(Results(folder=desk.folder("job"), storage=desk.storage).chunks())
+        list(Results(desk.record("job")).chunks())
+
+
+def test_a_part_with_a_row_missing_is_named(desk: Desk) -> None:
+    """Its digest may be right: the number of rows is compared with the shard, too."""
+    desk.planner.submit(desk.plan(["no URI"] * 3))
+    desk.handle(desk.sent[0])
+    uri, report = desk.folder("job").part(), desk.record("job").report()
+    assert report
+    body = b"".join(desk.bench.get(uri).splitlines(keepends=True)[:-1])
+    metadata = as_metadata(report.model_copy(update={"sha256": hashlib.sha256(body).hexdigest()}))
+    key = uri.removeprefix(f"s3://{desk.bench.bucket}/")
+    desk.bench.s3.put_object(Bucket=desk.bench.bucket, Key=key, Body=body, Metadata=metadata)
+    with pytest.raises(UserError, match="holds 2 rows, but its shard has 3 images"):
+        list(Results(desk.record("job")).chunks())
 
 
 def test_a_part_of_another_job_is_named(desk: Desk) -> None:
@@ -117,13 +127,13 @@ def test_a_part_of_another_job_is_named(desk: Desk) -> None:
     source = {"Bucket": desk.bench.bucket, "Key": part("july")}
     desk.bench.s3.copy_object(Bucket=desk.bench.bucket, Key=part("june"), CopySource=source)
     with pytest.raises(Reject, match="answers another request"):
-        list(Results(folder=desk.folder("june"), storage=desk.storage).chunks())
+        list(Results(desk.record("june")).chunks())
 
 
 def test_a_job_that_nobody_knows_is_said_to_be_none(desk: Desk) -> None:
     """With the next step."""
     with pytest.raises(UserError, match="twofold batch status gone"):
-        Results(folder=desk.folder("gone"), storage=desk.storage)
+        Results(desk.record("gone"))
 
 
 def _lines() -> list[Line]:

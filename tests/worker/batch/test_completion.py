@@ -1,15 +1,12 @@
-"""When the last part is in: job.json, summary.json, a notice and _SUCCESS, whoever comes when."""
+"""The completion of a job: job.json, summary.json, a notice and _SUCCESS, in whatever order its parts are written."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
-import pytest
-
-from tests.desk import Desk
-from worker.contract import ClassifyRequest, Job, ManifestRef, Summary
-from worker.errors import ErrorCode, Reject
+from tests.desk import ON_BOTH_EMULATORS, Desk
+from worker.contract import ClassifyRequest, ManifestRef, Summary
+from worker.errors import ErrorCode
 from worker.predictions import from_csv
 
 
@@ -19,39 +16,40 @@ def _refs(count: int) -> list[str]:
 
 
 def test_a_short_request_is_a_job_of_one_part(desk: Desk, digit_images: Path) -> None:
-    """Written down afterwards, so that all jobs look the same."""
-    picture = desk.bench.put("a.png", next(digit_images.rglob("*.png")).read_bytes())
-    asked = (picture, picture, *_refs(1))
+    """Its ``job.json`` is written afterwards, so that all jobs look the same."""
+    image = desk.bench.put("a.png", next(digit_images.rglob("*.png")).read_bytes())
+    asked = (image, image, *_refs(1))
     desk.handle(ClassifyRequest(schema_version=1, job_id="job", images=asked))
     names = ["_SUCCESS", "errors/part-00000.csv", "job.json", "predictions/part-00000.csv", "summary.json"]
     assert desk.names() == names
-    summary = Summary.model_validate_json(desk.bench.get(desk.folder("job").summary))
+    summary = Summary.model_validate_json(desk.bench.get(desk.folder().summary))
     assert (summary.rows, summary.scored, summary.failed) == (3, 2, 1)
-    ones = sum(row.label == "three" for row in from_csv(desk.bench.get(desk.folder("job").part())))
+    ones = sum(row.label == "three" for row in from_csv(desk.bench.get(desk.folder().part())))
     assert (summary.errors, summary.positives) == ({"bad_source_ref": 1}, ones)
     assert summary.models == ("digits v1",)
-    part = desk.bench.get(desk.folder("job").part())
+    part = desk.bench.get(desk.folder().part())
     assert (summary.parts[0].sha256, summary.parts[0].size_bytes) == (sha256(part).hexdigest(), len(part))
-    assert desk.told == [summary]
+    assert desk.notices == [summary]
 
 
-def test_a_job_is_complete_with_its_last_part_whichever_that_is(desk: Desk) -> None:
-    """Parts may come in any order; rows go on being numbered through the whole job."""
+@ON_BOTH_EMULATORS
+def test_a_job_is_complete_when_its_last_part_is_written(desk: Desk) -> None:
+    """Parts may be written in any order. Rows are numbered across the parts."""
     job = desk.plan(_refs(1001))
     assert desk.planner.submit(job) == 3
     for request in (desk.sent[2], desk.sent[0]):
         desk.handle(request)
         assert "_SUCCESS" not in desk.names()
-        assert desk.told == []
+        assert desk.notices == []
     desk.handle(desk.sent[1])
     assert {"_SUCCESS", "summary.json"} <= set(desk.names())
-    assert desk.told[0].rows == 1001
-    rows = [row for number in range(3) for row in from_csv(desk.bench.get(desk.folder("job").part(number)))]
+    assert desk.notices[0].rows == 1001
+    rows = [row for number in range(3) for row in from_csv(desk.bench.get(desk.folder().part(number)))]
     assert [(row.row, row.source_ref) for row in rows] == list(enumerate(_refs(1001)))
 
 
-def test_whoever_dies_before_the_end_is_made_up_for(desk: Desk) -> None:
-    """The message comes back, finds its part, and closes the job. A notice may come twice, and never not at all."""
+def test_a_redelivery_completes_the_job_of_a_worker_that_died(desk: Desk) -> None:
+    """The message comes back and finds its part. A notice may be sent twice, but is never lost."""
     request = ClassifyRequest(schema_version=1, job_id="job", images=tuple(_refs(2)))
     desk.handle(request)
     written = ["job.json", "summary.json", "_SUCCESS"]
@@ -61,64 +59,42 @@ def test_whoever_dies_before_the_end_is_made_up_for(desk: Desk) -> None:
         desk.handle(request)
         assert set(written) <= set(desk.names())
     desk.handle(request)
-    assert len(desk.told) == 4  # the first time, and each time that it was not known to be told
+    assert len(desk.notices) == 4  # the first time, and each time that the marker was missing
 
 
-def test_workers_that_finish_at_once_write_one_summary(desk: Desk) -> None:
-    """Each may see itself as the last one."""
+def test_another_object_among_the_parts_is_not_counted(desk: Desk) -> None:
+    """It neither completes a job nor keeps it from being complete."""
+    job = desk.plan(_refs(1001))
+    desk.planner.submit(job)
+    for name in ("a.txt", "old/part-00002.csv"):
+        desk.bench.put(f"predictions/job/predictions/{name}", b"x")
+    for request in desk.sent[:2]:
+        desk.handle(request)
+        assert "_SUCCESS" not in desk.names()
+    desk.handle(desk.sent[2])
+    assert "_SUCCESS" in desk.names()
+
+
+@ON_BOTH_EMULATORS
+def test_workers_that_finish_at_the_same_time_write_one_summary(desk: Desk) -> None:
+    """Each of them may be the last one."""
     job = desk.plan(_refs(1501))
     desk.planner.submit(job)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(desk.handle, desk.sent))
     assert {"_SUCCESS", "summary.json"} <= set(desk.names())
-    assert Summary.model_validate_json(desk.bench.get(desk.folder("job").summary)).rows == 1501
+    assert Summary.model_validate_json(desk.bench.get(desk.folder().summary)).rows == 1501
 
 
-def test_a_long_manifest_is_planned_by_the_worker_that_receives_it(desk: Desk) -> None:
-    """Twice, where the message comes twice: the same shards, and every image has one row."""
-    refs = _refs(2001)
-    manifest = desk.bench.put("lists/long.csv", "\n".join(["source_ref,name", *(f"{ref},x" for ref in refs)]).encode())
-    request = ClassifyRequest.model_validate_json(
-        json.dumps({"schema_version": 1, "job_id": "job", "manifest": {"uri": manifest}})
-    )
-    desk.handle(request)
-    first = list(desk.sent)
-    desk.handle(request)
-    assert desk.sent == first
-    for one in first:
-        desk.handle(one)
-    rows = [row for number in range(5) for row in from_csv(desk.bench.get(desk.folder("job").part(number)))]
-    assert [row.source_ref for row in rows] == refs
-    job = Job.model_validate_json(desk.bench.get(desk.folder("job").job))
-    assert (job.columns, job.shards) == (("name",), 5)
-    assert job.model_uri == f"s3://{desk.bench.bucket}/models/digits/v1"  # one bundle, wherever the champion moves
+def test_a_short_request_with_the_job_id_of_another_is_rejected(desk: Desk) -> None:
+    """Even if the part of the other one was deleted: its ``job.json`` says what was asked for."""
+    desk.handle(ClassifyRequest(schema_version=1, job_id="job", images=("no URI",)))
+    desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/job/predictions/part-00000.csv")
+    assert desk.reject(ClassifyRequest(schema_version=1, job_id="job", images=("another",))).code is ErrorCode.CONFLICT
 
 
-def test_a_job_that_was_begun_goes_on_with_its_own_model(desk: Desk) -> None:
-    """A planner that died before its messages were sent; meanwhile the champion has moved."""
-    manifest = desk.bench.put("long.csv", b"source_ref\n" + b"no URI\n" * 2001)
-    request = ClassifyRequest(schema_version=1, job_id="job", manifest=ManifestRef(uri=manifest))
-    desk.handle(request)
-    desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/job/submitted")
-    champion = "models/digits/champion.json"
-    moved = desk.bench.get(f"s3://{desk.bench.bucket}/{champion}").replace(b'"v1"', b'"v2"')
-    desk.bench.put(champion, moved)
-    desk.sent.clear()
-    desk.handle(request)
-    assert {one.model_uri for one in desk.sent} == {f"s3://{desk.bench.bucket}/models/digits/v1"}
-    assert len(desk.sent) == 5
-
-
-def test_a_list_that_says_more_than_names_is_planned_so_that_it_is_kept(desk: Desk) -> None:
-    """Its columns and versions are in the shard, however short it is."""
-    manifest = desk.bench.put("short.csv", b"source_ref,name\nno URI,Rex\n")
-    desk.handle(ClassifyRequest(schema_version=1, job_id="job", manifest=ManifestRef(uri=manifest)))
-    assert [one.shard for one in desk.sent] == [0]
-    assert json.loads(desk.bench.get(desk.folder("job").shard(0)))["columns"] == {"name": "Rex"}
-
-
-def test_a_request_under_the_name_of_a_planned_job_spoils_none_of_its_parts(desk: Desk) -> None:
-    """It is refused before it is answered: its one part would have been the first of that job."""
+def test_a_request_with_the_job_id_of_a_planned_job_writes_no_part(desk: Desk) -> None:
+    """It is rejected before it is answered: its part would be the first part of that job."""
     desk.plan(_refs(600))
     manifest = desk.bench.put("other.csv", b"source_ref\nno URI\n")
     requests = (
@@ -126,49 +102,34 @@ def test_a_request_under_the_name_of_a_planned_job_spoils_none_of_its_parts(desk
         ClassifyRequest(schema_version=1, job_id="job", manifest=ManifestRef(uri=manifest)),
     )
     for request in requests:
-        outcome = desk.dispatch.handle(request.model_dump_json(), last_try=False, cancelled=lambda: False)
-        assert isinstance(outcome, Reject)
-        assert outcome.code is ErrorCode.CONFLICT
+        assert desk.reject(request).code is ErrorCode.CONFLICT
     assert not [name for name in desk.names() if name.startswith("predictions")]
 
 
-def test_a_cancelled_job_is_answered_no_further(desk: Desk) -> None:
-    """The message is done, and no part is written."""
-    desk.storage.write(desk.folder("job").cancelled, b"x", content_type="text/plain")
-    outcome = desk.handle(ClassifyRequest(schema_version=1, job_id="job", images=("s3://a-bucket/b",)))
-    assert "cancelled" in outcome.what
+def test_the_requests_of_a_cancelled_job_are_dropped(desk: Desk) -> None:
+    """Before anything else is checked. Their messages are done, and no part is written."""
+    desk.storage.write(desk.folder().cancelled, b"x", content_type="text/plain")
+    manifest = ManifestRef(uri=desk.folder().shard(0))
+    for request in (
+        ClassifyRequest(schema_version=1, job_id="job", images=("s3://a-bucket/b",)),
+        ClassifyRequest(schema_version=1, job_id="job", manifest=manifest, shard=0),
+    ):
+        assert "cancelled" in desk.handle(request).what
     assert desk.names() == ["cancelled"]
 
 
-def test_a_shard_that_no_job_asks_for_is_refused(desk: Desk) -> None:
-    """No part is written that would stand among those of a job and is none of it."""
+def test_a_shard_that_no_job_asks_for_is_rejected(desk: Desk) -> None:
+    """Its part would be counted among the parts of a job that it does not belong to."""
     job = desk.plan(_refs(600))
-    true = job.request(1, shard_uri=desk.folder("job").shard(1))
+    asked = job.request(1, shard_uri=desk.folder().shard(1))
     for changes, code in (
-        ({"job_id": "unheard-of"}, ErrorCode.NOT_FOUND),
+        ({"job_id": "unknown"}, ErrorCode.NOT_FOUND),
         ({"shard": 2}, ErrorCode.CONFLICT),
         ({"shard": 0}, ErrorCode.CONFLICT),
         ({"threshold": 0.7}, ErrorCode.CONFLICT),
     ):
-        request = true.model_copy(update=changes)
-        outcome = desk.dispatch.handle(request.model_dump_json(), last_try=False, cancelled=lambda: False)
-        assert isinstance(outcome, Reject)
-        assert outcome.code is code
+        request = asked.model_copy(update=changes)
+        assert desk.reject(request).code is code
     desk.bench.put("predictions/job/shards/00001.jsonl", b"{}")
-    outcome = desk.dispatch.handle(true.model_dump_json(), last_try=False, cancelled=lambda: False)
-    assert isinstance(outcome, Reject)
-    assert outcome.code is ErrorCode.BAD_MANIFEST
+    assert desk.reject(asked).code is ErrorCode.BAD_MANIFEST
     assert not [name for name in desk.names() if name.startswith("predictions")]
-
-
-def test_another_list_under_the_same_name_is_refused_before_anything_is_asked(desk: Desk) -> None:
-    """Also when the first planner was killed after its first shard."""
-    desk.plan(_refs(600))
-    for _ in range(2):
-        with pytest.raises(Reject) as caught:
-            desk.plan(_refs(601))
-        assert caught.value.code is ErrorCode.CONFLICT
-        desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/job/job.json")
-        desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/job/shards/00001.jsonl")
-    desk.plan(_refs(600))
-    assert desk.names() == ["job.json", "shards/00000.jsonl", "shards/00001.jsonl"]

@@ -1,4 +1,4 @@
-"""The shards of a job before they are written."""
+"""The shards of a job before they are written to a bucket."""
 
 import json
 
@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.batch.shards import Draft, fill, read_shard
+from tests.desk import fill
+from worker.batch.shards import Shards, read_shard
 from worker.errors import ErrorCode, Reject
 from worker.manifest.formats import ImageRef
 
@@ -15,48 +16,48 @@ refs = st.builds(ImageRef, text, st.none() | text.filter(bool), st.dictionaries(
 
 
 @given(st.lists(refs, min_size=1, max_size=20), st.integers(1, 40))
-def test_what_is_put_in_comes_out_in_order(images: list[ImageRef], times: int) -> None:
-    """Over any number of shards, each of 500 but the last, rows numbered through."""
+def test_the_shards_hold_all_images_in_order(images: list[ImageRef], times: int) -> None:
+    """Each shard but the last has 500 lines, and rows are numbered across the shards."""
     asked = images * times
-    with Draft() as draft:
-        fill(draft, asked)
-        assert (draft.images, draft.shards) == (len(asked), -(-len(asked) // 500))
-        shards = [read_shard(shard, "s3://b/s") for shard in draft]
-    assert [len(shard) for shard in shards[:-1]] == [500] * (len(shards) - 1)
-    lines = [line for shard in shards for line in shard]
+    with Shards() as shards:
+        fill(shards, asked)
+        assert (shards.images, shards.count) == (len(asked), -(-len(asked) // 500))
+        read = [read_shard(shard, "s3://b/s") for shard in shards]
+    assert [len(shard) for shard in read[:-1]] == [500] * (len(read) - 1)
+    lines = [line for shard in read for line in shard]
     assert [ImageRef(line.source_ref, line.version_id, line.columns) for line in lines] == asked
     assert [line.row for line in lines] == list(range(len(asked)))
 
 
 @given(st.lists(refs, min_size=1, max_size=8), st.lists(refs, min_size=1, max_size=8))
-def test_the_digest_is_that_of_the_list(one: list[ImageRef], other: list[ImageRef]) -> None:
-    """The same images in the same order, and nothing else."""
-    with Draft() as first, Draft() as second, Draft() as again:
+def test_the_digest_identifies_the_list(one: list[ImageRef], other: list[ImageRef]) -> None:
+    """The same images in the same order have the same digest, and other lists have another."""
+    with Shards() as first, Shards() as second, Shards() as again:
         assert (fill(first, one).digest == fill(second, other).digest) == (one == other)
         assert fill(again, one).digest == first.digest
 
 
-def test_rows_of_another_job_keep_their_numbers() -> None:
-    """As a redrive asks for them."""
-    with Draft() as draft:
-        draft.add(ImageRef("s3://b/k"), row=7)
-        draft.add(ImageRef("s3://b/l"), row=900)
-        (shard,) = draft
+def test_images_of_a_redrive_keep_their_rows() -> None:
+    """They are the rows of the first job."""
+    with Shards() as shards:
+        shards.add(ImageRef("s3://b/k"), row=7)
+        shards.add(ImageRef("s3://b/l"), row=900)
+        (shard,) = shards
     assert [line.row for line in read_shard(shard, "")] == [7, 900]
 
 
-def test_more_images_than_a_job_can_number_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_images_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Part numbers have five digits."""
     monkeypatch.setattr("worker.batch.shards._MAX_IMAGES", 3)
-    with Draft() as draft, pytest.raises(Reject, match="over 3 images"):
-        fill(draft, [ImageRef("a")] * 4)
+    with Shards() as shards, pytest.raises(Reject, match="over 3 images"):
+        fill(shards, [ImageRef("a")] * 4)
 
 
 @pytest.mark.parametrize(
     "line", [b"", b"{}", b"x", b'{"row": -1, "source-ref": "a"}', b'{"row": 0, "source-ref": "a", "colour": "red"}']
 )
-def test_a_shard_that_was_altered_is_refused(line: bytes) -> None:
-    """It is a file of ours: what is not as we write it was written by somebody else."""
+def test_a_shard_that_was_altered_is_rejected(line: bytes) -> None:
+    """Twofold writes shards itself, so any other line comes from another program."""
     good = json.dumps({"row": 0, "source-ref": "a"}).encode()
     assert len(read_shard(good, "s3://b/s")) == 1
     with pytest.raises(Reject) as caught:

@@ -1,0 +1,90 @@
+"""What failed of a job is asked for again, over a real bucket and without a queue."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.batch.inputs import Inputs
+from jobs.batch.redrive import Redrive, Redriven
+from jobs.batch.results import Results
+from jobs.progress import Reporter
+from jobs.user_error import UserError
+from tests.desk import Desk
+from worker.predictions import from_csv
+
+
+@pytest.fixture
+def june(desk: Desk) -> list[str]:
+    """The references of a job in two parts that is complete: no image was found, and most are not even named right."""
+    refs = [f"s3://{desk.bench.bucket}/{number}.png" if number % 10 == 9 else "no URI" for number in range(600)]
+    desk.planner.submit(desk.plan(refs, job_id="june"))
+    _work(desk)
+    return refs
+
+
+def _work(desk: Desk) -> None:
+    requests = list(desk.sent)
+    desk.sent.clear()
+    for request in requests:
+        desk.handle(request)
+
+
+def _redrive(desk: Desk, job_id: str, *codes: str) -> Redriven:
+    inputs = Inputs(storage=desk.storage, output_uri=desk.bench.output_uri)
+    redrive = Redrive(desk.record(job_id), inputs=inputs, planner=desk.planner, send=desk.sent.extend)
+    return redrive.run(codes, None, Reporter(quiet=True))
+
+
+def test_only_the_codes_that_are_named_are_redriven(desk: Desk, june: list[str]) -> None:
+    """Row numbers are those of the first job, through any number of redrives."""
+    redriven = _redrive(desk, "june", "not_found")
+    assert (redriven.images, redriven.redrive_id) == (60, "june-r1")
+    _work(desk)
+    rows = from_csv(desk.bench.get(desk.folder("june-r1").part()))
+    assert [row.row for row in rows] == list(range(9, 600, 10))
+    assert desk.record("june").redrives() == ["june-r1"]
+    again = _redrive(desk, "june")
+    assert (again.images, again.redrive_id) == (600, "june-r2")
+    _work(desk)
+    lines = [line for chunk in Results(desk.record("june")).chunks() for line in chunk]
+    assert [line.row.source_ref for line in lines] == june
+
+
+def test_a_redrive_that_was_interrupted_goes_on_under_its_name(desk: Desk, june: list[str]) -> None:
+    """Killed before its messages were sent, it has a name already; with other codes it is another job."""
+    assert _redrive(desk, "june").redrive_id == "june-r1"
+    desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/june-r1/submitted")
+    assert _redrive(desk, "june").redrive_id == "june-r1"
+    assert len(desk.sent) == 4
+    desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/june-r1/submitted")
+    assert _redrive(desk, "june", "not_found").redrive_id == "june-r2"
+    assert len(june) == 600
+
+
+def test_one_redrive_at_a_time(desk: Desk, june: list[str]) -> None:
+    """The next one waits for it, or for its cancellation; and a redrive is not redriven itself."""
+    _redrive(desk, "june", "not_found")
+    with pytest.raises(UserError, match=r"june-r1 is not complete"):
+        _redrive(desk, "june")
+    with pytest.raises(UserError, match="Run 'twofold batch redrive june'"):
+        _redrive(desk, "june-r1")
+    desk.storage.write(desk.folder("june-r1").cancelled, b"x", content_type="text/plain")
+    assert _redrive(desk, "june").redrive_id == "june-r2"
+    assert len(june) == 600
+
+
+def test_a_job_that_is_at_work_is_not_redriven(desk: Desk) -> None:
+    """An image without a row has not failed."""
+    desk.plan(["no URI"], job_id="june")
+    with pytest.raises(UserError, match="have no row yet"):
+        _redrive(desk, "june")
+
+
+def test_a_job_without_failures_needs_no_redrive(desk: Desk, digit_images: Path) -> None:
+    """Nothing is written, and nothing is sent."""
+    image = desk.bench.put("in/a.png", next(digit_images.rglob("*.png")).read_bytes())
+    desk.planner.submit(desk.plan([image], job_id="june"))
+    _work(desk)
+    assert _redrive(desk, "june") == Redriven(job_id="june", images=0, redrive_id=None, requests=0)
+    assert desk.record("june").redrives() == []
+    assert desk.sent == []
