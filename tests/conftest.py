@@ -1,5 +1,6 @@
 """What the tests share: two emulators over real HTTP, one small trained model, and the way to the shared folder."""
 
+import functools
 import json
 import os
 import subprocess
@@ -177,12 +178,18 @@ def ministack_bench(ministack: str) -> Bench:
     return _bench(ministack)
 
 
-def _bench(endpoint: str) -> Bench:
+@functools.cache
+def _clients(endpoint: str) -> tuple[Any, Any]:
+    """Opened once an endpoint: it takes longer than to make a bucket and queues."""
     address = urlparse(endpoint)
     assert address.hostname
     ports = {"s3": address.port, "sqs": address.port}
     with RunningSession(address.hostname, services=ports, region_name="us-east-1", localstack_version="latest") as own:
-        s3, sqs = own.boto3.client("s3"), own.boto3.client("sqs")
+        return own.boto3.client("s3"), own.boto3.client("sqs")
+
+
+def _bench(endpoint: str) -> Bench:
+    s3, sqs = _clients(endpoint)
     name = f"test-{uuid.uuid4().hex[:12]}"
     s3.create_bucket(Bucket=name)
     return Bench(
