@@ -31,6 +31,8 @@ from worker.scoring.pipeline import Pipeline
 from worker.uris import split
 
 if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
     from tests.desk import Desk
 
 hypothesis.settings.register_profile("twofold", deadline=None)  # a busy laptop breaks no promise
@@ -95,14 +97,14 @@ class Bench:
         """The worker's own storage, over the emulator."""
         for name, value in self.environment.items():
             monkeypatch.setenv(name, value)
-        return open_storage(open_session())
+        return _worker_clients(tuple(self.environment.items()))[0]
 
     def queue(self, monkeypatch: pytest.MonkeyPatch, *, visibility_s: int = 30) -> Queue:
         """The worker's own queue, over the emulator."""
         for name, value in self.environment.items():
             monkeypatch.setenv(name, value)
         return Queue.open(
-            sqs=open_sqs(open_session()),
+            sqs=_worker_clients(tuple(self.environment.items()))[1],
             url=self.queues.requests_url,
             dead_letter_url=None,
             visibility_s=visibility_s,
@@ -186,6 +188,13 @@ def _clients(endpoint: str) -> tuple[Any, Any]:
     ports = {"s3": address.port, "sqs": address.port}
     with RunningSession(address.hostname, services=ports, region_name="us-east-1", localstack_version="latest") as own:
         return own.boto3.client("s3"), own.boto3.client("sqs")
+
+
+@functools.cache
+def _worker_clients(_environment: tuple[tuple[str, str], ...]) -> tuple[Storage, "SQSClient"]:
+    """The worker's own clients, opened once for each set of variables, which are set already."""
+    session = open_session()
+    return open_storage(session), open_sqs(session)
 
 
 def _bench(endpoint: str) -> Bench:
