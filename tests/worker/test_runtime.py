@@ -169,8 +169,8 @@ def function(ministack_bench: Bench, models: Path, tmp_path: Path) -> Iterator[F
 def test_a_call_returns_the_messages_that_must_come_back(function: Function, digit_images: Path) -> None:
     """Start, call, partial failure, deadline and exception, in one process, as Lambda keeps it."""
     bench = function.bench
-    picture = bench.put("in/a.png", next(digit_images.rglob("*.png")).read_bytes())
-    asked = {"schema_version": 1, "images": [picture, f"s3://{bench.bucket}/in/none.png"]}
+    image = bench.put("in/a.png", next(digit_images.rglob("*.png")).read_bytes())
+    asked = {"schema_version": 1, "images": [image, f"s3://{bench.bucket}/in/none.png"]}
 
     # Start and call: one request is answered, one rejected, and nothing comes back.
     good = function.records(asked | {"job_id": "first"}, "<html>")
