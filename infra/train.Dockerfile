@@ -1,8 +1,8 @@
-# The training job: on AWS Batch, on SageMaker, or on any machine with an NVIDIA driver and its container toolkit.
+# The training job, for AWS Batch, SageMaker, or any machine with an NVIDIA driver and the NVIDIA Container Toolkit.
 #
 #     docker build --file infra/train.Dockerfile --build-arg PYTHON=python@sha256:... .
 #
-# CUDA comes as wheels, by hash like everything else; of the machine it needs the driver alone.
+# CUDA is installed from wheels, by hash like everything else. The machine only has to provide the driver.
 ARG PYTHON=python:3.13.18-slim-trixie
 
 FROM ${PYTHON} AS build
@@ -23,13 +23,13 @@ RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels 
 FROM ${PYTHON}
 LABEL org.opencontainers.image.title="twofold-train" org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/twofold /opt/twofold
-# SageMaker lays out /opt/ml; everything else of the root file system may be read-only, /tmp apart.
+# SageMaker provides /opt/ml. Apart from that and /tmp, the root file system may be read-only.
 ENV PATH=/opt/twofold/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp TF_CPP_MIN_LOG_LEVEL=2 \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-# ECS and Batch make an empty volume here as this image has it: open to all, and not to root alone.
+# ECS and Batch create an empty volume here with the permissions of this image: writable by everyone, not only by root.
 VOLUME ["/tmp"]
 USER 10001:10001
 WORKDIR /tmp
-# A job is watched by what runs it; this tells whether the interpreter and the settings of the image are whole.
+# A job is monitored by the service that runs it. This only checks that the interpreter and the package work.
 HEALTHCHECK --interval=300s --timeout=60s --start-period=300s --retries=3 CMD ["python", "-c", "import jobs.config"]
 ENTRYPOINT ["python", "-m", "jobs.container"]

@@ -1,1 +1,1 @@
-"""Runs where there is time: training, reports, the embedded cloud, the command line."""
+"""Training, reports, the command line and the local emulator: everything that runs before and around the worker."""

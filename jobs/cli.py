@@ -1,50 +1,55 @@
-"""The ``twofold`` command: its groups, and what every failure looks like to a person."""
+"""The entry point of ``twofold``: its exit status, and how failures are reported.
+
+Only the standard library is imported before ``main`` runs, so that it can report a missing extra.
+"""
 
 import signal
 import sys
 from collections.abc import Callable
 
-import typer
-from pydantic import ValidationError
-
-from jobs.commands import batch, cloud, local, model, train_remote, train_run
+from jobs.extras import explain_missing
 from jobs.user_error import UserError
-from worker.contract import explain
-from worker.errors import TwofoldError
-
-app = typer.Typer(
-    name="twofold",
-    help="Sort pictures into two piles: train a classifier, and let it work off a queue.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-train_remote.register(train_run.app)
-app.add_typer(train_run.app, name="train")
-app.add_typer(model.app, name="model")
-app.add_typer(batch.app, name="batch")
-app.add_typer(cloud.app, name="cloud")
-app.command("demo", epilog=local.DEMO_EXAMPLE)(local.demo)
-app.command("local", epilog=local.LOCAL_EXAMPLE)(local.local)
 
 
 def main(arguments: list[str] | None = None, *, on_error: Callable[[str], object] = lambda _: None) -> int:
-    """Runs the command. Exit status: 0 done, 1 failed, 2 a wrong option; never a traceback for a person's mistake.
+    """Runs a command. Returns 0 if it is done, 1 if it failed and 2 for a wrong option, and never shows a traceback.
 
-    ``on_error`` is told the reason of a failure, which goes to standard error anyway.
+    The reason of a failure is printed to standard error and passed to ``on_error``.
     """
-    # As Ctrl-C: child processes are ended on the way out, none goes on for nobody.
+    # SIGTERM ends the command as Ctrl-C does, so that its child processes end too.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    status, reason = _run(arguments)
+    if reason is not None:
+        print(f"Error: {reason}", file=sys.stderr)
+        on_error(reason)
+    return status
+
+
+def _run(arguments: list[str] | None) -> tuple[int, str | None]:
+    """Returns the exit status and, after a failure, the reason."""
+    try:
+        return _run_installed(arguments)
+    except ModuleNotFoundError as error:
+        reason = explain_missing(error)
+        if reason is None:
+            raise
+        return 1, reason
+
+
+def _run_installed(arguments: list[str] | None) -> tuple[int, str | None]:
+    from pydantic import ValidationError  # noqa: PLC0415 - see above
+
+    from jobs.commands.app import app  # noqa: PLC0415
+    from worker.contract import explain  # noqa: PLC0415
+    from worker.errors import TwofoldError  # noqa: PLC0415
+
     try:
         app(args=arguments)
     except ValidationError as error:
-        status, reason = 2, explain(error)
+        return 2, explain(error)
     except (UserError, TwofoldError, ValueError, OSError) as error:
-        status, reason = 1, str(error)
-    else:
-        return 0
-    print(f"Error: {reason}", file=sys.stderr)
-    on_error(reason)
-    return status
+        return 1, str(error)
+    return 0, None
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What a training job is told."""
+"""The options of a training job. ``twofold train run`` and its ``--help`` are made from these fields."""
 
 import re
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -13,15 +14,26 @@ from worker.uris import masked
 _RULE: Final = re.compile(r"(precision|recall)>=(0?\.\d+|1(?:\.0*)?)")
 
 
+@dataclass(frozen=True)
+class OptionHelp:
+    """How ``--help`` shows the option of a field, where that is not the usual way."""
+
+    panel: str | None = None
+    default: str | None = None  #: words shown for the default; the option is then unset unless it is given
+
+
+_ADVANCED: Final = OptionHelp(panel="Advanced options")
+
+
 def check_rule(rule: str) -> str:
-    """The rule as it is, if it is one. Raises ValueError that names the forms there are."""
+    """Returns a threshold rule unchanged. Raises ValueError, with the forms that exist, if it is not one."""
     if rule != "max-f1" and not _RULE.fullmatch(rule) and fixed_threshold(rule) is None:
-        raise ValueError(f"{rule!r} is no threshold rule: give 0.5, max-f1, precision>=0.95 or recall>=0.99")
+        raise ValueError(f"{rule!r} is not a threshold rule: use 0.5, max-f1, precision>=0.95 or recall>=0.99")
     return rule
 
 
 def fixed_threshold(rule: str) -> float | None:
-    """The number that a rule is, or None where it is a rule for choosing one."""
+    """Returns the number, 0 to 1, that a rule is, or None for a rule that chooses one."""
     try:
         value = float(rule)
     except ValueError:
@@ -30,52 +42,90 @@ def fixed_threshold(rule: str) -> float | None:
 
 
 class TrainConfig(BaseModel):
-    """One training job. Frozen; a field it does not know is an error. The defaults are the seed's recipe."""
+    """One training job. Frozen; an unknown field is an error. The defaults are those of the recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    #: A folder of two class folders, or of ``train/`` with them and ``validation/`` and/or ``test/``; an archive of
-    #: one, its ``https://`` address, or an ``s3://`` prefix; see ``jobs.data.sources``.
-    data: str
-    #: ``s3://bucket/prefix`` or a folder; the bundle goes to ``<output>/<name>/<version>/``.
-    output: str
-    name: Name = "model"
-    #: None: the time of the start, UTC, as 20261123T140509Z.
-    version: Name | None = None
-    #: Width and height given to the backbone, pixels. MobileNetV2 halves it five times, hence the multiple of 32.
-    image_size: Annotated[int, Field(ge=32, le=512, multiple_of=32)] = 160
-    #: ``auto``, ``imagenet``, ``package``, a file or an ``s3://`` URI; see ``jobs.training.backbone``.
-    weights: str = "auto"
-    #: Share of the training images that a first fit does not see, to tell how well it does. The head that is kept is
-    #: then fitted on all of them.
-    validation_split: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    #: Share of all images kept out of training and choosing where the folder has no test set of its own.
-    test_split: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    #: Of the splits, of the head's first weights, and of the order of batches.
-    seed: Annotated[int, Field(ge=0)] = 123
-    #: Images a gradient step of fine-tuning.
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    #: Weight of the squared weights in the loss: 1,280 weights learn from few images, and would learn these by heart.
-    l2: Annotated[float, Field(ge=0.0)] = 0.01
-    #: Views of each training image that are learned from: 1 the image, 2 its mirror image too, more: crops as well.
-    #: Each costs as much time as reading the images and computing their features once more.
-    augment: Annotated[int, Field(ge=1, le=32)] = 1
-    #: Layers at the top of the backbone that learn too, after the head, 0: none. Kept only where it helps.
-    fine_tune: Annotated[int, Field(ge=0, le=100)] = 0
-    #: Passes over the training images, at the most.
-    fine_tune_epochs: Annotated[int, Field(ge=1)] = 10
-    #: Of RMSprop. Low: the backbone has something to lose.
-    fine_tune_rate: Annotated[float, Field(gt=0.0)] = 1e-5
-    #: What the backbone computes in: ``auto`` is mixed_float16 on a GPU. The exported model is float32 always.
-    precision: Literal["auto", "float32", "mixed_float16"] = "auto"
-    #: How it is chosen on the validation images: a number, ``max-f1``, ``precision>=0.95`` or ``recall>=0.99``.
-    threshold: Annotated[str, AfterValidator(check_rule)] = "0.5"
-    #: Share of a class's files that may be left out. More of them stop the job: see ``jobs.data.dataset``.
-    max_quarantined: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
-    #: What is downloaded, unpacked or computed once is kept here. It changes no result, so no bundle tells of it.
-    cache: Annotated[Path, Field(exclude=True, repr=False)] = Path("~/.cache/twofold")
-    #: A folder or ``s3://`` prefix for features and unfinished work; None: the cache. Changes no result either.
-    checkpoint: Annotated[str | None, Field(exclude=True, repr=False)] = None
+    # All that this can be: jobs/data/sources.py and jobs/data/class_folders.py.
+    data: str = Field(
+        description="Folder or archive of two class folders, https:// address of an archive, or s3:// prefix."
+    )
+    output: str = Field(description="s3://bucket/prefix or folder. The bundle is written to <name>/<version>/ in it.")
+    name: Name = Field("model", description="Name of the model.")
+    # None is the time of the start, UTC, as in 20261123T140509Z.
+    version: Annotated[Name | None, OptionHelp(default="the current time")] = Field(
+        None, description="Version of the bundle."
+    )
+    # MobileNetV2 halves the image five times, hence the multiple of 32.
+    image_size: int = Field(
+        160,
+        ge=32,
+        le=512,
+        multiple_of=32,
+        description="Width and height of the images that the model sees, in pixels. A multiple of 32.",
+    )
+    weights: str = Field(
+        "auto", description="Weights of the backbone: auto, imagenet, package, a file or an s3:// URI."
+    )
+    # The head that is kept is fitted to the validation images too, once they have served their purpose.
+    validation_split: Annotated[float, _ADVANCED] = Field(
+        0.2,
+        gt=0.0,
+        lt=1.0,
+        description="Share of the training images held out to set the temperature and the threshold.",
+    )
+    test_split: Annotated[float, _ADVANCED] = Field(
+        0.2, gt=0.0, lt=1.0, description="Share of all images held out for the test, if there is no test set."
+    )
+    seed: Annotated[int, _ADVANCED] = Field(123, ge=0, description="Seed of the splits and of the order of batches.")
+    batch_size: Annotated[int, _ADVANCED] = Field(32, ge=1, description="Images per step of fine-tuning.")
+    # 1,280 weights learn from few images. Without a penalty they would learn these by heart.
+    l2: Annotated[float, _ADVANCED] = Field(
+        0.01, ge=0.0, description="Weight decay of the head: the factor of the squared weights in the loss."
+    )
+    augment: int = Field(
+        1,
+        ge=1,
+        le=32,
+        description="Variants of each image to train on: 2 adds its mirror image, more add crops. "
+        "Each variant takes as long as reading the images once.",
+    )
+    fine_tune: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Layers at the top of the backbone to train too. The result is kept only if it is better.",
+    )
+    fine_tune_epochs: Annotated[int, _ADVANCED] = Field(10, ge=1, description="Maximum epochs of fine-tuning.")
+    # Low, because the backbone already knows much that a large step would destroy.
+    fine_tune_rate: Annotated[float, _ADVANCED] = Field(
+        1e-5, gt=0.0, description="Learning rate of fine-tuning, for RMSprop."
+    )
+    # The exported model is always float32.
+    precision: Annotated[Literal["auto", "float32", "mixed_float16"], _ADVANCED] = Field(
+        "auto", description="float32, mixed_float16 or auto, which is mixed_float16 on a GPU."
+    )
+    threshold: Annotated[str, AfterValidator(check_rule)] = Field(
+        "0.5",
+        description="A number, or a rule for the validation images: max-f1, precision>=0.95 or recall>=0.99.",
+    )
+    max_quarantined: float = Field(
+        0.05, ge=0.0, le=1.0, description="Share of a class's files that may be left out before the job stops."
+    )
+    # The last two change no result, so a bundle does not record them.
+    cache: Annotated[Path, OptionHelp(default="$XDG_CACHE_HOME/twofold")] = Field(
+        Path("~/.cache/twofold"),
+        exclude=True,
+        repr=False,
+        description="Folder for everything that is downloaded or computed only once.",
+    )
+    checkpoint: Annotated[str | None, OptionHelp(default="the cache")] = Field(
+        None,
+        exclude=True,
+        repr=False,
+        description="Folder or s3:// prefix for features and unfinished work. "
+        "After an interruption, run the same command again to resume from there.",
+    )
 
     @field_validator("cache")
     @classmethod
@@ -84,12 +134,12 @@ class TrainConfig(BaseModel):
 
     @field_serializer("data")
     def _without_secrets(self, data: str) -> str:
-        """The signature of a presigned address does not go into a bundle."""
+        """Keeps the signature of a presigned address out of the bundle."""
         address, mark, digest = data.partition("#sha256=")
         return f"{masked(address)}{mark}{digest}" if data.startswith(("http://", "https://")) else data
 
     def command(self) -> str:
-        """What starts this job again, as a new version; options that say what is the default are left out."""
+        """Returns the command that runs this job again, as a new version. Defaults are left out."""
         given = self.model_dump(mode="json", exclude={"version"}, exclude_defaults=True)
         options = [part for name, value in given.items() for part in _option(name.replace("_", "-"), value)]
         return shlex.join(["twofold", "train", "run", *options])

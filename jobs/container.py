@@ -1,10 +1,10 @@
-"""The conventions of a training container: what Amazon SageMaker lays out, as options of ``twofold train run``.
+"""The training container: ``python -m jobs.container`` turns the layout of Amazon SageMaker into options.
 
-    /opt/ml/input/config/hyperparameters.json    {"image-size": "224", "fine-tune": "30"}; also SM_HPS
-    /opt/ml/input/data/<channel>/                also SM_CHANNEL_<CHANNEL>
-    /opt/ml/model/                               also SM_MODEL_DIR
-    /opt/ml/checkpoints/                         kept across spot interruptions
-    /opt/ml/output/failure                       why it failed, for whoever asks SageMaker
+    /opt/ml/input/config/hyperparameters.json    {"image-size": "224", "fine-tune": "30"}, or SM_HPS
+    /opt/ml/input/data/<channel>/                or SM_CHANNEL_<CHANNEL>
+    /opt/ml/model/                               or SM_MODEL_DIR
+    /opt/ml/checkpoints/                         kept when a Spot instance is interrupted
+    /opt/ml/output/failure                       the reason of a failure, which SageMaker shows
 
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
 """
@@ -24,15 +24,19 @@ from jobs.config import TrainConfig
 from jobs.user_error import UserError
 from worker.contract import explain
 
-#: Where SageMaker's own toolkit looks for another place than /opt/ml.
+#: The variable that SageMaker's own toolkit uses for another folder than /opt/ml.
 BASE_DIR: Final = "SAGEMAKER_BASE_DIR"
-#: Channels that hold all there is, and not one of the three splits.
-_WHOLE: Final = ("training", "train")
+#: Usual names of a channel that holds the complete dataset.
+_CHANNELS: Final = ("training", "train")
+#: SageMaker returns the first 1,024 characters as the reason.
 _MAX_REASON: Final = 1024
 
 
 def run(command: Callable[..., int], arguments: list[str], environment: Mapping[str, str]) -> int:
-    """Runs ``python -m jobs.container``: ``twofold train run`` with the given options, or with those of SageMaker."""
+    """Runs ``twofold train run`` with the given options, or with those of SageMaker if there are none.
+
+    Returns the exit status.
+    """
     if arguments not in ([], ["train"]) or not is_here(environment):
         return command(["train", "run", *arguments])
     try:
@@ -48,19 +52,19 @@ def run(command: Callable[..., int], arguments: list[str], environment: Mapping[
 
 
 def base_dir(environment: Mapping[str, str]) -> Path:
-    """SageMaker's folder."""
+    """Returns SageMaker's folder."""
     return Path(environment.get(BASE_DIR) or "/opt/ml")
 
 
 def is_here(environment: Mapping[str, str]) -> bool:
-    """Whether SageMaker, or something that does as it does, started this process."""
+    """Whether SageMaker, or something compatible with it, started this process."""
     return "SM_HPS" in environment or (base_dir(environment) / "input/config/hyperparameters.json").is_file()
 
 
 def options(environment: Mapping[str, str]) -> list[str]:
-    """The options of ``twofold train run``; hyperparameters are named as these, and win.
+    """Returns the options of ``twofold train run``. A hyperparameter of the same name overrides the layout.
 
-    Raises UserError for a hyperparameter that is none of them, or has a value that cannot be.
+    Raises UserError for a hyperparameter that is not an option, or has an invalid value.
     """
     base = base_dir(environment)
     chosen = {
@@ -78,7 +82,7 @@ def options(environment: Mapping[str, str]) -> list[str]:
 
 
 def note_failure(environment: Mapping[str, str], reason: str) -> None:
-    """Leaves the reason where SageMaker looks for it, if that can be written to: standard error has it too."""
+    """Writes the reason to where SageMaker looks for it, if possible. It is also on standard error."""
     path = base_dir(environment) / "output/failure"
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,13 +96,13 @@ def _hyperparameters(environment: Mapping[str, str], base: Path) -> dict[str, An
     except (OSError, ValueError) as error:
         raise UserError(f"SageMaker's hyperparameters cannot be read: {error}") from error
     if not isinstance(found, dict):
-        raise UserError(f"SageMaker's hyperparameters are no JSON object: {text or found!r:.200}")
-    # What begins with "sagemaker_" is SageMaker's own.
+        raise UserError(f"SageMaker's hyperparameters are not a JSON object: {text or found!r:.200}")
+    # Names that begin with "sagemaker_" are SageMaker's own.
     return {name: _plain(value) for name, value in found.items() if not name.startswith("sagemaker_")}
 
 
 def _plain(value: object) -> object:
-    """SageMaker's Python SDK packs each value into JSON once more: ``"max-f1"`` with its quotation marks."""
+    """Decodes a value that SageMaker's Python SDK has encoded as JSON once more: ``"max-f1"`` with its quotes."""
     if isinstance(value, str) and value.startswith('"'):
         with contextlib.suppress(ValueError):
             return json.loads(value)
@@ -106,7 +110,7 @@ def _plain(value: object) -> object:
 
 
 def _data(environment: Mapping[str, str], base: Path) -> Path:
-    """The folder of the one channel there is; or the folder that holds ``train``, ``validation`` and ``test``."""
+    """Returns the folder of a single channel, or the folder that holds ``train``, ``validation`` and ``test``."""
     prefix = "SM_CHANNEL_"
     channels = {
         name.removeprefix(prefix).lower(): Path(p) for name, p in environment.items() if name.startswith(prefix)
@@ -121,7 +125,9 @@ def _data(environment: Mapping[str, str], base: Path) -> Path:
         if len(parents) == 1:
             return parents.pop()
     found = ", ".join(sorted(channels)) or "none"
-    raise UserError(f"Expected one channel, {' or '.join(_WHOLE)}, or train with validation and test; found: {found}.")
+    raise UserError(
+        f"Expected one channel, {' or '.join(_CHANNELS)}, or train with validation and test. Found: {found}."
+    )
 
 
 if __name__ == "__main__":

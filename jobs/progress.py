@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar or a spinner while a step runs, one line when it is done."""
+"""Progress on the terminal: a bar or a spinner while a step runs, and one line when it is done."""
 
 import os
 import tempfile
@@ -21,16 +21,16 @@ Advance = Callable[[int], None]
 
 
 class Reporter:
-    """Announces the steps of a job. Goes to standard error, so that output can be piped."""
+    """Shows the steps of a job on standard error, so that standard output can be piped."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        # A descriptor of its own, so that it goes on while ``hushed`` holds back standard error.
+        # Its own descriptor, so that it keeps writing while ``hushed`` redirects standard error.
         self.console = Console(file=os.fdopen(os.dup(2), "w"), quiet=quiet, highlight=False)
-        self.seconds: dict[str, float] = {}  #: that each step took, by its title
+        self.seconds: dict[str, float] = {}  #: of each step so far, by its title
 
     @contextmanager
     def step(self, title: str, *, total: int | None = None, in_bytes: bool = False) -> Iterator[Advance]:
-        """Shows ``title`` while the block runs; call what it yields with the number of items done since."""
+        """Shows ``title`` while the block runs. Yields a function to call with the number of items just completed."""
         started = time.monotonic()
         columns = [SpinnerColumn(), TextColumn("{task.description}")]
         if in_bytes:
@@ -45,15 +45,15 @@ class Reporter:
         self.console.print(f"[green]✓[/] {title} [dim]{seconds:.1f} s[/]")
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Prints one line."""
         self.console.print(text, soft_wrap=True)
 
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Holds back what C++ libraries write to standard error while they load, unless loading fails.
+    """Hides what C++ libraries write to standard error within the block, unless it raises an exception.
 
-    TensorFlow greets with eight lines before any setting of its own could keep it from that.
+    TensorFlow writes eight lines while it loads, before any setting of its own can prevent that.
     """
     kept = os.dup(2)
     with tempfile.TemporaryFile() as hidden:

@@ -1,16 +1,15 @@
-"""Named files in a folder or under a prefix of a bucket, the same for both: bundles, pointers, checkpoints, caches.
+"""A store of named files: a folder, or a prefix of a bucket. It holds bundles, pointers, checkpoints and caches.
 
     open_store("s3://shelter/models")    open_store("models/")
 
-A file is there whole or not at all, whatever dies in between.
+A file is complete or absent, even if the process or the machine dies while it is written.
 """
 
-import contextlib
 import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -31,70 +30,70 @@ _MAX_BYTES: Final = 4 * 1024**3
 class Store(Protocol):
     """Files by name, such as ``pets/v1/model.json``."""
 
-    #: Where it is, as a person would type it; no slash at the end.
+    #: As a user would type it, without a slash at the end.
     uri: str
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Whether the file exists."""
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of a file, or None where there is none."""
+        """Returns the bytes of a file, or None if it does not exist."""
 
     def names(self, prefix: str) -> list[str]:
-        """The names that begin with ``prefix``, which ends with a slash or is empty; in alphabetical order."""
+        """Lists the names that begin with ``prefix``, which is empty or ends with a slash, in alphabetical order."""
 
     def write(self, name: str, body: bytes) -> None:
-        """Writes a file over whatever is there."""
+        """Writes a file, replacing any that exists."""
 
     def write_once(self, name: str, body: bytes) -> bool:
-        """Writes a file, unless there is one of that name already: then False."""
+        """Writes a file and returns True, or returns False if it exists already."""
 
     def replace(self, name: str, body: bytes, *, seen: bytes) -> bool:
-        """Writes over a file that still is what was ``seen``; False where somebody else was faster."""
+        """Replaces a file whose bytes are still those ``seen``, or returns False if they have changed."""
 
     def remove(self, name: str) -> None:
-        """Removes a file, if it is there."""
+        """Removes a file, if it exists."""
 
 
 class FolderStore:
-    """A folder of this machine."""
+    """A local folder."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self.uri = str(root)
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Whether the file exists."""
         return (self._root / name).exists()
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of a file, or None where there is none."""
+        """Returns the bytes of a file, or None if it does not exist."""
         try:
             return (self._root / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def names(self, prefix: str) -> list[str]:
-        """Drafts, which begin with a dot, are none."""
+        """Lists the names, without those of unfinished files, which begin with a dot."""
         found = (self._root / prefix).rglob("*")
         return sorted(p.relative_to(self._root).as_posix() for p in found if p.is_file() and not p.name.startswith("."))
 
     def write(self, name: str, body: bytes) -> None:
-        """Renames a finished file into place."""
-        with self._draft(name, body) as draft:
-            draft.replace(self._root / name)
+        """Renames a complete file into place."""
+        with self._complete_file(name, body) as file:
+            file.replace(self._root / name)
 
     def write_once(self, name: str, body: bytes) -> bool:
-        """Links a finished file into place, so that nobody ever reads half of it, and only one of two is first."""
-        with self._draft(name, body) as draft:
+        """Links a complete file into place, which only one of several writers can do."""
+        with self._complete_file(name, body) as file:
             try:
-                (self._root / name).hardlink_to(draft)
+                (self._root / name).hardlink_to(file)
             except FileExistsError:
                 return False
         return True
 
     def replace(self, name: str, body: bytes, *, seen: bytes) -> bool:
-        """One process at a time compares and renames."""
+        """Compares and renames under a lock, one process at a time."""
         with (self._root / f"{name}.lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if self.read(name) != seen:
@@ -103,26 +102,26 @@ class FolderStore:
         return True
 
     def remove(self, name: str) -> None:
-        """Removes a file, if it is there, and the folders that are empty without it."""
+        """Removes a file, if it exists, and the folders that this leaves empty."""
         path = self._root / name
         path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not empty
+        with suppress(OSError):  # not empty
             for folder in path.relative_to(self._root).parents[:-1]:
                 (self._root / folder).rmdir()
 
-    @contextlib.contextmanager
-    def _draft(self, name: str, body: bytes) -> Iterator[Path]:
-        path = self._root / name
-        handle, draft = _make_draft(path)
+    @contextmanager
+    def _complete_file(self, name: str, body: bytes) -> Iterator[Path]:
+        """Yields a temporary file with the bytes, next to where it belongs."""
+        handle, temporary = _open_temporary(self._root / name)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(body)
                 file.flush()
-                os.fsync(handle)  # or a name could outlive a power cut, and what it names not
-            Path(draft).chmod(0o644)
-            yield Path(draft)
+                os.fsync(handle)  # or the name could survive a power cut without the bytes
+            Path(temporary).chmod(0o644)
+            yield Path(temporary)
         finally:
-            Path(draft).unlink(missing_ok=True)
+            Path(temporary).unlink(missing_ok=True)
 
 
 class BucketStore:
@@ -133,11 +132,11 @@ class BucketStore:
         self._storage = storage
 
     def exists(self, name: str) -> bool:
-        """Whether there is such an object."""
+        """Whether the object exists."""
         return self._storage.metadata(self._uri(name)) is not None
 
     def read(self, name: str) -> bytes | None:
-        """The whole object, or None where there is none."""
+        """Returns the bytes of an object, or None if it does not exist."""
         try:
             return self._storage.read(self._uri(name), max_bytes=_MAX_BYTES)
         except Reject as error:
@@ -146,24 +145,24 @@ class BucketStore:
             raise
 
     def names(self, prefix: str) -> list[str]:
-        """In alphabetical order, as S3 lists them."""
+        """Lists the names in alphabetical order, as S3 does."""
         start = len(self.uri) + 1
         return sorted(item.uri[start:] for item in self._storage.list(self._uri(prefix)))
 
     def write(self, name: str, body: bytes) -> None:
-        """One PutObject."""
+        """Sends one PutObject."""
         self._storage.write(self._uri(name), body, content_type=_content_type(name))
 
     def write_once(self, name: str, body: bytes) -> bool:
-        """One conditional PutObject."""
+        """Sends one conditional PutObject."""
         return self._storage.write_once(self._uri(name), body, content_type=_content_type(name), metadata={})
 
     def replace(self, name: str, body: bytes, *, seen: bytes) -> bool:
-        """One conditional PutObject, on the entity tag of what was seen."""
+        """Sends one PutObject on condition that the entity tag is that of the bytes seen."""
         return self._storage.replace(self._uri(name), body, seen=seen, content_type=_content_type(name))
 
     def remove(self, name: str) -> None:
-        """One DeleteObject."""
+        """Sends one DeleteObject."""
         self._storage.remove(self._uri(name))
 
     def _uri(self, name: str) -> str:
@@ -171,38 +170,38 @@ class BucketStore:
 
 
 def open_store(where: str) -> Store:
-    """``s3://bucket/prefix``, or a folder, which is made if it is not there."""
+    """Opens ``s3://bucket/prefix``, or a folder, which is created if it does not exist."""
     if where.startswith("s3://"):
         return BucketStore(where, open_storage(open_session()))
     try:
         Path(where).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{where} cannot be a folder: {error.strerror}.") from error
+        raise UserError(f"{where} cannot be used as a folder: {error.strerror}.") from error
     return FolderStore(Path(where))
 
 
-def _make_draft(path: Path) -> tuple[int, str]:
-    """A new file beside ``path``, open."""
-    while True:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        except FileNotFoundError:  # somebody removed the last file of that folder, and the folder with it
-            continue
-
-
-def _content_type(name: str) -> str:
-    return _CONTENT_TYPES.get(Path(name).suffix, "application/octet-stream")
-
-
 @contextmanager
-def alone(path: Path, what: str, reporter: Reporter) -> Iterator[None]:
-    """Holds the lock file at ``path``, which stays; waits for another process that holds it, and says so."""
+def exclusive_lock(path: Path, waiting: str, reporter: Reporter) -> Iterator[None]:
+    """Holds the lock file at ``path``, which stays. While another process holds it, the title ``waiting`` is shown."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            with reporter.step(f"Waiting for another job that is {what}"):
+            with reporter.step(waiting):
                 fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _open_temporary(path: Path) -> tuple[int, str]:
+    """Opens a new file in the folder of ``path``."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        except FileNotFoundError:  # another process removed the folder together with its last file
+            continue
+
+
+def _content_type(name: str) -> str:
+    return _CONTENT_TYPES.get(Path(name).suffix, "application/octet-stream")

@@ -1,4 +1,4 @@
-"""The error that a command shows to its user."""
+"""The error that a command reports without a traceback."""
 
 
 class UserError(Exception):

@@ -1,8 +1,10 @@
 """What the tests share: two emulators over real HTTP, one small trained model, and the way to the shared folder."""
 
+import fcntl
 import functools
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -11,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlparse
 
 import hypothesis
@@ -31,8 +33,6 @@ from worker.scoring.pipeline import Pipeline
 from worker.uris import split
 
 if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
-
     from tests.desk import Desk
 
 hypothesis.settings.register_profile("twofold", deadline=None)  # a busy laptop breaks no promise
@@ -95,20 +95,21 @@ class Bench:
 
     def storage(self, monkeypatch: pytest.MonkeyPatch) -> Storage:
         """The worker's own storage, over the emulator."""
-        for name, value in self.environment.items():
-            monkeypatch.setenv(name, value)
-        return _worker_clients(tuple(self.environment.items()))[0]
+        return self._opened(monkeypatch).storage
 
     def queue(self, monkeypatch: pytest.MonkeyPatch, *, visibility_s: int = 30) -> Queue:
         """The worker's own queue, over the emulator."""
-        for name, value in self.environment.items():
-            monkeypatch.setenv(name, value)
         return Queue.open(
-            sqs=_worker_clients(tuple(self.environment.items()))[1],
+            sqs=self._opened(monkeypatch).sqs,
             url=self.queues.requests_url,
             dead_letter_url=None,
             visibility_s=visibility_s,
         )
+
+    def _opened(self, monkeypatch: pytest.MonkeyPatch) -> "_WorkerClients":
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+        return _worker_clients(self.environment["AWS_ENDPOINT_URL"])
 
     def start_worker(self, *arguments: str, **settings: str) -> "subprocess.Popen[str]":
         """A worker as its own process; ``settings`` are further environment variables."""
@@ -180,21 +181,34 @@ def ministack_bench(ministack: str) -> Bench:
     return _bench(ministack)
 
 
-@functools.cache
-def _clients(endpoint: str) -> tuple[Any, Any]:
-    """Opened once an endpoint: it takes longer than to make a bucket and queues."""
+class _Clients(NamedTuple):
+    """The tests' own clients of an emulator."""
+
+    s3: Any
+    sqs: Any
+
+
+class _WorkerClients(NamedTuple):
+    """The worker's clients of an emulator."""
+
+    storage: Storage
+    sqs: Any
+
+
+@functools.cache  # a client takes a tenth of a second to build
+def _clients(endpoint: str) -> _Clients:
     address = urlparse(endpoint)
     assert address.hostname
     ports = {"s3": address.port, "sqs": address.port}
     with RunningSession(address.hostname, services=ports, region_name="us-east-1", localstack_version="latest") as own:
-        return own.boto3.client("s3"), own.boto3.client("sqs")
+        return _Clients(own.boto3.client("s3"), own.boto3.client("sqs"))
 
 
 @functools.cache
-def _worker_clients(_environment: tuple[tuple[str, str], ...]) -> tuple[Storage, "SQSClient"]:
-    """The worker's own clients, opened once for each set of variables, which are set already."""
+def _worker_clients(_: str) -> _WorkerClients:
+    """Those of the endpoint that the environment names."""
     session = open_session()
-    return open_storage(session), open_sqs(session)
+    return _WorkerClients(open_storage(session), open_sqs(session))
 
 
 def _bench(endpoint: str) -> Bench:
@@ -233,7 +247,7 @@ class Run:
 
     def wait(self) -> int:
         """Its exit status; negative: the signal that ended it."""
-        return self.trainer.ask({"wait": self.pid})
+        return self.trainer.wait(self.pid)
 
     def wait_for(self, text: str) -> None:
         """Until it has said so on standard error, or 120 seconds."""
@@ -245,23 +259,36 @@ class Run:
 class Trainer:
     """Runs ``twofold`` commands with TensorFlow already loaded; see tests/trainer.py."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, socket_path: Path) -> None:
         self._folder = folder
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.trainer"],
-            cwd=REPOSITORY,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(str(socket_path))
+        self._stream = self._connection.makefile("rw")
 
-    def ask(self, request: dict[str, Any]) -> int:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        return int(json.loads(self._process.stdout.readline()))
+    @staticmethod
+    def launch(socket_path: Path) -> None:
+        """Starts the process, and returns once it listens."""
+        run = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.trainer", str(socket_path), str(run)],
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while not socket_path.exists():
+            time.sleep(0.02)
+
+    def ask(self, request: dict[str, Any]) -> Any:
+        self._stream.write(json.dumps(request) + "\n")
+        self._stream.flush()
+        return json.loads(self._stream.readline())
+
+    def wait(self, pid: int) -> int:
+        """The exit status of a command; negative: the signal that ended it."""
+        while (status := self.ask({"poll": pid})) is None:
+            time.sleep(0.02)
+        return int(status)
 
     def start(self, *arguments: str, **environment: str) -> Run:
         return self._start(arguments, environment, in_container=False)
@@ -289,13 +316,38 @@ class Trainer:
         return subprocess.CompletedProcess(arguments, status, run.stdout, run.stderr)
 
     def close(self) -> None:
-        self._process.communicate()
+        self._stream.close()
+        self._connection.close()
+
+
+class Once:
+    """Makes what all processes of one test run share: the first one that needs it makes it, the others wait."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def make(self, name: str, make: Callable[[Path], object]) -> Path:
+        """The path of that name, after ``make`` was called with it in one of the processes."""
+        path, made = self._folder / name, self._folder / f"{name}.made"
+        with (self._folder / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                make(path)
+                made.touch()
+        return path
 
 
 @pytest.fixture(scope="session")
-def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """For what takes long to make and is only read afterwards."""
+    folder = tmp_path_factory.getbasetemp()
+    return Once(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
+
+
+@pytest.fixture(scope="session")
+def trainer(tmp_path_factory: pytest.TempPathFactory, once: Once) -> Iterator[Trainer]:
     """One for all tests: loading TensorFlow is most of a short job."""
-    trainer = Trainer(tmp_path_factory.mktemp("trainer"))
+    trainer = Trainer(tmp_path_factory.mktemp("trainer"), once.make("trainer.socket", Trainer.launch))
     yield trainer
     trainer.close()
 
@@ -312,22 +364,22 @@ def desk(bench: Bench, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.fixture(scope="session")
-def digit_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digit_images(once: Once) -> Path:
     """Two class folders of small PNG files: ``eight`` and ``three``."""
-    folder = tmp_path_factory.mktemp("digits")
-    digits.write_digits(folder)
-    return folder
+    return once.make("digits", digits.write_digits)
 
 
 @pytest.fixture(scope="session")
-def models(trainer: Trainer, digit_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(trainer: Trainer, digit_images: Path, once: Once) -> Path:
     """A folder with one model, ``digits``, trained by the command on 96 pixels, and its champion pointer."""
-    folder = tmp_path_factory.mktemp("models")
-    command = ["train", "run", "--data", str(digit_images), "--output", str(folder)]
-    options = ["--name", "digits", "--version", "v1", "--image-size", "96"]
-    done = trainer.run(*command, *options)
-    assert done.returncode == 0, done.stderr
-    return folder
+
+    def train(folder: Path) -> None:
+        command = ["train", "run", "--data", str(digit_images), "--output", str(folder)]
+        options = ["--name", "digits", "--version", "v1", "--image-size", "96"]
+        done = trainer.run(*command, *options)
+        assert done.returncode == 0, done.stderr
+
+    return once.make("models", train)
 
 
 @pytest.fixture(scope="session")

@@ -54,6 +54,7 @@ ENVIRONMENT = {
     "jobs/local/emulator.py",
     "jobs/local/playground.py",
     "jobs/local/demo.py",
+    "jobs/local/sample.py",
     "jobs/training/backbone.py",
     "jobs/training/export.py",
     "jobs/container.py",

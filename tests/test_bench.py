@@ -29,7 +29,7 @@ def test_a_ratio_above_one_means_that_ours_is_better(tmp_path: Path, capsys: pyt
 def test_a_process_is_measured_from_start_to_end() -> None:
     """What it said, the time on the clock, the time on a core, and its memory."""
     ended = run_to_end("timeit", ["-n", "1", "-r", "1", "print('done')"], {})
-    assert ended.said.startswith("done")
+    assert ended.stdout.startswith("done")
     assert ended.wall_s > 0
     assert ended.cpu_s > 0
     assert 1 < ended.peak_mb < 10_000

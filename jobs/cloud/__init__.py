@@ -1,1 +1,1 @@
-"""Accounts, stacks and machines elsewhere, and the same on this one to play with."""
+"""Twofold in an AWS account: stacks, images, and training jobs on AWS machines."""

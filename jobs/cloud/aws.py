@@ -1,4 +1,7 @@
-"""Clients of any AWS service, by name, and what AWS's errors mean to a person. Retries: ``worker.aws.clients``."""
+"""AWS clients by service name, and AWS's errors as messages with a next step.
+
+How the clients retry is configured in ``worker.aws.clients``.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -10,79 +13,87 @@ from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionEr
 from jobs.user_error import UserError
 from worker.aws.clients import open_session
 
-#: The type stubs know services by their literal names alone, and only those that were asked for.
+#: The type stubs know services only by literal names, and only those that are installed.
 Client: TypeAlias = Any
-#: A client by its service's name: of a boto3 session, or of the embedded cloud.
+#: Returns a client for a service name, from a boto3 session or from the embedded cloud.
 Connect = Callable[[str], Client]
+
+_PUSH_AND_DEPLOY: Final = "Run 'twofold cloud push' and then 'twofold cloud deploy' first."
+_QUOTA: Final = (
+    "Request an increase under Service Quotas in the console (EC2: 'All G and VT Spot Instance Requests' and 'Running "
+    "On-Demand G and VT instances', in vCPUs; SageMaker: '<type> for training job usage')."
+)
+
+#: A pattern for an error's code and message or for a job's status reason, and the next step. The first match counts.
+_NEXT_STEPS: Final = (
+    (r"ExpiredToken|token.*expired|RequestExpired", "Sign in again with 'aws sso login', or create new keys."),
+    (
+        r"InvalidClientTokenId|UnrecognizedClient|SignatureDoesNotMatch",
+        "AWS does not know these keys. Check AWS_PROFILE.",
+    ),
+    (r"ResourceLimitExceeded|LimitExceeded|VcpuLimit|InstanceLimit|MaxSpotInstanceCountExceeded", _QUOTA),
+    (
+        r"ReservedConcurrentExecutions|unreserved",
+        "A new account's quota is 10. Add --parameter ReserveConcurrency=false.",
+    ),
+    (
+        r"CannotPull|ImageNotFound|RepositoryNotFound|manifest.*(unknown|not found)|image.*not (exist|found)",
+        _PUSH_AND_DEPLOY,
+    ),
+    (r"(?i)job ?queue.*(not|exist|invalid)|job ?definition.*(not|exist|invalid)", _PUSH_AND_DEPLOY),
+    (r"(?i)stack.*does not exist", _PUSH_AND_DEPLOY),
+    (
+        r"(?i)assume.*role|role.*(not|cannot|invalid|exist)|Unable to assume|PassRole",
+        f"A role is missing. {_PUSH_AND_DEPLOY}",
+    ),
+    (
+        r"AccessDenied|UnauthorizedOperation|not authorized",
+        "Your user or role lacks this permission. Ask whoever administers the account.",
+    ),
+    (r"NoSuchBucket", "The bucket does not exist in this region. Check AWS_REGION."),
+    (r"OutOfMemory|OOM|exit.*137", "The machine ran out of memory. Use a larger machine or a smaller --image-size."),
+    (
+        r"INSUFFICIENT_INSTANCE_CAPACITY|InsufficientInstanceCapacity|CapacityError",
+        "AWS has no capacity right now. Try again later, or allow more instance types or zones.",
+    ),
+    (r"MISCONFIGURATION", "No machine of the stack is large enough, or MaximumVcpus is too small."),
+    (r"Host EC2.*terminated", "Spot took the machine back too often. Use on-demand machines, or try again later."),
+    (r"(?i)already exists|ResourceInUse", "The name is taken. Choose another --name."),
+    (r"Throttl|TooManyRequests|Rate exceeded", "AWS is throttling requests. Try again in a minute."),
+)
 
 
 def open_aws() -> Connect:
-    """Of the default session. Raises ValueError where there is no region, or there are no credentials."""
+    """Connects with the default session. Raises ValueError if the region or the credentials are missing."""
     make: Any = open_session().client
     return cast("Connect", make)
 
 
-_DEPLOY: Final = "Deploy first: twofold cloud push, then twofold cloud deploy."
-_PUSH: Final = "Push it first: twofold cloud push, then twofold cloud deploy."
-_QUOTA: Final = (
-    "Ask for more under Service Quotas in the console (EC2: 'All G and VT Spot Instance Requests' and 'Running "
-    "On-Demand G and VT instances', in processors; SageMaker: '<type> for training job usage')."
-)
-
-#: What is said, and the next step: the first that fits. Of an error's code and message, or of a job's own reason.
-_NEXT_STEPS: Final = (
-    (r"ExpiredToken|token.*expired|RequestExpired", "Sign in again: aws sso login, or new keys."),
-    (
-        r"InvalidClientTokenId|UnrecognizedClient|SignatureDoesNotMatch",
-        "AWS does not know these keys: see AWS_PROFILE.",
-    ),
-    (r"ResourceLimitExceeded|LimitExceeded|VcpuLimit|InstanceLimit|MaxSpotInstanceCountExceeded", _QUOTA),
-    (r"ReservedConcurrentExecutions|unreserved", "A new account's quota is 10: --parameter ReserveConcurrency=false."),
-    (r"CannotPull|ImageNotFound|RepositoryNotFound|manifest.*(unknown|not found)|image.*not (exist|found)", _PUSH),
-    (r"(?i)job ?queue.*(not|exist|invalid)|job ?definition.*(not|exist|invalid)", _DEPLOY),
-    (r"(?i)stack.*does not exist", _DEPLOY),
-    (r"(?i)assume.*role|role.*(not|cannot|invalid|exist)|Unable to assume|PassRole", f"A role is missing. {_DEPLOY}"),
-    (
-        r"AccessDenied|UnauthorizedOperation|not authorized",
-        "Your own user or role lacks this right; ask who runs the account.",
-    ),
-    (r"NoSuchBucket", "There is no such bucket in this region: see AWS_REGION."),
-    (r"OutOfMemory|OOM|exit.*137", "The machine's memory was used up: a larger one, or a smaller --image-size."),
-    (
-        r"INSUFFICIENT_INSTANCE_CAPACITY|InsufficientInstanceCapacity|CapacityError",
-        "AWS has none to give: try later, or more --instance types or zones.",
-    ),
-    (r"MISCONFIGURATION", "No machine of the stack is large enough, or MaximumVcpus is too small."),
-    (r"Host EC2.*terminated", "Spot took the machine back, more often than is tried: on demand, or later."),
-    (r"(?i)already exists|ResourceInUse", "There is one of that name: choose another --name."),
-    (r"Throttl|TooManyRequests|Rate exceeded", "AWS asks to slow down: try again in a minute."),
-)
-
-
 def next_step(text: str) -> str | None:
-    """The next step for what AWS said, where one is known."""
+    """Returns the next step for an error or a reason that AWS gave, if one is known."""
     return next((step for pattern, step in _NEXT_STEPS if re.search(pattern, text)), None)
 
 
 @contextmanager
 def explained(doing: str) -> Iterator[None]:
-    """Errors of AWS within the block become UserErrors; ``doing`` is what was tried, as in "Submitting the job"."""
+    """Turns AWS errors within the block into UserErrors. ``doing`` says what was tried, as in "Submitting the job"."""
     try:
         yield
     except (ClientError, BotoCoreError) as error:
-        raise in_words(error, doing) from error
+        raise as_user_error(error, doing) from error
 
 
-def in_words(error: ClientError | BotoCoreError, doing: str) -> UserError:
-    """The error as one that a person can act on."""
+def as_user_error(error: ClientError | BotoCoreError, doing: str) -> UserError:
+    """Returns the error as a message with a next step."""
     if isinstance(error, NoCredentialsError):
-        return UserError(f"{doing} needs AWS credentials: aws configure sso, or set AWS_PROFILE.")
+        return UserError(f"{doing} needs AWS credentials. Run 'aws configure sso', or set AWS_PROFILE.")
     if isinstance(error, NoRegionError):
-        return UserError(f"{doing} needs a region: set AWS_REGION.")
+        return UserError(f"{doing} needs a region. Set AWS_REGION.")
     if isinstance(error, EndpointConnectionError):
-        return UserError(f"{doing}: no answer. Is the region right, and the network there? {error}")
-    said = str(error)
+        return UserError(f"{doing} failed: no response. Check the region and the network. {error}")
+    message = str(error)
     if isinstance(error, ClientError):
         detail = error.response.get("Error", {})
-        said = f"{detail.get('Code', '')}: {detail.get('Message', '')}".strip(": ")
-    return UserError(" ".join(filter(None, [f"{doing} failed. AWS says: {said.rstrip('.')}.", next_step(said)])))
+        message = f"{detail.get('Code', '')}: {detail.get('Message', '')}".strip(": ")
+    step = next_step(message)
+    return UserError(" ".join(filter(None, [f"{doing} failed. AWS says: {message.rstrip('.')}.", step])))

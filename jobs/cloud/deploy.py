@@ -1,4 +1,4 @@
-"""The worker's stack: infra/worker.yaml with the code packed as a zip, on real AWS or on the embedded cloud."""
+"""Deployment of both stacks, the worker's and that of training, on AWS or on the embedded cloud."""
 
 from typing import Final
 
@@ -23,20 +23,20 @@ def deploy_worker(
     reporter: Reporter,
     poll_s: float = 5.0,
 ) -> dict[str, str]:
-    """Packs the worker, deploys its stack, and returns the settings of a worker of that queue.
+    """Packs the worker, deploys its stack, and returns the settings of a worker for its queue.
 
-    ``libraries`` None packs none: the embedded cloud runs the function with the interpreter it runs on itself. Where
-    the stack runs the image, nothing is packed.
+    With ``libraries`` None, the zip holds no libraries: the embedded cloud runs the function with its own interpreter.
+    Nothing is packed if the stack runs the container image.
     """
     stacks = Stacks(connect("cloudformation"), poll_s=poll_s)
-    told = stacks.parameters(name) | parameters
-    runs_image = told.get("Form") == "image" or told.get("Compute") == "fargate"
+    chosen = stacks.parameters(name) | parameters
+    runs_image = chosen.get("Form") == "image" or chosen.get("Compute") == "fargate"
     code = {} if runs_image else _upload_zip(connect, libraries, reporter)
     return stack.as_settings(stacks.deploy(name, lambda_zip.infra("worker.yaml"), code | parameters, reporter))
 
 
 def _upload_zip(connect: Connect, libraries: Architecture | None, reporter: Reporter) -> dict[str, str]:
-    """The parameters that name the code."""
+    """Uploads the zip and returns the parameters that refer to it."""
     with reporter.step("Packing the worker"):
         packed = lambda_zip.build(libraries=libraries)
     bucket = code_bucket(connect)
@@ -50,33 +50,36 @@ def _upload_zip(connect: Connect, libraries: Architecture | None, reporter: Repo
 def deploy_training(
     connect: Connect, *, name: str, image: str, bucket: str, parameters: dict[str, str], reporter: Reporter
 ) -> dict[str, str]:
-    """Deploys AWS Batch and the roles around the image, in the account's default network unless told of another."""
+    """Deploys AWS Batch and its roles for the image, in the account's default network unless another is given."""
     stacks = Stacks(connect("cloudformation"))
     chosen = {"Image": image, "BucketName": bucket, **parameters}
-    if "VpcId" not in parameters and not stacks.parameters(training_stack(name)).get("Image"):
-        chosen |= default_network(connect)  # only once: what a stack was told is kept
-    return stacks.deploy(training_stack(name), lambda_zip.infra("training.yaml"), chosen, reporter)
+    if "VpcId" not in parameters and not stacks.parameters(training_stack_name(name)).get("Image"):
+        chosen |= default_network(connect)  # only once: an update keeps the parameters of the stack
+    return stacks.deploy(training_stack_name(name), lambda_zip.infra("training.yaml"), chosen, reporter)
 
 
 def deploy_repositories(connect: Connect, *, name: str, reporter: Reporter) -> dict[str, str]:
-    """The repositories for images, which must be there before anything is pushed. A stack that is there stays."""
+    """Creates the image repositories, which a push needs, and returns the stack's outputs.
+
+    A stack that already exists is left unchanged.
+    """
     stacks = Stacks(connect("cloudformation"))
-    there = stacks.outputs(training_stack(name))
-    return there or stacks.deploy(training_stack(name), lambda_zip.infra("training.yaml"), {}, reporter)
+    existing = stacks.outputs(training_stack_name(name))
+    return existing or stacks.deploy(training_stack_name(name), lambda_zip.infra("training.yaml"), {}, reporter)
 
 
-def training_stack(name: str) -> str:
-    """The stack of training that goes with a worker's."""
-    return f"{name}-training"
+def training_stack_name(worker_stack: str) -> str:
+    """Returns the name of the training stack that belongs to a worker's stack."""
+    return f"{worker_stack}-training"
 
 
 def default_network(connect: Connect) -> dict[str, str]:
-    """The account's default network and its subnets, as parameters. Raises UserError where it was deleted."""
+    """Returns the account's default VPC and its subnets as parameters. Raises UserError if it was deleted."""
     ec2 = connect("ec2")
     found = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
     if not found:
         raise UserError(
-            "This region has no default network: give --parameter VpcId=vpc-… --parameter SubnetIds=subnet-…,subnet-…"
+            "This region has no default VPC. Add --parameter VpcId=vpc-… --parameter SubnetIds=subnet-…,subnet-…"
         )
     vpc = found[0]["VpcId"]
     subnets = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
@@ -84,7 +87,10 @@ def default_network(connect: Connect) -> dict[str, str]:
 
 
 def code_bucket(connect: Connect) -> str:
-    """The bucket for code in this account and region; made, private and encrypted as all are today, if need be."""
+    """Returns the bucket for code in this account and region, and creates it if necessary.
+
+    It needs no settings: new buckets are private and encrypted by default.
+    """
     s3 = connect("s3")
     account = connect("sts").get_caller_identity()["Account"]
     region = s3.meta.region_name
@@ -94,6 +100,6 @@ def code_bucket(connect: Connect) -> str:
     except ClientError as error:
         if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:  # noqa: PLR2004
             raise
-        place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        s3.create_bucket(Bucket=name, **place)
+        location = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        s3.create_bucket(Bucket=name, **location)
     return name

@@ -1,4 +1,4 @@
-"""The container images: built with Docker, pushed to ECR, named by digest from then on."""
+"""The container images: built with Docker, pushed to ECR, and named by digest from then on."""
 
 import base64
 import json
@@ -15,41 +15,43 @@ from jobs.cloud.lambda_zip import Architecture, infra
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 
-Kind = Literal["worker", "train"]
+ImageKind = Literal["worker", "train"]
 _PLATFORMS: Final[dict[Architecture, str]] = {"arm64": "linux/arm64", "x86_64": "linux/amd64"}
 
 
 @dataclass(frozen=True)
 class Docker:
-    """The ``docker`` command. ``checkout`` is the folder that images are built from."""
+    """The ``docker`` command, and the folder ``checkout`` that images are built from."""
 
     program: str
     checkout: Path
 
     @classmethod
     def find(cls) -> "Docker":
-        """Raises UserError where there is no Docker, or no checkout to build from."""
+        """Finds both. Raises UserError if Docker is not installed or there is no checkout."""
         program = shutil.which("docker")
         if program is None:
-            raise UserError("Docker is not installed here: images are built with it. The worker alone needs none.")
+            raise UserError(
+                "Docker is not installed here. It is only needed to build images, not for the worker's zip."
+            )
         checkout = infra("worker.Dockerfile").parent.parent
         if not (checkout / "pyproject.toml").is_file():
-            raise UserError("Images are built from a checkout of Twofold, and this is an installed package.")
+            raise UserError("Images are built from a checkout of Twofold, but this is an installed package.")
         return cls(program, checkout)
 
-    def run(self, *arguments: str, told: str | None = None) -> str:
-        """Its output. Raises UserError with its last words when it fails."""
+    def run(self, *arguments: str, stdin: str | None = None) -> str:
+        """Runs the command and returns its output. Raises UserError with the end of its log if it fails."""
         done = subprocess.run(
-            [self.program, *arguments], input=told, check=False, capture_output=True, text=True, cwd=self.checkout
+            [self.program, *arguments], input=stdin, check=False, capture_output=True, text=True, cwd=self.checkout
         )
         if done.returncode:
-            words = (done.stderr or done.stdout).strip()[-1500:]
-            raise UserError(f"docker {' '.join(arguments[:2])} failed:\n{words}")
+            log = (done.stderr or done.stdout).strip()[-1500:]
+            raise UserError(f"docker {' '.join(arguments[:2])} failed:\n{log}")
         return done.stdout.strip()
 
 
-def pinned_base(docker: Docker, kind: Kind) -> str:
-    """The base image that the Dockerfile names by version, by the digest it has now."""
+def pinned_base(docker: Docker, kind: ImageKind) -> str:
+    """Returns the base image that the Dockerfile names by version, by its current digest."""
     text = infra(f"{kind}.Dockerfile").read_text(encoding="utf-8")
     tag = next(line.partition("=")[2] for line in text.splitlines() if line.startswith("ARG PYTHON="))
     digest = docker.run("buildx", "imagetools", "inspect", tag, "--format", "{{.Manifest.Digest}}")
@@ -57,32 +59,32 @@ def pinned_base(docker: Docker, kind: Kind) -> str:
 
 
 def build_and_push(
-    docker: Docker, kind: Kind, *, repository: str, base: str, architecture: Architecture, reporter: Reporter
+    docker: Docker, kind: ImageKind, *, repository: str, base: str, architecture: Architecture, reporter: Reporter
 ) -> str:
     """Builds the image from the base, pushes it, and returns its name by digest."""
     tag = f"{repository}:{datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}"
     with tempfile.TemporaryDirectory(prefix="twofold-image-") as folder:
-        told = Path(folder) / "metadata.json"
+        metadata = Path(folder) / "metadata.json"
         with reporter.step(f"Building and pushing the {kind} image for {architecture}"):
             docker.run(
                 *("buildx", "build", "--push", "--platform", _PLATFORMS[architecture]),
                 *("--file", f"infra/{kind}.Dockerfile", "--build-arg", f"PYTHON={base}"),
-                "--provenance=false",  # Lambda takes an image, and no index of an image and its provenance
-                *("--metadata-file", str(told), "--tag", tag, "."),
+                "--provenance=false",  # Lambda accepts an image, but not an index of an image and its provenance
+                *("--metadata-file", str(metadata), "--tag", tag, "."),
             )
-        digest = json.loads(told.read_text(encoding="utf-8"))["containerimage.digest"]
+        digest = json.loads(metadata.read_text(encoding="utf-8"))["containerimage.digest"]
     return f"{repository}@{digest}"
 
 
 def log_in(docker: Docker, ecr: Client) -> None:
-    """Lets Docker push to this account's repositories, for twelve hours."""
-    given = ecr.get_authorization_token()["authorizationData"][0]
-    user, _, password = base64.b64decode(given["authorizationToken"]).decode().partition(":")
-    docker.run("login", "--username", user, "--password-stdin", given["proxyEndpoint"], told=password)
+    """Lets Docker push to the account's repositories for twelve hours."""
+    granted = ecr.get_authorization_token()["authorizationData"][0]
+    user, _, password = base64.b64decode(granted["authorizationToken"]).decode().partition(":")
+    docker.run("login", "--username", user, "--password-stdin", granted["proxyEndpoint"], stdin=password)
 
 
 def newest(ecr: Client, repository: str) -> str | None:
-    """The image pushed last, by digest; None where there is none."""
+    """Returns the image that was pushed last, by digest; None if the repository is empty."""
     pages = ecr.get_paginator("describe_images").paginate(repositoryName=repository.partition("/")[2])
     pushed = [(item["imagePushedAt"], item["imageDigest"]) for page in pages for item in page["imageDetails"]]
     return f"{repository}@{max(pushed)[1]}" if pushed else None

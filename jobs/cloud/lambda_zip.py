@@ -1,6 +1,6 @@
-"""The worker as a zip that Lambda runs: its modules, and the libraries that it needs.
+"""The worker as a zip for Lambda: its modules, and the libraries that it needs.
 
-The same sources make the same bytes, so the zip's digest names it, and a stack changes only when the code does.
+The same sources always make the same bytes. The zip is named by its digest, so a stack changes only when the code does.
 """
 
 import compileall
@@ -22,42 +22,42 @@ from jobs.user_error import UserError
 
 Architecture = Literal["arm64", "x86_64"]
 
-#: Lambda's limit of the zip unpacked: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+#: Lambda's limit for the unpacked zip: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MAX_BYTES: Final = 250 * 1024 * 1024
-#: Lambda's runtimes run on Amazon Linux 2023, with glibc 2.34, from Python 3.12 on; before, on one with glibc 2.26.
+#: From Python 3.12, Lambda's runtimes are based on Amazon Linux 2023 with glibc 2.34; older ones have glibc 2.26.
 _FIRST_PYTHON: Final = (3, 12)
 _PLATFORMS: Final[dict[Architecture, str]] = {"arm64": "aarch64-manylinux_2_34", "x86_64": "x86_64-manylinux_2_34"}
-_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  #: the first day a zip knows
-_TASK_ROOT: Final = "/var/task"  #: where Lambda unpacks it
+_EPOCH: Final = (1980, 1, 1, 0, 0, 0)  #: the earliest time that a zip can hold
+_TASK_ROOT: Final = "/var/task"  #: where Lambda unpacks the zip
 
 
 @dataclass(frozen=True)
-class Package:
-    """A zip, and the digest of its bytes."""
+class WorkerZip:
+    """A zip of the worker."""
 
     body: bytes
     unpacked_bytes: int
 
     @property
     def sha256(self) -> str:
-        """Hexadecimal."""
+        """The digest of the zip, in hexadecimal."""
         return hashlib.sha256(self.body).hexdigest()
 
 
 def infra(name: str) -> Path:
-    """A file of ``infra/``, in a checkout or in the installed package. Raises UserError where it is in neither."""
+    """Finds a file of ``infra/`` in a checkout or in the installed package. Raises UserError if it is in neither."""
     package = Path(jobs.__file__).parent
-    places = (package.parent / "infra" / name, package / "infra" / name)
-    found = next((place for place in places if place.is_file()), None)
+    candidates = (package.parent / "infra" / name, package / "infra" / name)
+    found = next((path for path in candidates if path.is_file()), None)
     if found is None:
-        raise UserError(f"infra/{name} is not there: run this in a checkout of Twofold, or install it anew.")
+        raise UserError(f"infra/{name} is missing. Run this in a checkout of Twofold, or reinstall the package.")
     return found
 
 
-def build(*, libraries: Architecture | None) -> Package:
-    """The worker, with its libraries built for that architecture, or without any where the runtime has them.
+def build(*, libraries: Architecture | None) -> WorkerZip:
+    """Builds the zip with libraries for the given architecture, or without any if the runtime has them.
 
-    Raises UserError when the libraries cannot be had, or all together is too large for Lambda.
+    Raises UserError if the libraries cannot be downloaded or the zip is too large for Lambda.
     """
     with tempfile.TemporaryDirectory(prefix="twofold-package-") as name:
         folder = Path(name)
@@ -65,7 +65,7 @@ def build(*, libraries: Architecture | None) -> Package:
             _install(folder, libraries)
         source = Path(worker.__file__).parent
         shutil.copytree(source, folder / "worker", ignore=shutil.ignore_patterns("__pycache__"))
-        # Lambda's folder cannot be written to: without bytecode in it, each cold start would compile all sources anew.
+        # Lambda's folder is read-only. Without bytecode in the zip, every cold start would compile all sources.
         compileall.compile_dir(
             folder,
             quiet=2,
@@ -78,17 +78,20 @@ def build(*, libraries: Architecture | None) -> Package:
         unpacked_bytes = sum(path.stat().st_size for path in files)
         if unpacked_bytes > MAX_BYTES:
             raise UserError(
-                f"The zip would unpack to {unpacked_bytes:,} bytes, over Lambda's {MAX_BYTES:,}: use the image."
+                f"The zip would unpack to {unpacked_bytes:,} bytes, more than Lambda's {MAX_BYTES:,}. Use the image."
             )
-        return Package(_zip(folder, files), unpacked_bytes)
+        return WorkerZip(_zip(folder, files), unpacked_bytes)
 
 
 def _install(folder: Path, architecture: Architecture) -> None:
     uv = shutil.which("uv")
     if uv is None:
-        raise UserError("uv is not there to fetch the worker's libraries with: pip install uv")
-    if sys.version_info < _FIRST_PYTHON:  # the zip holds bytecode, which is of the Python that made it
-        raise UserError("Lambda's runtime is too old for the libraries here: uv run --python 3.13 twofold cloud deploy")
+        raise UserError("Fetching the worker's libraries needs uv. Install it with: pip install uv")
+    if sys.version_info < _FIRST_PYTHON:  # the zip holds bytecode, which only this version of Python can load
+        raise UserError(
+            "Lambda's runtime for this Python is too old for the libraries. "
+            "Run 'uv run --python 3.13 twofold cloud deploy' instead."
+        )
     done = subprocess.run(
         [
             *(uv, "pip", "install", "--quiet", "--target", str(folder), "--require-hashes", "--only-binary", ":all:"),
@@ -101,11 +104,11 @@ def _install(folder: Path, architecture: Architecture) -> None:
     )
     if done.returncode:
         raise UserError(f"uv could not fetch the worker's libraries:\n{done.stderr.strip()[-2000:]}")
-    shutil.rmtree(folder / "bin", ignore_errors=True)  # scripts that name this machine's Python
+    shutil.rmtree(folder / "bin", ignore_errors=True)  # scripts with the path of this machine's Python
 
 
 def python_version() -> str:
-    """Of the runtime that the zip is for: this one, whose bytecode it holds."""
+    """Returns the version of the runtime that the zip is for: the running one, because the zip holds its bytecode."""
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 

@@ -1,4 +1,4 @@
-"""CloudFormation: a template and its parameters to a stack's outputs."""
+"""CloudFormation stacks: deploying a template with parameters, and reading the outputs."""
 
 import re
 import time
@@ -17,34 +17,34 @@ if TYPE_CHECKING:
 
 _POLL_S: Final = 5.0
 _LIMIT_S: Final = 1800
-#: Of a template in a call: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
+#: Limit for a template in a request: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 MAX_TEMPLATE_BYTES: Final = 51_200
 
 
 class Stacks:
-    """Stacks of an account and region. ``poll_s`` is how often a change under way is looked at."""
+    """The stacks of an account and region. A running change is checked every ``poll_s`` seconds."""
 
     def __init__(self, cloudformation: "CloudFormationClient", *, poll_s: float = _POLL_S) -> None:
         self._cloudformation = cloudformation
         self._poll_s = poll_s
 
     def deploy(self, name: str, template: Path, parameters: dict[str, str], reporter: Reporter) -> dict[str, str]:
-        """Makes the stack, or changes it, waits, and returns its outputs. What it is told stays as it was otherwise.
+        """Creates or updates the stack, waits until it is done, and returns its outputs.
 
-        Raises UserError with CloudFormation's own reasons when it fails.
+        Parameters that are not given keep their values. Raises UserError with CloudFormation's reasons if it fails.
         """
-        there = self.outputs(name) is not None
+        exists = self.outputs(name) is not None
         request: dict[str, Any] = {
             "StackName": name,
             "TemplateBody": template.read_text(encoding="utf-8"),
             "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
             "Capabilities": ["CAPABILITY_IAM"],
         }
-        with reporter.step(f"{'Changing' if there else 'Making'} the stack {name}"):
+        with reporter.step(f"{'Updating' if exists else 'Creating'} the stack {name}"):
             identity = name
             try:
-                if there:
-                    request["Parameters"] += self._kept(name, template, parameters)
+                if exists:
+                    request["Parameters"] += self._previous(name, template, parameters)
                     identity = self._cloudformation.update_stack(**request)["StackId"]
                 else:
                     identity = self._cloudformation.create_stack(**request, OnFailure="DELETE")["StackId"]
@@ -55,17 +55,17 @@ class Stacks:
         return self.outputs(name) or {}
 
     def outputs(self, name: str) -> dict[str, str] | None:
-        """The outputs of a stack by their names, or None where there is no such stack."""
+        """Returns the outputs of a stack by name, or None if the stack does not exist."""
         found = self._find(name)
         if found is None:
             return None
         return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", ())}
 
     def parameters(self, name: str) -> dict[str, str]:
-        """What a stack was told, its defaults included; nothing where there is no such stack."""
+        """Returns the parameters of a stack, defaults included; empty if the stack does not exist."""
         found = self._find(name)
-        told = found.get("Parameters", ()) if found else ()
-        return {item["ParameterKey"]: item.get("ParameterValue", "") for item in told}
+        parameters = found.get("Parameters", ()) if found else ()
+        return {item["ParameterKey"]: item.get("ParameterValue", "") for item in parameters}
 
     def _find(self, name: str) -> "StackTypeDef | None":
         try:
@@ -75,13 +75,13 @@ class Stacks:
                 return None
             raise
 
-    def _kept(self, name: str, template: Path, parameters: dict[str, str]) -> list[dict[str, object]]:
-        """Parameters that the stack has, the template still knows, and nobody gives anew."""
+    def _previous(self, name: str, template: Path, parameters: dict[str, str]) -> list[dict[str, object]]:
+        """Returns the parameters that keep their values: those that the template still has and that are not given."""
         names = self.parameters(name).keys() & parameters_of(template) - parameters.keys()
         return [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(names)]
 
     def _wait(self, name: str, identity: str) -> None:
-        """By its identity, under which CloudFormation still knows a stack that it has deleted."""
+        """Waits by ``identity``, the stack's ARN, by which CloudFormation still finds a deleted stack."""
         deadline = time.monotonic() + _LIMIT_S
         while time.monotonic() < deadline:
             status = self._cloudformation.describe_stacks(StackName=identity)["Stacks"][0]["StackStatus"]
@@ -91,24 +91,24 @@ class Stacks:
                 raise UserError(f"The stack {name} is in {status}. {self._reasons(identity)}".strip())
             time.sleep(self._poll_s)
         raise UserError(
-            f"After {_LIMIT_S // 60} minutes the stack {name} is still under way: look at it in the console."
+            f"The stack {name} is not complete after {_LIMIT_S // 60} minutes. Check it in the CloudFormation console."
         )
 
     def _reasons(self, identity: str) -> str:
-        """The first failures, newest last, with the next step where one is known."""
+        """Returns the first failures, in order, and the next step if one is known."""
         events = self._cloudformation.describe_stack_events(StackName=identity)["StackEvents"]
         failed = [event for event in events if event.get("ResourceStatus", "").endswith("_FAILED")]
-        said = " ".join(f"{e['LogicalResourceId']}: {e.get('ResourceStatusReason', '?')}." for e in failed[-5:][::-1])
-        return " ".join(filter(None, [said, next_step(said)]))
+        text = " ".join(f"{e['LogicalResourceId']}: {e.get('ResourceStatusReason', '?')}." for e in failed[-5:][::-1])
+        return " ".join(filter(None, [text, next_step(text)]))
 
 
 def parameters_of(template: Path) -> set[str]:
-    """The names of a template's parameters."""
+    """Returns the names of a template's parameters."""
     block = template.read_text(encoding="utf-8").partition("\nParameters:\n")[2]
     block = re.split(r"^\S", block, maxsplit=1, flags=re.MULTILINE)[0]
     return set(re.findall(r"^  (\w+):$", block, re.MULTILINE))
 
 
 def as_settings(outputs: dict[str, str]) -> dict[str, str]:
-    """A stack's outputs as the environment of a worker: ``QueueUrl`` is ``TWOFOLD_QUEUE_URL``."""
+    """Returns a stack's outputs as the environment of a worker: ``QueueUrl`` becomes ``TWOFOLD_QUEUE_URL``."""
     return {f"TWOFOLD_{re.sub(r'(?<!^)(?=[A-Z])', '_', name).upper()}": value for name, value in outputs.items()}

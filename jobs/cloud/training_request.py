@@ -1,6 +1,6 @@
-"""A training job as a request: to AWS Batch, to Amazon SageMaker, or to this machine.
+"""A training job as a request to AWS Batch or Amazon SageMaker, or as a command for this machine; and its price.
 
-``build_request`` is pure, and what it returns is what is sent: ``--dry-run`` prints it, golden files pin it.
+``build_request`` is pure, and what it returns is what is sent: ``--dry-run`` prints it, and golden files pin it.
 """
 
 import sys
@@ -13,18 +13,29 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from jobs.user_error import UserError
 from worker.contract import Name, S3Uri
 
-Place = Literal["batch", "sagemaker", "here"]
+#: Where a job runs.
+Target = Literal["batch", "sagemaker", "here"]
 
-#: SageMaker's names are the narrower: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html
+#: SageMaker's rule is the stricter one: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html
 JobName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9](-?[a-zA-Z0-9]){0,62}$")]
 _TAG: Final = "twofold"
 _VOLUME_GB: Final = 100
-#: How much longer than it may run a job on Spot may wait for machines, all interruptions together.
+#: How long a Spot job may wait for machines, over all interruptions, on top of its time limit.
 _WAIT_S: Final = 4 * 3600
 
+#: On-demand list prices in us-east-1, USD an hour, as published in 2025. They rarely change; other regions differ.
+#: https://aws.amazon.com/ec2/pricing/on-demand/ and https://aws.amazon.com/sagemaker/pricing/
+ON_DEMAND_USD_PER_H: Final = {
+    "g4dn.xlarge": 0.526,
+    "g5.xlarge": 1.006,
+    "g6.xlarge": 0.805,
+    "ml.g4dn.xlarge": 0.736,
+    "ml.g5.xlarge": 1.408,
+}
 
-class Cloud(BaseModel):
-    """What infra/training.yaml made, as its outputs name it."""
+
+class TrainingStack(BaseModel):
+    """The outputs of the stack of infra/training.yaml, by their names."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -36,21 +47,21 @@ class Cloud(BaseModel):
     Nodes: int = 1
 
 
-class Submission(BaseModel):
-    """One job. ``options`` are those of ``twofold train run``, by their names and without the dashes in front."""
+class TrainingJob(BaseModel):
+    """One job. ``options`` are those of ``twofold train run``, by name and without the leading dashes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    place: Place
+    target: Target
     name: JobName
     options: dict[str, str]
-    cloud: Cloud = Cloud()
-    #: Of one attempt, seconds.
+    stack: TrainingStack = TrainingStack()
+    #: Time limit of one attempt, in seconds.
     limit_s: Annotated[int, Field(ge=60, le=5 * 24 * 3600)] = 4 * 3600
-    #: Batch: the machines of its job definition, as the stack has them. SageMaker: one.
+    #: SageMaker's machine. Batch chooses one of its compute environment's.
     instance_type: str = "ml.g5.xlarge"
     spot: bool = True
-    #: Machines that one job runs on.
+    #: How many machines the job runs on.
     nodes: Annotated[int, Field(ge=1, le=16)] = 1
 
     @property
@@ -60,8 +71,8 @@ class Submission(BaseModel):
         return f"{options['output'].rstrip('/')}/{options.get('name', 'model')}/{options['version']}"
 
 
-class _Remote(BaseModel):
-    """What a job elsewhere can reach: nothing of this machine."""
+class _CloudOptions(BaseModel):
+    """The options that must not refer to this machine if the job runs in the cloud."""
 
     data: Annotated[str, StringConstraints(pattern=r"^(s3|https)://")]
     output: S3Uri
@@ -70,30 +81,32 @@ class _Remote(BaseModel):
 
 
 def new_name(now: datetime | None = None) -> str:
-    """A name that no job has had."""
+    """Returns a job name from the current time."""
     return f"twofold-{(now or datetime.now(UTC)).strftime('%Y%m%dT%H%M%SZ')}"
 
 
-def build_request(job: Submission) -> dict[str, Any]:
-    """The parameters of ``batch.submit_job`` or ``sagemaker.create_training_job``; here, the command.
+def build_request(job: TrainingJob) -> dict[str, Any]:
+    """Returns the parameters of ``batch.submit_job`` or ``sagemaker.create_training_job``, or the local command.
 
-    Raises UserError where something is missing that the place needs.
+    Raises UserError if something is missing that the target needs.
     """
-    if job.place == "here":
+    if job.target == "here":
         return {"command": [sys.executable, "-m", "jobs.cli", "train", "run", *_arguments(job.options)]}
     for name, field in (("data", "--data"), ("output", "--output")):
         if not job.options.get(name, "").startswith(("s3://", "https://") if name == "data" else "s3://"):
-            raise UserError(f"{field} must be an s3:// address: a job in the cloud reads no folder of this machine.")
-    _Remote.model_validate({name: value for name, value in job.options.items() if name in _Remote.model_fields})
-    return _for_batch(job) if job.place == "batch" else _for_sagemaker(job)
+            raise UserError(f"{field} must be an s3:// URI: a job in the cloud cannot read folders of this machine.")
+    _CloudOptions.model_validate(
+        {name: job.options[name] for name in _CloudOptions.model_fields if name in job.options}
+    )
+    return _batch_request(job) if job.target == "batch" else _sagemaker_request(job)
 
 
-def _for_batch(job: Submission) -> dict[str, Any]:
+def _batch_request(job: TrainingJob) -> dict[str, Any]:
     """https://docs.aws.amazon.com/batch/latest/APIReference/API_SubmitJob.html ."""
-    queue, definition = job.cloud.JobQueue, job.cloud.JobDefinition
+    queue, definition = job.stack.JobQueue, job.stack.JobDefinition
     if not (queue and definition):
-        raise UserError("There is no job queue yet: twofold cloud push, then twofold cloud deploy.")
-    overrides = {"command": _arguments(job.options | _kept(job))}
+        raise UserError("There is no job queue yet. Run 'twofold cloud push' and then 'twofold cloud deploy' first.")
+    overrides = {"command": _arguments(job.options | _checkpoint(job))}
     command: dict[str, Any] = {"containerOverrides": overrides}
     if job.nodes > 1:
         every = {"targetNodes": "0:", "containerOverrides": overrides}
@@ -109,11 +122,13 @@ def _for_batch(job: Submission) -> dict[str, Any]:
     }
 
 
-def _for_sagemaker(job: Submission) -> dict[str, Any]:
+def _sagemaker_request(job: TrainingJob) -> dict[str, Any]:
     """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html ."""
-    image, role = job.cloud.Image, job.cloud.SageMakerRole
+    image, role = job.stack.Image, job.stack.SageMakerRole
     if not (image and role):
-        raise UserError("There is no training image or role yet: twofold cloud push, then twofold cloud deploy.")
+        raise UserError(
+            "There is no training image or role yet. Run 'twofold cloud push' and then 'twofold cloud deploy' first."
+        )
     data, output = job.options["data"], job.options["output"]
     parameters = {name: value for name, value in job.options.items() if name != "data"}
     channels = []
@@ -128,7 +143,7 @@ def _for_sagemaker(job: Submission) -> dict[str, Any]:
         "AlgorithmSpecification": {"TrainingImage": image, "TrainingInputMode": "File"},
         "RoleArn": role,
         **({"InputDataConfig": channels} if channels else {}),
-        # The bundle goes to the option output, where it is a bundle; this is where SageMaker packs what is left over.
+        # The job itself writes the bundle to --output. This is where SageMaker packs whatever is left in /opt/ml/model.
         "OutputDataConfig": {"S3OutputPath": f"{_bucket(output)}/checkpoints/sagemaker/"},
         "ResourceConfig": {
             "InstanceType": job.instance_type,
@@ -146,8 +161,8 @@ def _for_sagemaker(job: Submission) -> dict[str, Any]:
     }
 
 
-def _kept(job: Submission) -> dict[str, str]:
-    """Where unfinished work is kept, so that another machine goes on with it; features are there for every job."""
+def _checkpoint(job: TrainingJob) -> dict[str, str]:
+    """Returns the option for unfinished work, so that another machine can resume it. All jobs share the features."""
     if "checkpoint" in job.options:
         return {}
     return {"checkpoint": f"{_bucket(job.options['output'])}/checkpoints"}
@@ -161,42 +176,33 @@ def _arguments(options: dict[str, str]) -> list[str]:
     return [part for name, value in options.items() for part in (f"--{name}", value)]
 
 
-ON_DEMAND_USD_PER_H: Final = {
-    "g4dn.xlarge": 0.526,
-    "g5.xlarge": 1.006,
-    "g6.xlarge": 0.805,
-    "ml.g4dn.xlarge": 0.736,
-    "ml.g5.xlarge": 1.408,
-}
-
-
 @dataclass(frozen=True)
 class Quote:
-    """What a job can cost at most: the whole of its time limit, on the dearest machine it may be given."""
+    """The most that a job can cost: its full time limit on the most expensive machine that it may get."""
 
     instance_types: tuple[str, ...]
     limit_s: int
     machines: int = 1
-    spot_usd_per_h: float | None = None  #: of the same machine now, where it can be asked for
+    spot_usd_per_h: float | None = None  #: current Spot price of the same machine, if it is known
 
     @property
     def usd_per_h(self) -> float | None:
-        """Of all machines together, on demand; None where the price of one is not known here."""
+        """The on-demand price of all machines together; None if the price of any type is unknown."""
         known = [ON_DEMAND_USD_PER_H.get(kind) for kind in self.instance_types]
         prices = [price for price in known if price is not None]
         return max(prices) * self.machines if prices and len(prices) == len(known) else None
 
     def lines(self) -> list[str]:
-        """For a person, before they say yes."""
+        """Returns what a user reads before agreeing to the cost."""
         hours = self.limit_s / 3600
-        said = [f"On {' or '.join(self.instance_types)}, for {hours:.1f} h at most."]
+        lines = [f"On {' or '.join(self.instance_types)}, for {hours:.1f} h at most."]
         price = self.usd_per_h
         if price is None:
-            said.append("Its price is not known here: see https://aws.amazon.com/ec2/pricing/on-demand/")
-            return said
-        said.append(f"On demand ${price:.2f} an hour in us-east-1, so ${price * hours:.2f} at most.")
+            lines.append("The price is not known here. See https://aws.amazon.com/ec2/pricing/on-demand/")
+            return lines
+        lines.append(f"On demand ${price:.2f} an hour in us-east-1, so ${price * hours:.2f} at most.")
         if self.spot_usd_per_h is not None:
             spot = self.spot_usd_per_h * self.machines
             saved = max(0.0, 1 - spot / price)
-            said.append(f"On Spot ${spot:.2f} an hour now, {saved:.0%} less: ${spot * hours:.2f} at most.")
-        return said
+            lines.append(f"On Spot ${spot:.2f} an hour now, {saved:.0%} less: ${spot * hours:.2f} at most.")
+        return lines

@@ -1,1 +1,1 @@
-"""The subcommands of ``twofold``, one group a file: each reads options, calls the rest, and prints."""
+"""The subcommands of ``twofold``, one group per file: each reads its options, calls other packages, and prints."""

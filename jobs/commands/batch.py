@@ -143,22 +143,22 @@ def report(
     """Write one HTML page: counts, how the scores lie and whether they have shifted, images worth a look, errors."""
     from jobs.batch.results import Results  # noqa: PLC0415
     from jobs.report import batch_page  # noqa: PLC0415
-    from jobs.report.batch_page import Gallery  # noqa: PLC0415
+    from jobs.report.batch_page import RowSummary  # noqa: PLC0415
 
     counter = _open(output)
     reporter = Reporter()
     found = Results(folder=counter.folder(job_id), storage=counter.storage)
-    gallery = Gallery()
+    rows = RowSummary()
     with reporter.step("Reading the rows", total=found.job.images) as advance:
         for chunk in found.chunks(partial=partial):
-            gallery.add(chunk)
+            rows.add(chunk)
             advance(len(chunk))
     with reporter.step("Drawing the page"):
-        tested = batch_page.tested_scores(found.job, counter.pinned_model_uri(), counter.storage)
         complete = counter.storage.metadata(counter.folder(job_id).success) is not None
-        page = batch_page.render(found, gallery, counter.storage, tested=tested, complete=complete)
+        model_uri = counter.pinned_model_uri()
+        facts = batch_page.gather(found, rows, counter.storage, model_uri=model_uri, complete=complete)
     path = file or Path(f"{job_id}.html")
-    path.write_text(page, encoding="utf-8")
+    path.write_text(batch_page.render(facts), encoding="utf-8")
     print(path)
 
 

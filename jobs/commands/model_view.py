@@ -1,7 +1,7 @@
-"""How ``twofold model`` shows what it found on a terminal, and as JSON.
+"""The tables and the JSON that ``twofold model`` prints.
 
-Labels and file names come from whoever made a bundle: nothing in them is taken for markup, or reaches the terminal
-as a control character.
+Labels and file names come from whoever made the bundle. They are never interpreted as markup, and no control character
+in them reaches the terminal.
 """
 
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ from rich.text import Text
 
 from worker.contract import ModelManifest
 
-if TYPE_CHECKING:  # they bring scipy, LiteRT and the AWS SDK, for which --help need not wait
+if TYPE_CHECKING:  # they import SciPy, LiteRT and the AWS SDK, which would delay --help
     from jobs.models.champion import ChampionRecord
     from jobs.models.promotion import Change
-    from jobs.models.registry import Version
+    from jobs.models.registry import ModelVersion
     from jobs.models.verification import Verification
 
-_HEADLINE: Final = ("accuracy", "log_loss")  #: what fits into 80 columns
+_HEADLINE: Final = ("accuracy", "log_loss")  #: as many as fit into 80 columns
 
 
-def version_json(version: "Version") -> dict[str, Any]:
-    """One version of a list."""
+def version_json(version: "ModelVersion") -> dict[str, Any]:
+    """Returns one entry of ``list --json``."""
     manifest = version.manifest
     return {
         "name": version.name,
@@ -37,93 +37,95 @@ def version_json(version: "Version") -> dict[str, Any]:
     }
 
 
-def models(found: "list[Version]") -> Iterator[Table]:
-    """A table a model, a line a version, the champion marked."""
-    for name, versions in groupby(found, key=lambda version: version.name):
-        table = _table("", "version", "created, UTC", "pixels", *map(_words, _HEADLINE))
+def models(listed: "list[ModelVersion]") -> Iterator[Table]:
+    """Yields a table per model, with a line per version and the champion marked."""
+    for name, versions in groupby(listed, key=lambda version: version.name):
+        table = _table("", "version", "created, UTC", "pixels", *map(_spaced, _HEADLINE))
         table.title = _text(name)
         for version in versions:
             start = ("★" if version.champion else "", version.version)
-            told = version.manifest
-            if told is None:
+            found = version.manifest
+            if found is None:
                 _row(table, *start, version.problem)
                 continue
-            figures = [f"{told.metrics[name]:.4f}" if name in told.metrics else "" for name in _HEADLINE]
-            _row(table, *start, f"{told.created_at:%Y-%m-%d %H:%M}", told.image_size, *figures)
+            figures = [f"{found.metrics[name]:.4f}" if name in found.metrics else "" for name in _HEADLINE]
+            _row(table, *start, f"{found.created_at:%Y-%m-%d %H:%M}", found.image_size, *figures)
         table.caption = "★ the champion"
         yield table
 
 
-def manifest(told: ModelManifest) -> Table:
-    """All of model.json."""
+def manifest(found: ModelManifest) -> Table:
+    """Returns everything in model.json as a table."""
     table = _table("", "")
     for field in ("name", "version"):
-        _row(table, field, getattr(told, field))
-    _row(table, "created", f"{told.created_at:%Y-%m-%d %H:%M:%S} UTC")
-    _row(table, "classes", f"0 {told.labels[0]}, 1 {told.labels[1]}")
-    _row(table, "image size", f"{told.image_size} pixels")
-    _row(table, "threshold", f"{told.threshold:g}")
+        _row(table, field, getattr(found, field))
+    _row(table, "created", f"{found.created_at:%Y-%m-%d %H:%M:%S} UTC")
+    _row(table, "classes", f"0 {found.labels[0]}, 1 {found.labels[1]}")
+    _row(table, "image size", f"{found.image_size} pixels")
+    _row(table, "threshold", f"{found.threshold:g}")
     for field in ("decoder_fingerprint", "dataset_digest"):
-        _row(table, _words(field), getattr(told, field))
-    for title, values in (("trained with", told.training_config), ("libraries", told.libraries)):
+        _row(table, _spaced(field), getattr(found, field))
+    for title, values in (("trained with", found.training_config), ("libraries", found.libraries)):
         _row(table, title, "\n".join(f"{key}: {value}" for key, value in values.items()))
-    files = (f"{name}: {file.size_bytes:,} bytes, SHA-256 {file.sha256}" for name, file in told.files.items())
+    files = (f"{name}: {file.size_bytes:,} bytes, SHA-256 {file.sha256}" for name, file in found.files.items())
     _row(table, "files", "\n".join(files))
     return table
 
 
-def evaluation(told: dict[str, Any], labels: tuple[str, str]) -> Table:
-    """The figures on the test images, with their intervals."""
-    table = _table(f"on {told.get('n', 0):,} test images", "", "95 % interval")
-    figures = told.get("binary_classification_metrics", {})
+def evaluation(found: dict[str, Any], labels: tuple[str, str]) -> Table:
+    """Returns the figures on the test images with their intervals."""
+    table = _table(f"on {found.get('n', 0):,} test images", "", "95 % interval")
+    figures = found.get("binary_classification_metrics", {})
     for name, figure in figures.items():
         if "value" in figure:
-            _row(table, _words(name), f"{figure['value']:.4f}", _interval(figure.get("interval_95")))
+            _row(table, _spaced(name), f"{figure['value']:.4f}", _interval(figure.get("interval_95")))
     for true, given in figures.get("confusion_matrix", {}).items():
-        counts = (f"{count:,} taken for {labels[int(label)]}" for label, count in given.items())
-        _row(table, f"of {labels[int(true)]}", ", ".join(counts))
+        counts = (f"{count:,} labelled {labels[int(label)]}" for label, count in given.items())
+        _row(table, f"true {labels[int(true)]}", ", ".join(counts))
     return table
 
 
 def history(records: "list[ChampionRecord]") -> Table:
-    """The champions, the current one first."""
-    table = _table("champion", "since, UTC", "how", "against the one before")
+    """Returns the champions, the current one first."""
+    table = _table("champion", "since, UTC", "how", "against the previous one")
     for record in records:
         when = f"{record.promoted_at:%Y-%m-%d %H:%M:%S}"
         _row(table, record.version, when, record.how, _difference(record.comparison) if record.comparison else "")
     return table
 
 
-def comparison(told: dict[str, Any]) -> Table:
-    """Challenger against champion."""
-    table = _table(f"on the same {told['n']:,} test images", "challenger", "champion", "difference", "95 % interval")
+def comparison(recorded: dict[str, Any]) -> Table:
+    """Returns the figures of the challenger and the champion."""
+    table = _table(
+        f"on the same {recorded['n']:,} test images", "challenger", "champion", "difference", "95 % interval"
+    )
     for figure in ("accuracy", "log_loss"):
-        both = (told[f"{model}_{figure}"] for model in ("challenger", "champion"))
-        difference = told[f"{figure}_difference"]
+        both = (recorded[f"{model}_{figure}"] for model in ("challenger", "champion"))
+        difference = recorded[f"{figure}_difference"]
         figures = (*(f"{value:.4f}" for value in both), f"{difference['value']:+.4f}")
-        _row(table, _words(figure), *figures, _interval(difference["interval_95"]))
-    _row(table, "right where the other is wrong", told["only_challenger_right"], told["only_champion_right"])
-    _row(table, "McNemar's exact test", f"p = {told['mcnemar_p']:.3g}")
-    if told["champion_scores"] != "recorded":
+        _row(table, _spaced(figure), *figures, _interval(difference["interval_95"]))
+    _row(table, "right where the other is wrong", recorded["only_challenger_right"], recorded["only_champion_right"])
+    _row(table, "McNemar's exact test", f"p = {recorded['mcnemar_p']:.3g}")
+    if recorded["champion_scores"] != "recorded":
         table.caption = (
-            "The champion was scored on these pictures just now. It may have learned from some of them, which flatters "
-            "it."
+            "The champion was scored on these images just now. If it was trained on some of them, it looks better than "
+            "it is."
         )
     return table
 
 
 def changed(change: "Change") -> Text:
-    """One line on what became of a promotion or a rollback."""
+    """Returns the result of a promotion or a rollback in one line."""
     if not change.moved:
-        return _text(f"{change.version} is the champion of {change.name} already.")
+        return _text(f"{change.version} is already the champion of {change.name}.")
     instead = f", instead of {change.replaced}" if change.replaced else ""
     forced = " It was forced." if change.how == "forced" else ""
-    tried = "" if change.picture_scored else " No test picture was at hand: it was tried on a blank one alone."
+    tried = "" if change.picture_scored else " No test image was available, so it was only tried on a blank one."
     return _text(f"{change.version} is the champion of {change.name}{instead}.{forced}{tried}")
 
 
 def findings(verification: "Verification") -> Table:
-    """What is wrong, a line each."""
+    """Returns the findings, one per line."""
     table = _table("file", "finding")
     for finding in verification.findings:
         _row(table, finding.file, finding.problem)
@@ -131,29 +133,31 @@ def findings(verification: "Verification") -> Table:
 
 
 def verdict(verification: "Verification") -> Text:
-    """One line on what was checked."""
+    """Returns what was checked in one line."""
     found = len(verification.findings)
     count = f"{found:,} findings" if found != 1 else "1 finding"
     files = f"{verification.uri}: {verification.files:,} files, {count}."
     if verification.max_difference is None:
-        return _text(f"{files} Only digests were checked and a blank picture scored: give the test pictures by --data.")
+        return _text(
+            f"{files} Only the digests were checked and a blank image scored. Add --data to score the test images."
+        )
     return _text(
-        f"{files} {verification.scored:,} of {verification.images:,} test pictures scored again: the largest "
-        f"difference is {verification.max_difference:.2g}, allowed is {verification.tolerance:g}"
-        f"{'' if verification.same_decoder else ', as image decoder or LiteRT are not those of the training'}."
+        f"{files} {verification.scored:,} of {verification.images:,} test images scored again. The largest "
+        f"difference is {verification.max_difference:.2g}, and {verification.tolerance:g} is allowed"
+        f"{'' if verification.same_decoder else ' because the decoder or LiteRT differs from that of the training'}."
     )
 
 
-def _difference(told: dict[str, Any]) -> str:
-    accuracy = told["accuracy_difference"]
-    return f"accuracy {accuracy['value']:+.4f} ({_interval(accuracy['interval_95'])}), p = {told['mcnemar_p']:.3g}"
+def _difference(recorded: dict[str, Any]) -> str:
+    accuracy = recorded["accuracy_difference"]
+    return f"accuracy {accuracy['value']:+.4f} ({_interval(accuracy['interval_95'])}), p = {recorded['mcnemar_p']:.3g}"
 
 
 def _interval(ends: list[float] | None) -> str:
     return f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
 
 
-def _words(name: str) -> str:
+def _spaced(name: str) -> str:
     return name.replace("_", " ")
 
 

@@ -1,32 +1,39 @@
-"""``twofold train submit|status|logs|cancel``: jobs that run elsewhere."""
+"""``twofold train submit|status|logs|cancel``: training jobs that run elsewhere."""
 
 import json
 import subprocess
 import sys
 import time
 from contextlib import suppress
-from typing import Annotated, Final, cast, get_args
+from typing import Annotated, Any, Final, cast, get_args
 
 import typer
 
 from jobs.cloud import deploy
 from jobs.cloud.aws import Client, explained, next_step, open_aws
 from jobs.cloud.stack import Stacks
-from jobs.cloud.training_jobs import BatchJobs, Remote, SageMakerJobs, Status, follow, split_job
-from jobs.cloud.training_request import Cloud, Place, Quote, Submission, build_request, new_name
-from jobs.commands.options import Json, Stack
+from jobs.cloud.training_jobs import (
+    BatchJobs,
+    SageMakerJobs,
+    TrainingService,
+    TrainingStatus,
+    follow,
+    parse_reference,
+)
+from jobs.cloud.training_request import Quote, Target, TrainingJob, TrainingStack, build_request, new_name
+from jobs.commands.options import Json, StackName
 from jobs.config import TrainConfig
 from jobs.user_error import UserError
 
-Job = Annotated[str, typer.Argument(help="batch:ID or sagemaker:NAME, as submit printed it.")]
+JobReference = Annotated[str, typer.Argument(metavar="JOB", help="batch:ID or sagemaker:NAME, as submit printed it.")]
 _POLL_S: Final = 5.0
-#: What the stack gives a job, unless told otherwise (infra/training.yaml, InstanceTypes).
+#: The default of InstanceTypes in infra/training.yaml.
 _BATCH_TYPES: Final = ("g4dn.xlarge", "g5.xlarge", "g6.xlarge")
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to ``twofold train``."""
-    # What it does not know are options of train run, and go through.
+    # Unknown options belong to train run and are passed through.
     through = {"allow_extra_args": True, "ignore_unknown_options": True}
     example = "Example: twofold train submit --on batch --data s3://shelter/datasets/pets/ --name pets --image-size 224"
     app.command("submit", epilog=example, context_settings=through)(submit)
@@ -37,149 +44,153 @@ def register(app: typer.Typer) -> None:
 
 def submit(
     context: typer.Context,
-    data: Annotated[str, typer.Option(help="s3:// prefix or archive, or https:// archive; with --on here, a folder.")],
+    data: Annotated[
+        str, typer.Option(help="s3:// prefix, s3:// or https:// archive, or with --on here a local folder.")
+    ],
     on: Annotated[str, typer.Option("--on", help="batch, sagemaker or here.")] = "batch",
     output: Annotated[
-        str | None, typer.Option(help="s3://bucket/prefix for the model.", show_default="models/ of the stack's bucket")
+        str | None, typer.Option(help="s3://bucket/prefix for the model.", show_default="models/ in the stack's bucket")
     ] = None,
-    limit_h: Annotated[float, typer.Option("--limit", min=0.1, max=120, help="Hours that it may run.")] = 4.0,
-    instance_type: Annotated[str, typer.Option(help="Machine, with --on sagemaker.")] = "ml.g5.xlarge",
+    limit_h: Annotated[float, typer.Option("--limit", min=0.1, max=120, help="Time limit in hours.")] = 4.0,
+    instance_type: Annotated[str, typer.Option(help="Machine type, with --on sagemaker.")] = "ml.g5.xlarge",
     on_demand: Annotated[
-        bool, typer.Option("--on-demand", help="No Spot, with --on sagemaker. On Batch the stack decides.")
+        bool, typer.Option("--on-demand", help="Do not use Spot, with --on sagemaker. On Batch the stack decides.")
     ] = False,
-    stack_name: Stack = deploy.WORKER_STACK,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the request, and send nothing.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the end.")] = False,
+    stack_name: StackName = deploy.WORKER_STACK,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the request without sending it.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job to end.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Train on a cloud GPU. Further options are those of twofold train run."""
-    place = _place(on)
+    """Train on a cloud GPU. All other options are passed to 'twofold train run'."""
+    target = _target(on)
     options = _options(context.args, {"data": data, **({"output": output} if output else {})})
     with explained("Submitting the job"):
-        cloud = Cloud() if place == "here" else _cloud(stack_name, options)
+        stack = TrainingStack() if target == "here" else _stack(stack_name, options)
         if "output" not in options:
-            raise UserError("Where shall the model go? Give --output.")
-        job = Submission(
-            place=place,
+            raise UserError("The model has no destination. Add --output.")
+        job = TrainingJob(
+            target=target,
             name=new_name(),
             options={"version": new_name().removeprefix("twofold-"), **options},
-            cloud=cloud,
+            stack=stack,
             limit_s=round(limit_h * 3600),
             instance_type=instance_type,
             spot=not on_demand,
-            nodes=cloud.Nodes if place == "batch" else 1,
+            nodes=stack.Nodes if target == "batch" else 1,
         )
         _check(job)
         request = build_request(job)
         if dry_run:
             print(json.dumps(request, indent=2))
-            return
-        if place == "here":
+        elif target == "here":
             sys.exit(subprocess.run(request["command"], check=False).returncode)
-        if not yes:
-            _ask(job)
-        remote, log_client = _open(place, cloud.JobLogGroup)
-        reference = remote.send(request)
-        print(_sent(reference, job, as_json=as_json), flush=True)
-        if not detach:
-            _follow(remote, log_client, reference, quiet=as_json)
+        else:
+            if not yes:
+                _confirm(job)
+            _send(job, request, detach=detach, as_json=as_json)
 
 
-def _sent(reference: str, job: Submission, *, as_json: bool) -> str:
+def _send(job: TrainingJob, request: dict[str, Any], *, detach: bool, as_json: bool) -> None:
+    service, log_client = _open(job.target, job.stack.JobLogGroup)
+    reference = service.send(request)
     if as_json:
-        return json.dumps({"job": reference, "bundle": job.bundle_uri})
-    return f"{reference}\nIts model will be at {job.bundle_uri}"
-
-
-def status(job: Job, stack_name: Stack = deploy.WORKER_STACK, as_json: Json = False) -> None:
-    """Say how a job stands."""
-    with explained("Asking for the job"):
-        remote, _ = _open(split_job(job)[0], _log_group(stack_name))
-        found = remote.status(split_job(job)[1])
-    if as_json:
-        told = {"job": found.job, "state": found.state, "reason": found.reason}
-        print(json.dumps(told | {"seconds": found.seconds, "billed_seconds": found.billed_s}))
+        print(json.dumps({"job": reference, "bundle": job.bundle_uri}), flush=True)
     else:
-        print(_in_words(found))
+        print(f"{reference}\nThe model will be at {job.bundle_uri}", flush=True)
+    if not detach:
+        _follow(service, log_client, reference, quiet=as_json)
 
 
-def logs(job: Job, stack_name: Stack = deploy.WORKER_STACK) -> None:
-    """Print a job's log, and what comes, until it ends. Exit status: 1 where the job failed."""
+def status(job: JobReference, stack_name: StackName = deploy.WORKER_STACK, as_json: Json = False) -> None:
+    """Print the state of a job."""
+    with explained("Reading the job's status"):
+        target, identity = parse_reference(job)
+        service, _ = _open(target, _log_group(stack_name))
+        found = service.status(identity)
+    if as_json:
+        fields = {"job": found.job, "state": found.state, "reason": found.reason}
+        print(json.dumps(fields | {"seconds": found.seconds, "billed_seconds": found.billed_s}))
+    else:
+        print(_describe(found))
+
+
+def logs(job: JobReference, stack_name: StackName = deploy.WORKER_STACK) -> None:
+    """Print a job's log, and follow it until the job ends. Exit status 1: the job failed."""
     with explained("Reading the log"):
-        remote, log_client = _open(split_job(job)[0], _log_group(stack_name))
-        _follow(remote, log_client, job, quiet=False)
+        service, log_client = _open(parse_reference(job)[0], _log_group(stack_name))
+        _follow(service, log_client, job, quiet=False)
 
 
-def cancel(job: Job, stack_name: Stack = deploy.WORKER_STACK) -> None:
-    """End a job. What it has saved stays, and a job with the same options goes on from there."""
+def cancel(job: JobReference, stack_name: StackName = deploy.WORKER_STACK) -> None:
+    """End a job. What it has saved is kept, and a job with the same options resumes from there."""
     with explained("Cancelling the job"):
-        place, identity = split_job(job)
-        remote, _ = _open(place, _log_group(stack_name))
-        remote.cancel(identity)
-    print(f"{job} is told to end.")
+        target, identity = parse_reference(job)
+        service, _ = _open(target, _log_group(stack_name))
+        service.cancel(identity)
+    print(f"{job} is being cancelled.")
 
 
-def _place(on: str) -> Place:
-    if on not in get_args(Place):
-        raise typer.BadParameter(f"{on!r} is none of {', '.join(get_args(Place))}", param_hint="--on")
-    return cast("Place", on)
+def _target(on: str) -> Target:
+    if on not in get_args(Target):
+        raise typer.BadParameter(f"{on!r} is not one of {', '.join(get_args(Target))}", param_hint="--on")
+    return cast("Target", on)
 
 
 def _options(arguments: list[str], own: dict[str, str]) -> dict[str, str]:
-    """``--name value`` and ``--name=value`` pairs, by name; ours first."""
+    """Returns ``own`` and the pairs ``--name value`` and ``--name=value`` by name."""
     options = dict(own)
     remaining = iter(arguments)
     for argument in remaining:
         name, equals, value = argument.partition("=")
         if not name.startswith("--"):
-            raise typer.BadParameter(f"{argument!r} belongs to no option")
+            raise typer.BadParameter(f"{argument!r} does not belong to an option")
         options[name.removeprefix("--")] = value if equals else next(remaining, "")
     return options
 
 
-def _check(job: Submission) -> None:
-    """Here and now, and not when a machine has started: the options are those of a training job."""
+def _check(job: TrainingJob) -> None:
+    """Checks the options of ``train run`` now, and not only when a machine has started."""
     TrainConfig.model_validate({name.replace("-", "_"): value for name, value in job.options.items()})
 
 
-def _cloud(stack_name: str, options: dict[str, str]) -> Cloud:
-    outputs = Stacks(open_aws()("cloudformation")).outputs(deploy.training_stack(stack_name)) or {}
+def _stack(stack_name: str, options: dict[str, str]) -> TrainingStack:
+    outputs = Stacks(open_aws()("cloudformation")).outputs(deploy.training_stack_name(stack_name)) or {}
     if "output" not in options and "Bucket" in outputs:
         options["output"] = f"s3://{outputs['Bucket']}/models"
-    return Cloud.model_validate(outputs)
+    return TrainingStack.model_validate(outputs)
 
 
 def _log_group(stack_name: str) -> str:
-    return _cloud(stack_name, {}).JobLogGroup
+    return _stack(stack_name, {}).JobLogGroup
 
 
-def _open(place: Place, log_group: str) -> tuple[Remote, Client]:
+def _open(target: Target, log_group: str) -> tuple[TrainingService, Client]:
     connect = open_aws()
     log_client = connect("logs")
-    if place == "batch":
+    if target == "batch":
         return BatchJobs(connect("batch"), log_group=log_group), log_client
     return SageMakerJobs(connect("sagemaker"), log_client), log_client
 
 
-def _ask(job: Submission) -> None:
-    """The price, the time limit and what Spot saves; and then whether to go on."""
-    types = _BATCH_TYPES if job.place == "batch" else (job.instance_type,)
-    spot = _spot_usd_per_h(types) if job.place == "batch" else None
+def _confirm(job: TrainingJob) -> None:
+    """Shows the price, the time limit and what Spot saves, and asks whether to proceed. Raises UserError for a no."""
+    types = _BATCH_TYPES if job.target == "batch" else (job.instance_type,)
+    spot = _spot_usd_per_h(types) if job.target == "batch" else None
     for line in Quote(types, job.limit_s, job.nodes, spot).lines():
         print(line, file=sys.stderr)
-    if job.place == "sagemaker" and job.spot:
-        print("On Spot: what it saved is told when it has ended; by AWS's word up to 90 %.", file=sys.stderr)
+    if job.target == "sagemaker" and job.spot:
+        print("On Spot: up to 90 % less, according to AWS. The saving is known when the job ends.", file=sys.stderr)
     if not typer.confirm("Proceed?", err=True):
         raise UserError("Nothing was sent.")
 
 
 def _spot_usd_per_h(types: tuple[str, ...]) -> float | None:
-    """The lowest Spot price of the dearest type now; None where it cannot be asked for."""
+    """Returns the lowest current Spot price of the most expensive type; None if it is not available."""
     history = []
-    with suppress(UserError), explained("Asking for prices"):
-        asked = {"InstanceTypes": list(types), "ProductDescriptions": ["Linux/UNIX"], "MaxResults": 100}
-        history = open_aws()("ec2").describe_spot_price_history(**asked)["SpotPriceHistory"]
+    with suppress(UserError), explained("Reading the Spot prices"):
+        query = {"InstanceTypes": list(types), "ProductDescriptions": ["Linux/UNIX"], "MaxResults": 100}
+        history = open_aws()("ec2").describe_spot_price_history(**query)["SpotPriceHistory"]
     lowest: dict[str, float] = {}
     for item in history:
         price = float(item["SpotPrice"])
@@ -187,29 +198,29 @@ def _spot_usd_per_h(types: tuple[str, ...]) -> float | None:
     return max(lowest.values(), default=None)
 
 
-def _follow(remote: Remote, log_client: Client, job: str, *, quiet: bool) -> None:
-    found = None
+def _follow(service: TrainingService, log_client: Client, job: str, *, quiet: bool) -> None:
+    last = None
     try:
-        for told in follow(remote, log_client, job, wait=lambda: time.sleep(_POLL_S)):
-            if isinstance(told, Status):
-                found = told
-                print(_in_words(told), file=sys.stderr)
+        for event in follow(service, log_client, job, wait=lambda: time.sleep(_POLL_S)):
+            if isinstance(event, TrainingStatus):
+                last = event
+                print(_describe(event), file=sys.stderr)
             elif not quiet:
-                print(told, flush=True)
+                print(event, flush=True)
     except KeyboardInterrupt:
-        print(f"\n{job} goes on. twofold train logs {job} looks again, cancel ends it.", file=sys.stderr)
+        print(f"\n{job} keeps running. Run 'twofold train logs {job}' to follow it again.", file=sys.stderr)
         raise typer.Exit(0) from None
-    if found is None or found.state != "succeeded":
+    if last is None or last.state != "succeeded":
         raise typer.Exit(1)
 
 
-def _in_words(status: Status) -> str:
-    said = f"{status.job} {status.state}"
+def _describe(status: TrainingStatus) -> str:
+    text = f"{status.job} {status.state}"
     if status.reason and status.state != "succeeded":
-        said += f": {status.reason}"
-        said += f" {next_step(status.reason)}" if next_step(status.reason) else ""
+        text += f": {status.reason}"
+        text += f" {next_step(status.reason)}" if next_step(status.reason) else ""
     if status.ended and status.seconds is not None:
-        said += f", {status.seconds / 60:.0f} min"
+        text += f", {status.seconds / 60:.0f} min"
     if status.ended and status.seconds and status.billed_s is not None:
-        said += f", {status.billed_s / 60:.0f} min of it billed ({1 - status.billed_s / status.seconds:.0%} saved)"
-    return said
+        text += f", {status.billed_s / 60:.0f} min of it billed ({1 - status.billed_s / status.seconds:.0%} saved)"
+    return text

@@ -1,1 +1,1 @@
-"""Where pictures come from, and what becomes of each: found, hashed, split, decoded, or left out with a reason."""
+"""Datasets: found, downloaded, hashed, split and decoded. An image that cannot be used is left out with a reason."""

@@ -1,12 +1,13 @@
-"""A zip or tar archive to files of our own names, and what they are called in it.
+"""Unpacking of zip and tar archives that may be hostile.
 
-Never extractall: its filters have been escaped (CVE-2025-4517), and a dataset needs no links, modes or owners. Member
-by member the bytes go to ``0000/000``, ``0000/001`` and so on; a name in the archive is only ever text.
+This does not use extractall, whose filters have been bypassed (CVE-2025-4517): a dataset needs no links, modes or
+owners. The bytes of each member go to a numbered file, ``0000/000``, ``0000/001`` and so on. The name of a member is
+never used as a path.
 
-    an absolute name, or one with ".."     no dataset has these: the archive is refused
+    an absolute name, or one with ".."     the archive is refused; no dataset has such names
     a symbolic link, a device              left out, and listed in quarantine.csv
-    a hard link to an earlier member       that file again
-    the same name twice                    the last one counts, as it does on disk
+    a hard link to an earlier member       the same file again
+    the same name twice                    the last one counts, as it would on disk
 """
 
 import errno
@@ -26,25 +27,26 @@ from jobs.data.class_folders import Listing, SourceFile, is_ignored
 from jobs.data.dataset import DatasetCode, Reason
 from jobs.data.members import Limits, Member, Readable, members, ref_of
 from jobs.progress import Reporter
-from jobs.store import alone
+from jobs.store import exclusive_lock
 from jobs.user_error import UserError
 
 _INDEX: Final = "index.json"
-_A_FOLDER: Final = 1000  #: files
+_FILES_PER_FOLDER: Final = 1000
 _CHUNK_BYTES: Final = 1024**2
 
 
 def unpack(archive: Path, folder: Path, where: str, reporter: Reporter, *, limits: Limits | None = None) -> Listing:
-    """Unpacks to ``folder``, unless that was done before: it is there whole or not at all.
+    """Unpacks to ``folder``, which is complete or absent. Does nothing if an earlier job has unpacked the archive.
 
-    Raises UserError for what is no archive, damaged, encrypted, hostile or over ``limits``.
+    Raises UserError if the file is not an archive, or is damaged, encrypted, hostile or over ``limits``.
     """
-    with alone(folder.with_name(f"{folder.name}.lock"), "unpacking the same", reporter):
+    lock = folder.with_name(f"{folder.name}.lock")
+    with exclusive_lock(lock, "Waiting for another job to unpack the same archive", reporter):
         if (known := find_unpacked(folder, where)) is not None:
             return known
         draft = folder.with_name(f"{folder.name}.draft")
-        for left_over in (draft, folder):  # of a job that was killed, or that lost a file since
-            shutil.rmtree(left_over, ignore_errors=True)
+        for leftover in (draft, folder):  # of a job that was killed, or a folder that has lost a file
+            shutil.rmtree(leftover, ignore_errors=True)
         try:
             _write_index(draft, *_copy_all(archive, draft, where, reporter, limits or Limits()))
             draft.rename(folder)
@@ -52,7 +54,7 @@ def unpack(archive: Path, folder: Path, where: str, reporter: Reporter, *, limit
             shutil.rmtree(draft, ignore_errors=True)
         done = find_unpacked(folder, where)
     if done is None:
-        raise UserError(f"{folder} changed while it was written. Run the same command again.")
+        raise UserError(f"{folder} was changed by another program. Run the same command again.")
     return done
 
 
@@ -77,7 +79,7 @@ def _copy_all(
             if member.is_folder:
                 folders.add(ref)
             else:
-                target = draft / f"{number // _A_FOLDER:04d}" / f"{number % _A_FOLDER:03d}"
+                target = draft / f"{number // _FILES_PER_FOLDER:04d}" / f"{number % _FILES_PER_FOLDER:03d}"
                 files[ref] = _copy(member, ref, target, files)
             position = stream.tell()
             advance(max(0, position - done))
@@ -97,11 +99,11 @@ def _copy(member: Member, ref: str, target: Path, files: dict[str, SourceFile]) 
         earlier = files.get(ref_of(member.link) or "")
         if earlier is not None:
             return SourceFile(ref, earlier.path, earlier.reason)
-    what = member.what or "a hard link to what is not in the archive"
+    what = member.what or "a hard link to a file that is not in the archive"
     return SourceFile(ref, target, Reason(DatasetCode.NOT_A_FILE, f"{what}; archive the file itself"))
 
 
-#: What the libraries raise over hostile bytes, as fuzzing shows.
+#: What the libraries raise for hostile bytes, as found by fuzzing.
 _DAMAGE: Final = (
     EOFError,
     zlib.error,
@@ -121,14 +123,14 @@ def _explained(where: str) -> Iterator[None]:
     try:
         yield
     except NotImplementedError as error:
-        raise UserError(f"{where} is packed in a way that is not known here: {error}. Pack it with deflate.") from error
+        raise UserError(f"{where} uses an unsupported compression: {error}. Pack it with deflate.") from error
     except _DAMAGE as error:
-        raise UserError(f"{where} is damaged or breaks off: {error}. Make or download it again.") from error
+        raise UserError(f"{where} is damaged or incomplete: {error}. Create or download it again.") from error
     except OSError as error:
-        # bz2 gives no number, and EINVAL is a place before the start of the file; others are a full disk and the like.
+        # bz2 gives no number, and EINVAL means an offset before the start of the file. Any other is a full disk or so.
         if error.errno not in (None, errno.EINVAL):
             raise
-        raise UserError(f"{where} is damaged: {error}. Make or download it again.") from error
+        raise UserError(f"{where} is damaged: {error}. Create or download it again.") from error
 
 
 def _write_index(folder: Path, files: dict[str, SourceFile], folders: set[str]) -> None:
@@ -138,12 +140,12 @@ def _write_index(folder: Path, files: dict[str, SourceFile], folders: set[str]) 
         else {"ref": file.ref, "name": file.path.relative_to(folder).as_posix(), "size": file.path.stat().st_size}
         for file in files.values()
     ]
-    folder.mkdir(exist_ok=True)  # there may be no file at all
+    folder.mkdir(exist_ok=True)  # an archive can be empty
     (folder / _INDEX).write_text(json.dumps({"folders": sorted(folders), "files": listed}))
 
 
 def find_unpacked(folder: Path, where: str) -> Listing | None:
-    """What was unpacked to ``folder``; None where that was not done, or a file is not what it was."""
+    """Returns what was unpacked to ``folder``, or None if nothing was or a file has changed since."""
     try:
         index = json.loads((folder / _INDEX).read_text())
         files = []

@@ -1,7 +1,7 @@
-"""Objects of a bucket as files of this machine: all under a prefix, or one that is large.
+"""Objects of a bucket as local files: every object under a prefix, or one large object.
 
-An object is kept under a name made of its URI, size and entity tag: one that changed is another file, and one that did
-not is not read again.
+An object is cached under a name made of its URI, size and entity tag. A changed object gets another name, and an
+unchanged one is not read again.
 """
 
 import hashlib
@@ -16,31 +16,31 @@ from typing import Final
 
 from jobs.data.class_folders import Listing, SourceFile, is_ignored
 from jobs.data.dataset import Reason
-from jobs.data.download import Answer, Version
+from jobs.data.download import FileVersion, RemoteStream
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from worker.aws.storage import Listed, Storage
 from worker.errors import ErrorCode, Reject, Retry
 from worker.scoring.decoder import MAX_BYTES
 
-#: Reading waits for the network: each of these holds one object in memory.
+#: Threads that read. They wait for the network, and each holds one object in memory.
 _READERS: Final = 32
-#: Objects given to the readers at once, so that a million of them are not a million tasks.
+#: Objects given to the readers at once, so that a million objects are not a million tasks.
 _BATCH: Final = 1024
 _RANGE_BYTES: Final = 8 * 1024**2
 _RANGES: Final = 8
 
 
 def read_prefix(prefix_uri: str, folder: Path, storage: Storage, reporter: Reporter) -> Listing:
-    """All objects whose URI begins with ``prefix_uri``, which ends with a slash, as files in ``folder``.
+    """Copies all objects whose URI begins with ``prefix_uri``, which ends with a slash, to files in ``folder``.
 
-    An object that can never be read is listed with its reason. Raises UserError when storage is down; what was read is
-    kept.
+    An object that can never be read is listed with its reason. Raises UserError if storage is unavailable; the files
+    copied so far are kept.
     """
     with reporter.step(f"Listing {prefix_uri}"):
         listed = [item for item in storage.list(prefix_uri) if item.uri != prefix_uri]
     names = {item.uri: item.uri[len(prefix_uri) :] for item in listed}
-    folders = [name.rstrip("/") for name in names.values() if name.endswith("/")]  # as the console makes them
+    folders = [name.rstrip("/") for name in names.values() if name.endswith("/")]  # as the S3 console creates them
     wanted = [item for item in listed if not names[item.uri].endswith("/") and not is_ignored(names[item.uri])]
     files = []
     with (
@@ -49,8 +49,8 @@ def read_prefix(prefix_uri: str, folder: Path, storage: Storage, reporter: Repor
     ):
         remaining = iter(wanted)
         while batch := list(islice(remaining, _BATCH)):
-            places = pool.map(lambda item: _read(item, folder, storage), batch)
-            for item, (path, reason) in zip(batch, places, strict=True):
+            copies = pool.map(lambda item: _read(item, folder, storage), batch)
+            for item, (path, reason) in zip(batch, copies, strict=True):
                 files.append(SourceFile(names[item.uri], path, reason))
                 advance(1)
     return Listing.of(prefix_uri, files, folders)
@@ -68,48 +68,48 @@ def _read(item: Listed, folder: Path, storage: Storage) -> tuple[Path, Reason | 
     except Reject as error:
         return path, Reason(error.code, error.message)
     except Retry as error:
-        raise UserError(f"{error.message}. What was read is kept: run the same command again to go on.") from error
+        raise UserError(f"{error.message}. Finished files are kept: run the same command again to resume.") from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent)
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(handle, "wb") as file:
         file.write(body)
-    Path(draft).rename(path)
+    Path(temporary).rename(path)
     return path, None
 
 
 class LargeObject:
-    """A ``download.Remote``: one object, read in ranges, several at a time."""
+    """A ``RemoteFile`` in a bucket, read in ranges, several at a time."""
 
     def __init__(self, uri: str, storage: Storage) -> None:
         self.where = uri
         self._storage = storage
 
-    def is_still(self, version: Version) -> bool:
-        """As a listing tells."""
+    def is_still(self, version: FileVersion) -> bool:
+        """Compares the version with the one in a listing."""
         return self._version() == version
 
     @contextmanager
-    def open(self, start: int, version: Version | None) -> Iterator[Answer]:
-        """From ``start`` on, if the object has the same size and entity tag."""
+    def open(self, start: int, version: FileVersion | None) -> Iterator[RemoteStream]:
+        """Opens the object at ``start`` if its size and entity tag are the same, and at 0 otherwise."""
         now = self._version()
         first = start if version == now else 0
         with ThreadPoolExecutor(_RANGES) as pool:
-            yield Answer(now, first, self._ranges(now, first, pool))
+            yield RemoteStream(now, first, self._ranges(now, first, pool))
 
-    def _version(self) -> Version:
+    def _version(self) -> FileVersion:
         for item in self._storage.list(self.where):
             if item.uri == self.where:
-                return Version(etag=item.etag, size_bytes=item.size_bytes)
-        raise UserError(f"{self.where}: no such object.")
+                return FileVersion(etag=item.etag, size_bytes=item.size_bytes)
+        raise UserError(f"{self.where}: no such object. Check the bucket and the key.")
 
-    def _ranges(self, version: Version, first: int, pool: ThreadPoolExecutor) -> Iterator[bytes]:
+    def _ranges(self, version: FileVersion, first: int, pool: ThreadPoolExecutor) -> Iterator[bytes]:
         size = version.size_bytes or 0
 
         def read(start: int) -> bytes:
             end = min(start + _RANGE_BYTES, size)
             return self._storage.read_range(self.where, start=start, end=end, etag=version.etag)
 
-        # A few ranges ahead of the disk, no more: an archive can be larger than memory.
+        # Only a few ranges ahead of the disk: an archive can be larger than memory.
         step = _RANGES * _RANGE_BYTES
         for begin in range(first, size, step):
             yield from pool.map(read, range(begin, min(begin + step, size), _RANGE_BYTES))

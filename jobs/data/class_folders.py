@@ -1,12 +1,12 @@
-"""Names of files to classes and splits.
+"""Class folders: how the names of files decide their class and their split.
 
     cats/*.jpg, dogs/*.jpg                           a test set is split off
-    train/{cats,dogs}, validation/{cats,dogs}        validation/ is the test set, as in the seed's data
-    train/…, validation/…, test/…                    each is what it says
-    pets/ with one of these in it                    the folder around them is looked through
+    train/{cats,dogs}, validation/{cats,dogs}        validation/ is the test set, as in cats_and_dogs_filtered
+    train/…, validation/…, test/…                    each folder is the split of that name
+    pets/ with one of these in it                    the outer folder is ignored
 
-Class 0 and class 1 are the two folder names in alphabetical order. A class holds its folder's files at any depth; files
-beside the class folders are nobody's.
+Class 0 and class 1 are the two folder names in alphabetical order. A class has the files at any depth of its folder.
+Files outside the class folders are ignored.
 """
 
 from collections.abc import Iterable
@@ -20,21 +20,20 @@ from jobs.data.dataset import Reason
 from jobs.user_error import UserError
 from worker.contract import Label
 
-#: What systems leave beside people's files: macOS in archives, Windows, Synology, ext4.
+#: In rising order of precedence: a duplicate stays in the last split that has it.
+SPLITS: Final = ("train", "validation", "test")
+
+#: What operating systems leave among files: macOS in archives, Windows, Synology, ext4.
 _SYSTEM: Final = frozenset(
     {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "@eadir"}
     | {"lost+found"}
 )
-
-
-def is_ignored(ref: str) -> bool:
-    """Whether a name is hidden, or a system's own: no person put it there to be learned from."""
-    return any(part.startswith(".") or part.lower() in _SYSTEM for part in ref.split("/"))
+_LABEL: Final = TypeAdapter[str](Label)
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file by its name in the source, with slashes; ``reason`` says why there is nothing at ``path``, if so."""
+    """A file by its name in the source, with slashes. If there is nothing at ``path``, ``reason`` says why."""
 
     ref: str
     path: Path
@@ -43,7 +42,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """All files but the ignored ones, in the order of their names, and all folders, the empty ones too."""
+    """All files of a source in the order of their names, and all folders, even empty ones. Ignored names are absent."""
 
     where: str  #: the source, as a message may show it
     files: list[SourceFile]
@@ -51,32 +50,23 @@ class Listing:
 
     @classmethod
     def of(cls, where: str, files: Iterable[SourceFile], folders: Iterable[str] = ()) -> Self:
-        """``folders`` need to hold those that no file tells of, no more."""
+        """Sorts the files. ``folders`` need only name those that no file implies."""
         in_order = sorted(files, key=lambda file: file.ref.split("/"))
-        told = {ref for ref in folders if not is_ignored(ref)}
-        inner = {above for ref in told for above in _above(ref)}
-        return cls(where, in_order, frozenset(told | inner | {above for f in in_order for above in _above(f.ref)}))
+        named = {ref for ref in folders if not is_ignored(ref)}
+        implied = {parent for ref in [*named, *(file.ref for file in in_order)] for parent in _parents(ref)}
+        return cls(where, in_order, frozenset(named | implied))
 
     def folders_in(self, folder: str) -> list[str]:
-        """The names of the folders directly in ``folder``, which is "" for the top."""
+        """Returns the names of the folders directly in ``folder``, which is "" for the top."""
         start = f"{folder}/" if folder else ""
         return sorted(
             name for ref in self.folders if ref.startswith(start) and (name := ref[len(start) :]) and "/" not in name
         )
 
 
-def _above(ref: str) -> Iterable[str]:
-    """``a/b/c`` -> ``a``, ``a/b``."""
-    return (ref[:at] for at, letter in enumerate(ref) if letter == "/" and at)
-
-
-SPLITS: Final = ("train", "validation", "test")
-_LABEL: Final = TypeAdapter[str](Label)
-
-
 @dataclass(frozen=True)
-class Found:
-    """A file of a class; its ``ref`` is without the folders around the dataset."""
+class ClassFile:
+    """A file of a class. Its ``ref`` leaves out the folders around the dataset."""
 
     ref: str
     label: int
@@ -85,18 +75,26 @@ class Found:
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of two classes, by the folders that say what they are for; None where there is no such folder."""
+    """The files of two classes, by the folder of their split. A split without a folder is None."""
 
     labels: tuple[str, str]
-    train: list[Found]
-    validation: list[Found] | None = None
-    test: list[Found] | None = None
+    train: list[ClassFile]
+    validation: list[ClassFile] | None = None
+    test: list[ClassFile] | None = None
+
+
+def is_ignored(ref: str) -> bool:
+    """Whether a name is hidden or an operating system's own, so that the file is not part of the dataset."""
+    return any(part.startswith(".") or part.lower() in _SYSTEM for part in ref.split("/"))
 
 
 def arrange(listing: Listing) -> Layout:
-    """Raises UserError, naming what was found, unless all parts hold the same two classes, of two files or more."""
+    """Finds the classes and the splits.
+
+    Raises UserError, with what was found, unless every split has the same two classes with two or more files each.
+    """
     root = _root(listing)
-    # A class may be called "train" too, as in bus/ and train/; then it holds images and no folders.
+    # A class may be called "train", as in bus/ and train/. It then holds images and no folders.
     if not listing.folders_in(_join(root, "train")):
         labels = _labels(listing, root)
         if set(labels) <= set(SPLITS):
@@ -114,7 +112,7 @@ def arrange(listing: Listing) -> Layout:
 
 
 def _root(listing: Listing) -> str:
-    """The folder that holds the classes or the splits: the top, or what lies in it alone, as archives have it."""
+    """Finds the folder that holds the classes or the splits, which archives often have in outer folders."""
     root = ""
     while True:
         inside = listing.folders_in(root)
@@ -125,7 +123,7 @@ def _root(listing: Listing) -> str:
 
 def _labels(listing: Listing, folder: str) -> tuple[str, str]:
     found = listing.folders_in(folder)
-    if len(found) != 2:  # noqa: PLR2004
+    if len(found) != 2:  # noqa: PLR2004 - two classes
         raise UserError(
             f"{_shown(listing, folder)} must hold exactly two class folders; found {len(found)}: "
             f"{', '.join(found[:10]) or 'none'}."
@@ -138,23 +136,28 @@ def _labels(listing: Listing, folder: str) -> tuple[str, str]:
     return found[0], found[1]
 
 
-def _files(listing: Listing, folder: str, root: str, labels: tuple[str, str]) -> list[Found]:
+def _files(listing: Listing, folder: str, root: str, labels: tuple[str, str]) -> list[ClassFile]:
     found = _labels(listing, folder)
     if found != labels:
         raise UserError(
             f"{_shown(listing, folder)} holds {', '.join(found)}, but the training images are {', '.join(labels)}."
         )
-    around = len(root) + 1 if root else 0
+    outer = len(root) + 1 if root else 0
     files = []
     for label, name in enumerate(labels):
         start = f"{_join(folder, name)}/"
-        own = [Found(file.ref[around:], label, file) for file in listing.files if file.ref.startswith(start)]
-        if len(own) < 2:  # noqa: PLR2004 - one to learn from and one to test with
+        own = [ClassFile(file.ref[outer:], label, file) for file in listing.files if file.ref.startswith(start)]
+        if len(own) < 2:  # noqa: PLR2004 - one to train on and one to test with
             raise UserError(
                 f"{_shown(listing, start.rstrip('/'))} holds {len(own)} files; a class needs at least two images."
             )
         files += own
     return files
+
+
+def _parents(ref: str) -> Iterable[str]:
+    """``a/b/c`` -> ``a``, ``a/b``."""
+    return (ref[:at] for at, letter in enumerate(ref) if letter == "/" and at)
 
 
 def _join(folder: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What a dataset is made of: images that know their class, in three splits, and those that were left out."""
+"""A dataset: labelled images in three splits, and the images that were left out, each with its reason."""
 
 import math
 from collections import Counter
@@ -11,18 +11,23 @@ from jobs.user_error import UserError
 from worker.errors import ErrorCode
 from worker.predictions import csv_bytes
 
+#: Of ``quarantine.csv``.
+COLUMNS: Final = ("source_ref", "split", "label", "error_code", "error_message")
+#: Files named in an error message, at most.
+_NAMED: Final = 5
+
 
 class DatasetCode(StrEnum):
-    """Reasons that lie in the dataset. Those that lie in the file itself are the worker's ``ErrorCode``."""
+    """Reasons that come from the dataset. Those that come from the file itself are the worker's ``ErrorCode``."""
 
-    DUPLICATE = "duplicate"  #: the same picture is in a split that counts for more
-    CONFLICTING_LABEL = "conflicting_label"  #: the same picture is in both classes
-    NOT_A_FILE = "not_a_file"  #: a link, a device or a pipe, where a file should be
+    DUPLICATE = "duplicate"  #: the same image is in a split that takes precedence
+    CONFLICTING_LABEL = "conflicting_label"  #: the same image is in both classes
+    NOT_A_FILE = "not_a_file"  #: a link, a device or a pipe instead of a file
 
 
 @dataclass(frozen=True)
 class Reason:
-    """A code for programs and a message for people."""
+    """Why an image is left out: a code for programs and a message for readers."""
 
     code: ErrorCode | DatasetCode
     message: str
@@ -30,18 +35,18 @@ class Reason:
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """A file and the class its folder says."""
+    """An image file and its class."""
 
     path: Path
-    ref: str  #: its name within the dataset, ``train/cats/1.jpg``, wherever the dataset lies
+    ref: str  #: its name within the dataset, such as ``train/cats/1.jpg``, wherever the dataset is stored
     label: int  #: 0 or 1
-    sha256: str = ""  #: of the file's bytes, in hexadecimal digits; empty where they cannot be had
+    sha256: str = ""  #: of the file's bytes, in hexadecimal digits; empty if the file cannot be read
     split: str = ""  #: ``train``, ``validation`` or ``test``
 
 
 @dataclass(frozen=True)
 class Quarantined:
-    """An image left out, and why."""
+    """An image that is left out, and why."""
 
     image: LabelledImage
     reason: Reason
@@ -49,61 +54,56 @@ class Quarantined:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images of two classes, by what they are for."""
+    """The images of two classes, by split."""
 
     labels: tuple[str, str]  #: the names of class 0 and class 1
     train: list[LabelledImage]
     validation: list[LabelledImage]
     test: list[LabelledImage]
     quarantined: list[Quarantined]  #: left out before anything was decoded
-    #: SHA-256 over names and contents of all its files, those left out included. The same files give the same, in
-    #: whatever order they are read, and wherever they lie. Of a file too large to be an image only the name counts.
+    #: SHA-256 of the names and contents of all files, including those left out. It depends neither on their order nor
+    #: on where they are stored. A file too large to be an image counts by its name only.
     digest: str
 
     def __len__(self) -> int:
         return len(self.train) + len(self.validation) + len(self.test)
 
 
-COLUMNS: Final = ("source_ref", "split", "label", "error_code", "error_message")
-#: Files named in a message.
-_NAMED: Final = 5
-
-
-def quarantine_csv(labels: tuple[str, str], left_out: list[Quarantined]) -> bytes:
-    """``quarantine.csv``: one line for every image left out, as text that a spreadsheet does not run."""
+def quarantine_csv(labels: tuple[str, str], quarantined: list[Quarantined]) -> bytes:
+    """Returns ``quarantine.csv``: one line per image left out, with text guarded against running in a spreadsheet."""
     lines = [
         (item.image.ref, item.image.split, labels[item.image.label], item.reason.code.value, item.reason.message)
-        for item in left_out
+        for item in quarantined
     ]
     return csv_bytes([COLUMNS, *lines])
 
 
-def by_code(left_out: list[Quarantined]) -> dict[str, int]:
-    """How many were left out for each reason."""
-    return dict(Counter(item.reason.code.value for item in left_out))
+def by_code(quarantined: list[Quarantined]) -> dict[str, int]:
+    """Counts the images left out for each reason."""
+    return dict(Counter(item.reason.code.value for item in quarantined))
 
 
-def check_share(dataset: Dataset, left_out: list[Quarantined], limit: float) -> None:
-    """Raises UserError when more than ``limit`` of a class's files, 0 to 1, are among all that was ``left_out``.
+def check_share(dataset: Dataset, quarantined: list[Quarantined], limit: float) -> None:
+    """Raises UserError if more than ``limit``, 0 to 1, of a class's files are among all that are ``quarantined``.
 
-    A class that lost many of its files is not the class that the person has in mind: what is left of it can be another
-    kind of picture, and the figures are then about that. ``duplicate`` does not count, on either side: the class lost
-    nothing by it, for the picture is still there, in a split that counts for more. ``conflicting_label`` counts:
-    neither class has that picture any more, and many of them mean that the folders are mixed up.
+    A class that lost many of its files may not be the class that you mean: what is left can be another kind of image,
+    and the figures then describe that. ``duplicate`` does not count, neither as lost nor as a file, because the class
+    still has the image in another split. ``conflicting_label`` counts: no class has the image any more, and many such
+    images mean that the folders are mixed up.
     """
-    lost = [item for item in left_out if item.reason.code is not DatasetCode.DUPLICATE]
+    lost = [item for item in quarantined if item.reason.code is not DatasetCode.DUPLICATE]
     before = [item.image for item in dataset.quarantined if item.reason.code is not DatasetCode.DUPLICATE]
     for label, name in enumerate(dataset.labels):
         gone = [item for item in lost if item.image.label == label]
         total = sum(image.label == label for image in [*dataset.train, *dataset.validation, *dataset.test, *before])
-        if len(gone) > limit * total + 1e-9:  # 0.29 * 100 is a little less than 29
+        if len(gone) > limit * total + 1e-9:  # 0.29 * 100 is slightly less than 29
             share = math.ceil(100 * len(gone) / total) / 100
             raise UserError(
                 f"{len(gone):,} of the {total:,} files of class {name} cannot be used, more than {limit:.4g} of them:\n"
-                f"{_first(gone)}\nMend or remove them, or train without them: --max-quarantined {share}"
+                f"{_first(gone)}\nRepair or remove these files, or train without them: --max-quarantined {share}"
             )
 
 
-def _first(left_out: list[Quarantined]) -> str:
-    lines = [f"  {item.image.ref}: {item.reason.code.value}, {item.reason.message}" for item in left_out[:_NAMED]]
-    return "\n".join(lines + [f"  and {len(left_out) - _NAMED:,} more"] * (len(left_out) > _NAMED))
+def _first(quarantined: list[Quarantined]) -> str:
+    lines = [f"  {item.image.ref}: {item.reason.code.value}, {item.reason.message}" for item in quarantined[:_NAMED]]
+    return "\n".join(lines + [f"  and {len(quarantined) - _NAMED:,} more"] * (len(quarantined) > _NAMED))

@@ -1,7 +1,7 @@
-"""A file from elsewhere to a file of this machine: resumed where it broke off, and kept until it changes there.
+"""Downloads: a remote file becomes a local one, resumed where it broke off, and kept until the remote file changes.
 
-<folder>/part, part.json      what has arrived, and of which version of the file
-<folder>/whole, whole.json    all of it
+<folder>/part, part.json      the bytes that have arrived, and the version of the file that they belong to
+<folder>/whole, whole.json    the complete file
 """
 
 import time
@@ -14,17 +14,17 @@ from typing import Final, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.progress import Reporter
-from jobs.store import alone
+from jobs.store import exclusive_lock
 from jobs.user_error import UserError
 from worker.errors import Retry
 
-#: Tries that bring nothing, one after the other, before it is given up.
-_TRIES: Final = 5
+#: Attempts in a row that bring no byte before the download fails.
+_ATTEMPTS: Final = 5
 _PAUSE_S: Final = 0.5
 
 
-class Version(BaseModel):
-    """What tells one version of a file from the next, as far as the server says."""
+class FileVersion(BaseModel):
+    """What distinguishes one version of a file from the next, as far as the server says."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,38 +34,38 @@ class Version(BaseModel):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The bytes of ``version`` from ``start`` on, which can be 0 where more was asked to be left out."""
+class RemoteStream:
+    """The bytes of a version from ``start`` on. ``start`` may be 0 even if a later one was requested."""
 
-    version: Version
+    version: FileVersion
     start: int
     chunks: Iterator[bytes]
 
 
-class Remote(Protocol):
-    """A file elsewhere. Its methods raise Retry for what may pass, UserError or Reject for what will not."""
+class RemoteFile(Protocol):
+    """A file to download. Its methods raise Retry for a failure that may pass, UserError or Reject for any other."""
 
-    #: As a message may show it: without secrets.
+    #: The address as a message may show it, without secrets.
     where: str
 
-    def is_still(self, version: Version) -> bool:
-        """Whether the file is the one of that version."""
+    def is_still(self, version: FileVersion) -> bool:
+        """Whether the file is still of that version."""
 
-    def open(self, start: int, version: Version | None) -> AbstractContextManager[Answer]:
-        """The bytes from ``start`` on if the file is still of that version; all of them otherwise."""
+    def open(self, start: int, version: FileVersion | None) -> AbstractContextManager[RemoteStream]:
+        """Opens the file at ``start`` if it is still of that version, and at 0 otherwise."""
 
 
-def fetch(remote: Remote, folder: Path, reporter: Reporter, *, pause_s: float = _PAUSE_S) -> Path:
-    """The file, whole; ``folder`` is its own.
+def fetch(remote: RemoteFile, folder: Path, reporter: Reporter, *, pause_s: float = _PAUSE_S) -> Path:
+    """Returns the complete file, downloaded to ``folder``, which holds nothing else.
 
-    Raises UserError when it does not get on; what has arrived is then kept for the next time. A file that was there
-    before is used as it is where the server cannot be reached.
+    An earlier copy is used if the server cannot be reached. Raises UserError if the download fails; what has arrived
+    is then kept for the next run.
     """
     part, whole = folder / "part", folder / "whole"
-    with alone(folder / "lock", "downloading the same", reporter):
+    with exclusive_lock(folder / "lock", "Waiting for another job to download the same file", reporter):
         failures = 0
         while True:
-            had = _size(part)
+            size_before = _size(part)
             try:
                 if not _is_current(remote, whole, part):
                     _continue(remote, part, reporter)
@@ -73,42 +73,42 @@ def fetch(remote: Remote, folder: Path, reporter: Reporter, *, pause_s: float = 
                 return whole
             except Retry as error:
                 if whole.exists() and not part.exists():
-                    reporter.say(f"  {error.message}: using the copy of {remote.where} from before")
+                    reporter.say(f"  {error.message}: using the earlier copy of {remote.where}")
                     return whole
-                failures = 0 if _size(part) > had else failures + 1
-                if failures == _TRIES:
-                    kept = f"What arrived, {_size(part):,} bytes, is kept: run the same command again to go on."
+                failures = 0 if _size(part) > size_before else failures + 1
+                if failures == _ATTEMPTS:
+                    kept = f"The {_size(part):,} bytes that arrived are kept: run the same command again to resume."
                     raise UserError(f"{error.message}. {kept}") from error
             time.sleep(pause_s * 2**failures)
 
 
-def _is_current(remote: Remote, whole: Path, part: Path) -> bool:
-    """Whether ``whole`` can be used; a download of something newer that was begun is to be ended first."""
+def _is_current(remote: RemoteFile, whole: Path, part: Path) -> bool:
+    """Whether ``whole`` can be used. If a newer version is partly downloaded, it cannot."""
     version = _read_version(whole)
     return version is not None and whole.exists() and not part.exists() and remote.is_still(version)
 
 
-def _continue(remote: Remote, part: Path, reporter: Reporter) -> None:
-    """Writes what is missing. Raises Retry when it breaks off."""
+def _continue(remote: RemoteFile, part: Path, reporter: Reporter) -> None:
+    """Downloads what is missing. Raises Retry if the connection breaks."""
     version = _read_version(part) if part.exists() else None
     start = _size(part) if version else 0
     if version and version.size_bytes == start:
         return
     with (
-        remote.open(start, version) as answer,
-        part.open("ab" if answer.start else "wb") as file,
-        reporter.step(f"Downloading {remote.where}", total=answer.version.size_bytes, in_bytes=True) as advance,
+        remote.open(start, version) as stream,
+        part.open("ab" if stream.start else "wb") as file,
+        reporter.step(f"Downloading {remote.where}", total=stream.version.size_bytes, in_bytes=True) as advance,
     ):
-        # Only now, so that no other version's bytes ever stand before this one's.
-        _version_file(part).write_text(answer.version.model_dump_json())
-        advance(answer.start)
-        for chunk in answer.chunks:
+        # Only now that the file is emptied or continued: bytes of two versions must never be mixed.
+        _version_file(part).write_text(stream.version.model_dump_json())
+        advance(stream.start)
+        for chunk in stream.chunks:
             file.write(chunk)
             advance(len(chunk))
 
 
 def _finish(part: Path, whole: Path) -> None:
-    # A whole without its version is one of a version unknown, and loaded again: no moment in between is wrong.
+    # A complete file without its version is downloaded again, so a crash between any two of these lines does no harm.
     _version_file(whole).unlink(missing_ok=True)
     part.rename(whole)
     _version_file(part).rename(_version_file(whole))
@@ -118,9 +118,9 @@ def _version_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _read_version(path: Path) -> Version | None:
+def _read_version(path: Path) -> FileVersion | None:
     try:
-        return Version.model_validate_json(_version_file(path).read_bytes())
+        return FileVersion.model_validate_json(_version_file(path).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
 

@@ -1,7 +1,7 @@
-"""The members of a zip or tar archive, one after the other, from bytes that nobody vouches for.
+"""The members of a zip or tar archive, read one after the other from untrusted bytes.
 
-Nothing here writes. A name is text, never a path; a link is told of, never followed; and what is read is counted, so
-that an archive that unpacks to far more than itself is stopped while it does.
+Nothing here writes files. A name is text and never a path, a link is reported and never followed, and the bytes are
+counted while they are read, so that an archive bomb is stopped before it fills the disk.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, Protocol, Self
 from jobs.user_error import UserError
 
 _MIB: Final = 1024**2
-#: Of one extended header of a tar, which holds a name. tarfile reads it into memory whole.
+#: Of an extended header of a tar, which holds a name. tarfile reads all of it into memory.
 _MAX_HEADER_BYTES: Final = _MIB
 _MAX_NAME: Final = 4096
 _HEADERS: Final = (
@@ -29,7 +29,7 @@ _HEADERS: Final = (
 )
 _ENCRYPTED: Final = 0x1  #: zip's general purpose bits, APPNOTE.TXT 4.4.4
 _UTF_8: Final = 0x800
-#: What zlib makes of photographs is no smaller than they are, of drawings in BMP a fiftieth.
+#: Bytes that any archive may unpack to, whatever its own size.
 _FREE_BYTES: Final = 64 * _MIB
 
 
@@ -39,7 +39,8 @@ class Limits:
 
     members: int = 2_000_000
     total_bytes: int = 1024**4
-    #: Bytes unpacked for each byte of the archive, beyond the first 64 MiB.
+    #: Bytes unpacked per byte of the archive, beyond the first 64 MiB. Photographs compress to about their own size in
+    #: a zip, drawings in BMP to a fiftieth.
     ratio: int = 200
 
 
@@ -47,7 +48,7 @@ class Readable(Protocol):
     """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """At most ``size`` bytes; none at the end."""
+        """Reads at most ``size`` bytes. Returns none at the end."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,20 @@ class Member:
     is_folder: bool = False
     open: Callable[[], Readable] | None = None
     link: str | None = None  #: the name of the earlier file
-    what: str = ""  #: what it is, where it is none of these
+    what: str = ""  #: what it is instead
 
 
 def ref_of(name: str) -> str | None:
-    """The name in its plain form, or None for one that is absolute, climbs, or is none at all."""
+    """Returns the name in its plain form, or None if it is absolute, climbs, is empty or too long."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     climbs = name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:(/|$)", name)
     return None if climbs or not parts or len(name) > _MAX_NAME else "/".join(parts)
 
 
 def members(archive: BinaryIO, where: str, limits: Limits) -> Iterator[Member]:
-    """The members of ``archive`` in the order of their bytes; each is to be read before the next is asked for.
+    """Yields the members of ``archive`` in the order of their bytes. Read each one before you ask for the next.
 
-    Raises UserError, whatever the bytes are, for what is no archive, breaks off, is encrypted or over a limit.
+    Raises UserError if the bytes are not an archive, or are incomplete, encrypted or over a limit.
     """
     meter = _Meter(archive, where, limits)
     start = archive.read(512)
@@ -83,15 +84,15 @@ def members(archive: BinaryIO, where: str, limits: Limits) -> Iterator[Member]:
     elif start[257:262] == b"ustar":
         found = _tar_members(archive, meter)
     else:
-        raise UserError(f"{where} is neither a zip nor a tar archive, gzipped or not; it begins with {start[:16]!r}.")
+        raise UserError(f"{where} is neither a zip nor a tar archive, gzipped or not: it begins with {start[:16]!r}.")
     for count, member in enumerate(found, 1):
         if count > limits.members:
-            raise UserError(f"{where} has over {limits.members:,} members. Unpack it yourself and give the folder.")
+            raise UserError(f"{where} has over {limits.members:,} members. Unpack it yourself and use the folder.")
         yield member
 
 
 class _Meter:
-    """Counts what is unpacked, against what was read of the archive for it."""
+    """Compares the bytes that were unpacked with those that were read of the archive."""
 
     def __init__(self, archive: BinaryIO, where: str, limits: Limits) -> None:
         self.where = where
@@ -106,8 +107,8 @@ class _Meter:
         self._bytes += size_bytes
         if self._bytes > min(self._limits.total_bytes, _FREE_BYTES + self._limits.ratio * self._archive.tell()):
             raise UserError(
-                f"{self.where} unpacks to over {self._bytes // _MIB:,} MiB, far more than it is itself: an archive "
-                "bomb? If not, unpack it yourself and give the folder."
+                f"{self.where} unpacks to over {self._bytes // _MIB:,} MiB, far more than its own size, as an archive "
+                "bomb does. If you trust it, unpack it yourself and use the folder."
             )
 
 
@@ -123,7 +124,7 @@ class _Metered:
 
 
 class _Header(tarfile.TarInfo):
-    """Takes no header for the end of the archive but the end mark: tarfile stops at a damaged one without a word."""
+    """Raises for a damaged header, at which tarfile would stop as if it were the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -132,7 +133,7 @@ class _Header(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             if len(buf) == tarfile.BLOCKSIZE and not any(buf):
                 raise
-            raise EOFError(f"no header and no end mark where one must be: {error}") from None
+            raise EOFError(f"expected a header or the end mark: {error}") from None
         if header.size < 0 or (header.type in _HEADERS and header.size > _MAX_HEADER_BYTES):
             raise EOFError(f"a header of {header.size:,} bytes")
         return header
@@ -142,10 +143,10 @@ def _tar_members(stream: Readable, meter: _Meter) -> Iterator[Member]:
     metered = meter.over(stream)
     with tarfile.open(fileobj=metered, mode="r|", tarinfo=_Header, encoding="utf-8") as tar:  # type: ignore[call-overload]
         while (item := tar.next()) is not None:
-            tar.members.clear()  # it would keep them all
+            tar.members.clear()  # tarfile would keep them all
             yield _from_tar(tar, item)
     while metered.read(_MIB):
-        pass  # the checksum of a gzip file comes last
+        pass  # the checksum at the end of a gzip file is checked when it is read
 
 
 def _from_tar(tar: tarfile.TarFile, item: tarfile.TarInfo) -> Member:
@@ -183,14 +184,14 @@ def _from_zip(zipped: zipfile.ZipFile, item: zipfile.ZipInfo, meter: _Meter) -> 
     if kind not in (0, stat.S_IFREG):
         return Member(name, what="a device or a pipe")
     if item.flag_bits & _ENCRYPTED:
-        raise UserError(f"{meter.where} is encrypted. Give it without a password.")
+        raise UserError(f"{meter.where} is encrypted. Pack it without a password.")
     return Member(name, open=lambda: meter.over(zipped.open(item)))
 
 
 def _zip_name(item: zipfile.ZipInfo) -> str:
-    """Windows has written backslashes, and macOS UTF-8 without saying so."""
+    """Returns the name as it was meant: Windows has written backslashes, and macOS UTF-8 without its flag."""
     name = item.filename
     if not item.flag_bits & _UTF_8:
-        with contextlib.suppress(UnicodeError):  # it was code page 437, as it said
+        with contextlib.suppress(UnicodeError):  # it really was code page 437
             name = name.encode("cp437").decode()
     return name.replace("\\", "/")

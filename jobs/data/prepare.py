@@ -1,4 +1,4 @@
-"""A dataset opened: its files found, hashed, split, and those left out that can be told without decoding."""
+"""Preparation of a dataset: its files are found, hashed and split, and duplicates are left out."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +8,9 @@ from sklearn.model_selection import train_test_split
 
 from jobs.config import TrainConfig
 from jobs.data import sources
-from jobs.data.class_folders import SPLITS, Found, Layout, arrange
+from jobs.data.class_folders import SPLITS, ClassFile, Layout, arrange
 from jobs.data.dataset import Dataset, LabelledImage, Quarantined, Reason, check_share
-from jobs.data.duplicates import find_copies
+from jobs.data.duplicates import find_duplicates
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from worker.scoring.decoder import MAX_BYTES
@@ -18,33 +18,33 @@ from worker.settings import available_cores
 
 
 def open_dataset(config: TrainConfig, reporter: Reporter) -> Dataset:
-    """The images of ``config.data``, split the same way every time for the same names and seed.
+    """Returns the images of ``config.data``. The same names and seed always give the same split.
 
-    Raises UserError, naming what was found, unless there are two classes with images in every split, and no more of a
-    class is left out than ``config.max_quarantined``.
+    Raises UserError, with what was found, unless there are two classes with images in every split, and no more than
+    ``config.max_quarantined`` of a class is left out.
     """
     layout = arrange(sources.open_source(config.data, config.cache / "data", reporter))
-    parts = _split_parts(layout, config)
-    reasons = {found.ref: found.file.reason for part in parts.values() for found in part}
-    images = _hash([_image(found, split) for split in SPLITS for found in parts[split]], reasons, reporter)
-    left_out = [Quarantined(image, reason) for image in images if (reason := reasons[image.ref]) is not None]
-    left_out += find_copies(images, reporter)
-    gone = {item.image.ref for item in left_out}
+    files = _split_files(layout, config)
+    reasons = {found.ref: found.file.reason for part in files.values() for found in part}
+    images = _hash([_image(found, split) for split in SPLITS for found in files[split]], reasons, reporter)
+    quarantined = [Quarantined(image, reason) for image in images if (reason := reasons[image.ref]) is not None]
+    quarantined += find_duplicates(images, reporter)
+    gone = {item.image.ref for item in quarantined}
     kept = [image for image in images if image.ref not in gone]
     dataset = Dataset(
         labels=layout.labels,
         train=[image for image in kept if image.split == "train"],
         validation=[image for image in kept if image.split == "validation"],
         test=[image for image in kept if image.split == "test"],
-        quarantined=left_out,
+        quarantined=quarantined,
         digest=_digest(images),
     )
-    check_share(dataset, left_out, config.max_quarantined)
+    check_share(dataset, quarantined, config.max_quarantined)
     _check_classes(dataset)
     return dataset
 
 
-def _split_parts(layout: Layout, config: TrainConfig) -> dict[str, list[Found]]:
+def _split_files(layout: Layout, config: TrainConfig) -> dict[str, list[ClassFile]]:
     train, validation, test = layout.train, layout.validation, layout.test
     if test is None:
         train, test = _split(train, config.test_split, config.seed)
@@ -53,8 +53,8 @@ def _split_parts(layout: Layout, config: TrainConfig) -> dict[str, list[Found]]:
     return {"train": train, "validation": validation, "test": test}
 
 
-def _split(files: list[Found], share: float, seed: int) -> tuple[list[Found], list[Found]]:
-    """``share`` of each class goes to the second list."""
+def _split(files: list[ClassFile], share: float, seed: int) -> tuple[list[ClassFile], list[ClassFile]]:
+    """Moves ``share`` of each class to a second list."""
     classes = [found.label for found in files]
     try:
         kept, taken = train_test_split(files, test_size=share, random_state=seed, stratify=classes)
@@ -63,7 +63,7 @@ def _split(files: list[Found], share: float, seed: int) -> tuple[list[Found], li
     return sorted(kept, key=lambda found: found.ref), sorted(taken, key=lambda found: found.ref)
 
 
-def _image(found: Found, split: str) -> LabelledImage:
+def _image(found: ClassFile, split: str) -> LabelledImage:
     return LabelledImage(path=found.file.path, ref=found.ref, label=found.label, split=split)
 
 
@@ -83,7 +83,7 @@ def _hash(images: list[LabelledImage], reasons: dict[str, Reason | None], report
 
 
 def _sha256(image: LabelledImage) -> str:
-    """Empty where the file cannot be read or is too large: whoever decodes it says so."""
+    """Returns "" for a file that cannot be read or is too large. The loader will report the reason."""
     try:
         if image.path.stat().st_size > MAX_BYTES:
             return ""
@@ -102,8 +102,8 @@ def _check_classes(dataset: Dataset) -> None:
     for split, images in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
         for label, name in enumerate(dataset.labels):
             if not any(image.label == label for image in images):
-                out = ", ".join(item.image.ref for item in dataset.quarantined[:5])
+                examples = ", ".join(item.image.ref for item in dataset.quarantined[:5])
                 raise UserError(
-                    f"The {split} split has no image of class {name} left: {len(dataset.quarantined):,} files were "
-                    f"left out, most as the same picture again: {out}. Give more pictures."
+                    f"The {split} split has no image of class {name} left. {len(dataset.quarantined):,} files were "
+                    f"left out, most of them as duplicates: {examples}. Add more images."
                 )

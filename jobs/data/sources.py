@@ -1,12 +1,12 @@
-"""Where a dataset can come from, and the way from each to files of this machine.
+"""The sources of a dataset: whatever ``--data`` takes becomes local files.
 
     pets/                                   a folder
     pets.zip, pets.tar.gz, pets.tar         an archive
-    https://host/pets.zip                   an archive elsewhere, kept and asked for again only if it changed
-    s3://bucket/pets/                       all objects below a prefix, kept one by one
+    https://host/pets.zip                   an archive on the web, cached and downloaded again only if it changed
+    s3://bucket/pets/                       all objects under a prefix, cached one by one
     s3://bucket/pets.zip                    an archive in a bucket
 
-Behind the address of an archive ``#sha256=<64 digits>`` says what it must be.
+``#sha256=<64 digits>`` after the address of an archive has its digest checked.
 """
 
 import hashlib
@@ -29,20 +29,20 @@ _CHUNK_BYTES: Final = 1024**2
 
 
 def open_source(data: str, cache: Path, reporter: Reporter) -> Listing:
-    """The files of a dataset. ``cache`` is a folder for what is downloaded or unpacked.
+    """Lists the files of a dataset, downloaded and unpacked to the folder ``cache`` where necessary.
 
-    Raises UserError, or the storage's Reject or Retry, when they cannot be had.
+    Raises UserError, or the storage's Reject or Retry, if they cannot be read.
     """
     address, wanted = _split_digest(data)
     if re.match(r"https?://", address, re.IGNORECASE):
         return _from_remote(WebFile(address), address, wanted, cache, reporter)
     if address.startswith("s3://"):
-        split(f"{address.rstrip('/')}/any")  # says what is wrong with it, if anything is
+        split(f"{address.rstrip('/')}/any")  # raises for an address that is not valid
         storage = open_storage(open_session())
         if _ARCHIVE.search(address):
             return _from_remote(bucket.LargeObject(address, storage), address, wanted, cache, reporter)
         if wanted:
-            raise UserError(f"#sha256= is for an archive, and {address} is a prefix: leave it out.")
+            raise UserError(f"#sha256= is for an archive, but {address} is a prefix. Leave it out.")
         return bucket.read_prefix(f"{address.rstrip('/')}/", cache / "objects", storage, reporter)
     path = Path(data)
     if path.is_dir():
@@ -51,34 +51,36 @@ def open_source(data: str, cache: Path, reporter: Reporter) -> Listing:
     if path.is_file():
         return archive.unpack(path, _unpacked(cache, _sha256(path, str(path), reporter)), str(path), reporter)
     raise UserError(
-        f"{masked(data) if '://' in data else data} is no folder and no archive. Give a folder with one folder of "
-        "images for each of two classes, a .zip or .tar.gz of it, an https:// address of that, or an s3:// prefix."
+        f"{masked(data) if '://' in data else data} is not a folder or an archive. Use a folder with one folder of "
+        "images for each of two classes, a .zip or .tar.gz archive of it, its https:// address, or an s3:// prefix."
     )
 
 
 def _split_digest(data: str) -> tuple[str, str | None]:
-    """``https://host/pets.zip#sha256=…`` to address and digest."""
+    """Splits ``https://host/pets.zip#sha256=…`` into address and digest."""
     address, mark, digest = data.rpartition("#sha256=")
     if not mark or "://" not in address:
         return data, None
     if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
-        raise UserError(f"#sha256= takes 64 hexadecimal digits, and {digest[:80]!r} is not that.")
+        raise UserError(f"#sha256= takes 64 hexadecimal digits, not {digest[:80]!r}.")
     return address, digest.lower()
 
 
-def _from_remote(remote: download.Remote, address: str, wanted: str | None, cache: Path, reporter: Reporter) -> Listing:
+def _from_remote(
+    remote: download.RemoteFile, address: str, wanted: str | None, cache: Path, reporter: Reporter
+) -> Listing:
     if wanted and (known := archive.find_unpacked(_unpacked(cache, wanted), remote.where)):
-        return known  # by its content: there is nothing to ask
+        return known  # identified by its content, so there is nothing to download
     folder = cache / "downloads" / hashlib.sha256(address.encode()).hexdigest()
     path = download.fetch(remote, folder, reporter)
     digest = _sha256(path, remote.where, reporter)
     if wanted and digest != wanted:
         path.unlink()
-        raise UserError(f"{remote.where} is not the file it should be: its SHA-256 is {digest}, not {wanted}.")
+        raise UserError(f"{remote.where} is not the expected file: its SHA-256 is {digest}, not {wanted}.")
     try:
         return archive.unpack(path, _unpacked(cache, digest), remote.where, reporter)
     except UserError:
-        path.unlink()  # what cannot be used is not kept
+        path.unlink()  # or every later run would fail on the same copy
         raise
 
 
@@ -106,13 +108,13 @@ def _from_folder(root: Path) -> Listing:
         elif path.is_file():
             files.append(SourceFile(ref, path))
         else:
-            what = "a link to nothing" if path.is_symlink() else "a device or a pipe"
+            what = "a broken link" if path.is_symlink() else "a device or a pipe"
             files.append(SourceFile(ref, path, Reason(DatasetCode.NOT_A_FILE, what)))
     return Listing.of(str(root), files, folders)
 
 
 def _walk(folder: Path, ref: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, Path]]:
-    """Everything in a folder but the ignored; links are followed, though not to a folder that they lie in."""
+    """Yields what is in a folder except ignored names. Follows links, but not to a folder that contains the link."""
     status = folder.stat()
     here = (status.st_dev, status.st_ino)
     if here in above:

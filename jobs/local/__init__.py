@@ -1,1 +1,1 @@
-"""The local cloud: an emulator, the demo, and a sample set-up to play with."""
+"""Twofold on this machine: an emulator of AWS, the demo, and a playground with sample data."""

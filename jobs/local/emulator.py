@@ -1,7 +1,7 @@
-"""The embedded cloud: S3 and SQS over HTTP on this machine, for the demo and the tests. No account, no Docker.
+"""The embedded cloud: an emulator of S3, SQS and other AWS services on this machine, without an account or Docker.
 
-It is ministack (PyPI, MIT) as a child process on a loopback port. It holds a pipe from its parent and ends when that
-closes, however the parent ends. It can keep what it holds in a folder, and find it there again.
+It is ministack (PyPI, MIT), run as a child process on a loopback port. The child holds a pipe from its parent and ends
+when that closes, however the parent ends. It can store its state in a folder and find it there again.
 """
 
 import os
@@ -36,34 +36,36 @@ _DAY_S: Final = 24 * 3600
 
 @dataclass(frozen=True)
 class Queues:
-    """A request queue and the dead-letter queue it redrives to."""
+    """A request queue, and the dead-letter queue of its redrive policy."""
 
     requests_url: str
     dead_letter_url: str
 
 
 class EmbeddedCloud:
-    """A running emulator, as a context manager."""
+    """A running emulator, as a context manager, and its clients."""
 
     def __init__(self, *, port: int | None = None, keep: Path | None = None) -> None:
-        """On a port of its own, remembering nothing; unless it is told a ``port`` and where to ``keep`` everything."""
+        """Uses a free port unless ``port`` is given, and loses its state at the end unless ``keep`` is given."""
         self._port = port or _free_port()
         self._keep = keep
         self._log = tempfile.TemporaryFile(prefix="twofold-cloud-")  # noqa: SIM115 - closed in __exit__
         self.endpoint_url = f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:
+        import ministack  # noqa: F401, PLC0415 - if the package is missing, the error is raised here and not in the child
+
         _check_free(self._port)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "jobs.local.emulator"],
             env=os.environ
             | {
-                "BIND_HOST": "127.0.0.1",  # it would bind every interface
+                "BIND_HOST": "127.0.0.1",  # by default it binds every interface
                 "GATEWAY_PORT": str(self._port),
                 "IOT_MTLS_ENABLED": "0",
                 "LOG_LEVEL": "ERROR",
             }
-            | ({} if self._keep is None else _keeping(self._keep)),
+            | ({} if self._keep is None else _persistence(self._keep)),
             stdin=subprocess.PIPE,
             stdout=self._log,
             stderr=self._log,
@@ -79,7 +81,7 @@ class EmbeddedCloud:
     def __exit__(self, *_: object) -> None:
         if self._keep is None:
             self._process.kill()
-        else:  # what is not in the bucket is written when it ends
+        else:  # everything except the buckets is only written to disk when it ends
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_STOP_S)
@@ -89,7 +91,7 @@ class EmbeddedCloud:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the AWS SDK of another process needs to be a client of this cloud."""
+        """The environment variables that make the AWS SDK of another process use this emulator."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_REGION": _REGION,
@@ -98,15 +100,15 @@ class EmbeddedCloud:
         }
 
     def s3(self) -> "S3Client":
-        """A client of its S3."""
+        """Returns a client for S3."""
         return self._session.client("s3", endpoint_url=self.endpoint_url)
 
     def sqs(self) -> "SQSClient":
-        """A client of its SQS."""
+        """Returns a client for SQS."""
         return self._session.client("sqs", endpoint_url=self.endpoint_url)
 
-    def client(self, service: str) -> Any:  # noqa: ANN401 - the type stubs know services by their literal names alone
-        """A client of any service of it."""
+    def client(self, service: str) -> Any:  # noqa: ANN401 - the type stubs know services only by literal names
+        """Returns a client for any service."""
         make: Any = self._session.client
         return make(service, endpoint_url=self.endpoint_url)
 
@@ -118,19 +120,20 @@ class EmbeddedCloud:
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                urllib.request.urlopen(f"{self.endpoint_url}/_ministack/health", timeout=1)  # noqa: S310 - our own
+                urllib.request.urlopen(f"{self.endpoint_url}/_ministack/health", timeout=1)  # noqa: S310 - always http
             except (urllib.error.URLError, OSError):
                 time.sleep(0.02)
             else:
                 return
         self._log.seek(0)
-        said = self._log.read().decode(errors="replace")[-2000:].strip()
-        raise UserError(f"The embedded cloud did not start (is ministack installed? uv sync). It said:\n{said}")
+        log = self._log.read().decode(errors="replace")[-2000:].strip()
+        raise UserError(f"The embedded cloud did not start. Its log ends with:\n{log}")
 
 
 def create_queues(sqs: "SQSClient", name: str, *, max_receives: int = 5, visibility_s: int = 60) -> Queues:
-    """A request queue that keeps messages 4 days, and its dead-letter queue, which keeps them 14: their age counts
-    from the first sending.
+    """Creates a request queue that keeps messages for 4 days, and its dead-letter queue, which keeps them for 14.
+
+    The dead-letter queue keeps them longer because their age counts from when they were first sent.
     """
     dead = sqs.create_queue(QueueName=f"{name}-dead", Attributes={"MessageRetentionPeriod": str(14 * _DAY_S)})
     arn = sqs.get_queue_attributes(QueueUrl=dead["QueueUrl"], AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -146,7 +149,7 @@ def create_queues(sqs: "SQSClient", name: str, *, max_receives: int = 5, visibil
 
 
 def send_inbox_to(s3: "S3Client", sqs: "SQSClient", *, bucket: str, queue_url: str) -> None:
-    """From now on an object that is written below ``inbox/`` is told to the queue: a manifest there is a job."""
+    """Makes the bucket send an event to the queue for every new object below ``inbox/``, where a manifest is a job."""
     arn = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     s3.put_bucket_notification_configuration(
         Bucket=bucket,
@@ -162,8 +165,8 @@ def send_inbox_to(s3: "S3Client", sqs: "SQSClient", *, bucket: str, queue_url: s
     )
 
 
-def _keeping(folder: Path) -> dict[str, str]:
-    """Ministack's settings for a state that outlives it."""
+def _persistence(folder: Path) -> dict[str, str]:
+    """Returns ministack's settings for storing its state in a folder."""
     return {
         "PERSIST_STATE": "1",
         "STATE_DIR": str(folder.resolve() / "state"),
@@ -173,10 +176,10 @@ def _keeping(folder: Path) -> dict[str, str]:
 
 
 def _check_free(port: int) -> None:
-    """Raises UserError where somebody listens already: what answers there would be taken for ours."""
+    """Raises UserError if another program listens on the port: it would be mistaken for the emulator."""
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise UserError(f"Port {port} is taken: another twofold local? Choose one with --port.")
+            raise UserError(f"Port {port} is taken, perhaps by another 'twofold local'. Choose another with --port.")
 
 
 def _free_port() -> int:
@@ -186,12 +189,12 @@ def _free_port() -> int:
 
 
 def _serve() -> None:
-    """The child: ends with the pipe."""
-    from ministack.app import main  # noqa: PLC0415 - only the child has use for it
+    """Runs the emulator in the child process until the pipe from the parent closes."""
+    from ministack.app import main  # noqa: PLC0415 - only used by the child
 
     def end_with_parent() -> None:
         sys.stdin.buffer.read()
-        os.kill(os.getpid(), signal.SIGTERM)  # it writes down what it is to keep
+        os.kill(os.getpid(), signal.SIGTERM)  # on which it writes its state
         time.sleep(_STOP_S)
         os._exit(0)
 

@@ -1,4 +1,4 @@
-"""A cloud on this machine to play with: bucket, queues, a sample model, a worker; and its data there the next time."""
+"""The playground of ``twofold local``: a bucket, queues, a sample model and a worker, all kept for the next start."""
 
 import os
 import subprocess
@@ -13,8 +13,8 @@ from botocore.exceptions import ClientError
 
 from jobs.cloud.deploy import deploy_worker
 from jobs.local.emulator import EmbeddedCloud, create_queues, send_inbox_to
+from jobs.local.sample import render_digits, train_sample
 from jobs.progress import Reporter
-from jobs.user_error import UserError
 from worker.uris import split
 
 if TYPE_CHECKING:
@@ -24,32 +24,32 @@ BUCKET: Final = "twofold"
 MODEL: Final = "digits"
 _CHAMPION: Final = f"models/{MODEL}/champion.json"
 _QUEUE: Final = "requests"
-#: A worker's open poll is waited for, and the part it is at.
+#: Time for the worker to end its open poll and the current part.
 _STOP_S: Final = 35
 
 
 @dataclass(frozen=True)
 class Playground:
-    """What runs, and how to reach it."""
+    """What is running, and how to connect to it."""
 
     environment: dict[str, str]  #: to export
-    images: Path  #: some pictures to begin with
+    images: Path  #: some images to start with
     bucket: str
-    worker: "subprocess.Popen[bytes] | None"  #: None: the cloud itself calls the Lambda
+    worker: "subprocess.Popen[bytes] | None"  #: None: the emulator itself calls the Lambda
 
     @property
     def inbox_uri(self) -> str:
-        """A manifest that is put here is a job."""
+        """The prefix where every new manifest starts a job."""
         return f"s3://{self.bucket}/inbox/"
 
 
 @contextmanager
 def open_playground(*, keep: Path, port: int, reporter: Reporter, serverless: bool = False) -> Iterator[Playground]:
-    """Starts everything, and ends it on the way out; bucket and queues lie in ``keep``.
+    """Starts everything, and stops it on exit. The bucket and the queues are stored in ``keep``.
 
-    ``serverless``: infra/worker.yaml as it is on AWS, whose queue runs the Lambda, in place of a worker.
+    With ``serverless``, infra/worker.yaml is deployed as on AWS, and the queue runs the Lambda instead of a worker.
 
-    Raises UserError when something cannot be started.
+    Raises UserError if something cannot be started.
     """
     images = keep / "images"
     keep.mkdir(parents=True, exist_ok=True)
@@ -57,20 +57,35 @@ def open_playground(*, keep: Path, port: int, reporter: Reporter, serverless: bo
         if serverless:
             settings = deploy_embedded(cloud, parameters={"Model": MODEL}, reporter=reporter)
         else:
-            settings = _make_queues(cloud, reporter)
+            settings = _create_resources(cloud, reporter)
         environment = cloud.environment | settings
         bucket = split(settings["TWOFOLD_OUTPUT_URI"])[0]
         if not images.is_dir():
-            _write_images(images, reporter)
-        if not _exists(cloud.s3(), bucket):
-            _train(images, bucket, environment, reporter)
+            draft = images.with_name(f"{images.name}.draft")
+            render_digits(draft, reporter)
+            draft.rename(images)  # so that the folder is complete if it exists
+        if not _has_champion(cloud.s3(), bucket):
+            output = f"s3://{bucket}/models"
+            train_sample(images, output, "--image-size", "96", name=MODEL, environment=environment, reporter=reporter)
         with _worker(environment, reporter) if not serverless else nullcontext() as worker:
             yield Playground(environment, images, bucket, worker)
 
 
-def _make_queues(cloud: EmbeddedCloud, reporter: Reporter) -> dict[str, str]:
+def deploy_embedded(cloud: EmbeddedCloud, *, parameters: dict[str, str], reporter: Reporter) -> dict[str, str]:
+    """Deploys the worker's stack to the emulator, whose queue then runs the Lambda. Returns a worker's settings."""
+    settings = deploy_worker(cloud.client, libraries=None, parameters=parameters, reporter=reporter, poll_s=0.05)
+    # ministack stores the number in a parameter as text and cannot compare it, so it would never call the function.
+    functions = cloud.client("lambda")
+    for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
+        limit = int(mapping["ScalingConfig"]["MaximumConcurrency"])
+        functions.update_event_source_mapping(UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": limit})
+    return settings
+
+
+def _create_resources(cloud: EmbeddedCloud, reporter: Reporter) -> dict[str, str]:
+    """Creates the bucket and the queues, and returns a worker's settings."""
     s3, sqs = cloud.s3(), cloud.sqs()
-    with reporter.step("Starting bucket and queues"):
+    with reporter.step("Creating a bucket and two queues"):
         s3.create_bucket(Bucket=BUCKET)
         queues = create_queues(sqs, _QUEUE)
         send_inbox_to(s3, sqs, bucket=BUCKET, queue_url=queues.requests_url)
@@ -81,26 +96,14 @@ def _make_queues(cloud: EmbeddedCloud, reporter: Reporter) -> dict[str, str]:
     }
 
 
-def _write_images(images: Path, reporter: Reporter) -> None:
-    with reporter.step("Rendering scikit-learn's digits, 3 against 8"):
-        from jobs.data import digits  # noqa: PLC0415 - scikit-learn takes a second that a second start need not wait
-
-        draft = images.with_name(f"{images.name}.draft")
-        digits.write_digits(draft)
-        draft.rename(images)  # whole, or not there
-
-
-def _train(images: Path, bucket: str, environment: dict[str, str], reporter: Reporter) -> None:
-    command = ["train", "run", "--data", str(images), "--output", f"s3://{bucket}/models", "--name", MODEL]
-    reporter.say(f"[bold]twofold {' '.join(command)}[/]")
-    done = subprocess.run(  # its progress goes straight to the terminal
-        [sys.executable, "-m", "jobs.cli", *command, "--image-size", "96"],
-        env=os.environ | environment,
-        stdout=subprocess.DEVNULL,
-        check=False,
-    )
-    if done.returncode:
-        raise UserError(f"Training ended with exit status {done.returncode}; its reason stands above.")
+def _has_champion(s3: "S3Client", bucket: str) -> bool:
+    try:
+        s3.head_object(Bucket=bucket, Key=_CHAMPION)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:  # noqa: PLR2004
+            return False
+        raise
+    return True
 
 
 @contextmanager
@@ -109,7 +112,7 @@ def _worker(environment: dict[str, str], reporter: Reporter) -> Iterator["subpro
         [sys.executable, "-m", "worker"],
         env=os.environ | environment,
         stdin=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for us: the worker is told to stop, and the cloud stays until it has
+        start_new_session=True,  # Ctrl-C must not reach the worker: it is stopped below, while the emulator still runs
     )
     try:
         yield worker
@@ -121,24 +124,3 @@ def _worker(environment: dict[str, str], reporter: Reporter) -> Iterator["subpro
             except subprocess.TimeoutExpired:
                 worker.kill()
                 worker.wait()
-
-
-def _exists(s3: "S3Client", bucket: str) -> bool:
-    try:
-        s3.head_object(Bucket=bucket, Key=_CHAMPION)
-    except ClientError as error:
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:  # noqa: PLR2004
-            return False
-        raise
-    return True
-
-
-def deploy_embedded(cloud: EmbeddedCloud, *, parameters: dict[str, str], reporter: Reporter) -> dict[str, str]:
-    """The same stack on the embedded cloud, whose queue then runs the Lambda. Returns a worker's settings."""
-    settings = deploy_worker(cloud.client, libraries=None, parameters=parameters, reporter=reporter, poll_s=0.05)
-    # ministack keeps the number of a parameter as text, and then cannot compare it: it would never call the function.
-    functions = cloud.client("lambda")
-    for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
-        limit = int(mapping["ScalingConfig"]["MaximumConcurrency"])
-        functions.update_event_source_mapping(UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": limit})
-    return settings

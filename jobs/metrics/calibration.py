@@ -1,4 +1,4 @@
-"""Scores that mean what they say, and the threshold that follows from a rule. Both come from the validation split."""
+"""Temperature scaling and the choice of a threshold. Both use the validation split."""
 
 from collections.abc import Callable
 from typing import Final
@@ -8,21 +8,22 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from jobs.config import fixed_threshold
-from jobs.metrics.classification import Scores, Truth
+from jobs.metrics.arrays import Classes, Scores
 from jobs.user_error import UserError
 
-#: A temperature outside of these says that something else is wrong.
-_COLDEST: Final = 0.1
-_HOTTEST: Final = 10.0
+#: A temperature outside this range means that something else is wrong.
+_LOWEST_TEMPERATURE: Final = 0.1
+_HIGHEST_TEMPERATURE: Final = 10.0
 _EPSILON: Final = 1e-12
 
 
-def fit_temperature(truth: Truth, scores: Scores) -> float:
-    """The T, 0.1 to 10, for which sigmoid(logit(score) / T) has the lowest log loss; above 1 the scores were too sure.
+def fit_temperature(truth: Classes, scores: Scores) -> float:
+    """Returns the T, 0.1 to 10, that minimises the log loss of sigmoid(logit(score) / T).
 
-    Guo et al. 2017, section 4.2, https://arxiv.org/abs/1706.04599. ``(N,)`` true classes and scores. It moves no
-    score across 0.5 and changes no ranking. The classes count as a little less than certain, (N1 + 1) / (N1 + 2) and
-    1 / (N0 + 2), as Platt 1999 has it: a few images that are all told apart would otherwise ask for certainty.
+    Above 1, the scores of the ``(N,)`` images were overconfident. Guo et al. 2017, section 4.2,
+    https://arxiv.org/abs/1706.04599. No score moves across 0.5, and no ranking changes. The targets are slightly less
+    than certain, (N1 + 1) / (N1 + 2) and 1 / (N0 + 2), as in Platt 1999: a few images that are all classified
+    correctly would otherwise call for scores of 0 and 1.
     """
     safe = np.clip(scores, _EPSILON, 1 - _EPSILON)
     logits = np.log(safe) - np.log1p(-safe)
@@ -30,36 +31,39 @@ def fit_temperature(truth: Truth, scores: Scores) -> float:
     target = np.where(truth == 1, (ones + 1) / (ones + 2), 1 / (len(truth) - ones + 2))
 
     def log_loss(log_t: float) -> float:
-        cooled = logits / np.exp(log_t)
-        return float((np.logaddexp(0.0, cooled) - target * cooled).mean())
+        scaled = logits / np.exp(log_t)
+        return float((np.logaddexp(0.0, scaled) - target * scaled).mean())
 
-    return float(np.exp(minimize_scalar(log_loss, bounds=(np.log(_COLDEST), np.log(_HOTTEST)), method="bounded").x))
+    bounds = (np.log(_LOWEST_TEMPERATURE), np.log(_HIGHEST_TEMPERATURE))
+    return float(np.exp(minimize_scalar(log_loss, bounds=bounds, method="bounded").x))
 
 
 def at_temperature(scores: Scores, temperature: float) -> Scores:
-    """The scores of a model whose last weights are divided by ``temperature``."""
+    """Returns the scores of the same model with its last weights divided by ``temperature``."""
     safe = np.clip(scores, _EPSILON, 1 - _EPSILON)
-    cooled: Scores = 1 / (1 + np.exp(-(np.log(safe) - np.log1p(-safe)) / temperature))
-    return cooled
+    scaled: Scores = 1 / (1 + np.exp(-(np.log(safe) - np.log1p(-safe)) / temperature))
+    return scaled
 
 
-def calibrated_loss(truth: Truth, scores: Scores) -> float:
-    """Log loss in nats of ``(N,)`` scores at the temperature that suits them best: how well they tell the classes
-    apart, however sure they are.
+def calibrated_loss(truth: Classes, scores: Scores) -> float:
+    """Returns the log loss, in nats, of ``(N,)`` scores at their best temperature.
+
+    It measures how well the scores separate the classes, however confident they are.
     """
     safe = np.clip(at_temperature(scores, fit_temperature(truth, scores)), _EPSILON, 1 - _EPSILON)
     return float(-np.where(truth == 1, np.log(safe), np.log1p(-safe)).mean())
 
 
-def choose_threshold(rule: str, truth: Truth, scores: Scores) -> float:
-    """The threshold that ``rule`` makes of ``(N,)`` true classes and scores; score >= threshold is class 1.
+def choose_threshold(rule: str, truth: Classes, scores: Scores) -> float:
+    """Chooses the threshold by ``rule`` from ``(N,)`` true classes and scores; score >= threshold is class 1.
 
     A number           that number
-    max-f1             where F1 is highest
-    precision>=0.95    the lowest with such a precision: as much of class 1 found as it allows
-    recall>=0.99       the highest with such a recall: as few false alarms as it allows
+    max-f1             the threshold with the highest F1
+    precision>=0.95    the lowest threshold with this precision: it finds as many images of class 1 as possible
+    recall>=0.99       the highest threshold with this recall: it causes as few false alarms as possible
 
-    It lies midway between two scores, so that it rests on neither. Raises UserError where no threshold will do.
+    The threshold is midway between two scores, so it depends on neither. Raises UserError if no threshold satisfies
+    the rule.
     """
     number = fixed_threshold(rule)
     if number is not None:
@@ -75,14 +79,14 @@ def choose_threshold(rule: str, truth: Truth, scores: Scores) -> float:
 
 
 def _midways(scores: Scores) -> Scores:
-    """Every threshold that makes a difference, ascending: one below all scores, and one between each two."""
+    """Returns all thresholds that classify differently, ascending: one below all scores, one between each two."""
     distinct = np.unique(scores)
     middles: Scores = np.concatenate([[distinct[0] / 2], (distinct[:-1] + distinct[1:]) / 2])
     return middles
 
 
-def _curves(truth: Truth, scores: Scores, thresholds: Scores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Recall and precision at each of the thresholds."""
+def _curves(truth: Classes, scores: Scores, thresholds: Scores) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns recall and precision at each threshold."""
     ones = np.sort(scores[truth == 1])
     everything = np.sort(scores)
     hits = len(ones) - np.searchsorted(ones, thresholds)
@@ -92,5 +96,7 @@ def _curves(truth: Truth, scores: Scores, thresholds: Scores) -> tuple[NDArray[n
 
 def _pick(candidates: Scores, pick: Callable[[Scores], float], rule: str, *, best: float) -> float:
     if not len(candidates):
-        raise UserError(f"No threshold gives {rule} on the validation images; the best there is {best:.3f}.")
+        raise UserError(
+            f"No threshold satisfies {rule} on the validation images: the highest value is {best:.3f}. Lower the bound."
+        )
     return float(pick(candidates))

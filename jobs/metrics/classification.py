@@ -1,6 +1,6 @@
-"""Scores to figures, each with its 95 % interval. Numpy and scikit-learn only.
+"""The metrics of a classifier, each with its 95 % confidence interval. NumPy and scikit-learn only.
 
-Named as SageMaker Model Monitor names them (``binary_classification_metrics``). Class 1 is the positive one, and
+The names are those of SageMaker Model Monitor (``binary_classification_metrics``). Class 1 is the positive class, and
 score >= threshold is class 1.
 """
 
@@ -13,33 +13,36 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import metrics
 
-Truth = NDArray[np.int64]
-Scores = NDArray[np.float64]
+from jobs.metrics.arrays import Classes, Scores
+
+#: ``(N,)``: how often each image is in a resample.
 Weights = NDArray[np.float64]
 
-#: Of the bootstrap; the ends of a 95 % interval then rest on 25 resamples each.
+#: Bootstrap resamples: 25 of them are beyond each end of a 95 % interval.
 RESAMPLES: Final = 1000
-#: Fewer, down to 200, for large test sets, whose intervals are narrow anyway: images x resamples at most.
+#: The most images x resamples. Large test sets, whose intervals are narrow, get fewer resamples, down to 200.
 _DRAWN_IMAGES: Final = 20_000_000
-#: Of the reliability diagram and the calibration error: Guo et al. 2017, https://arxiv.org/abs/1706.04599
+#: Bins of the reliability diagram and the calibration error: Guo et al. 2017, https://arxiv.org/abs/1706.04599
 BINS: Final = 15
-#: Scores of exactly 0 or 1 would have an infinite loss; scikit-learn cuts at the same place for float64.
+#: Scores of exactly 0 or 1 would have an infinite loss. scikit-learn clips float64 at the same value.
 _EPSILON: Final = float(np.finfo(np.float64).eps)
+#: The 97.5th percentile of the standard normal distribution.
+_Z: Final = 1.959964
 
 
-def evaluate(truth: Truth, scores: Scores, *, threshold: float, seed: int = 0) -> dict[str, Any]:
-    """Figures of ``(N,)`` true classes (0 or 1, both present) and ``(N,)`` scores, P(class 1).
+def evaluate(truth: Classes, scores: Scores, *, threshold: float, seed: int = 0) -> dict[str, Any]:
+    """Computes the metrics from ``(N,)`` true classes, both of which must occur, and ``(N,)`` scores.
 
-    AUC, log loss, Brier score and calibration error are of the scores, never of rounded predictions. An interval is
-    the 2.5th to the 97.5th percentile over bootstrap resamples of the images (Efron and Tibshirani 1993, chapter 13).
+    AUC, log loss, Brier score and calibration error use the scores, not the predicted classes. An interval is the
+    2.5th to the 97.5th percentile over bootstrap resamples of the images (Efron and Tibshirani 1993, chapter 13).
     """
     sample = _Sample.of(truth, scores, threshold)
-    matrix = metrics.confusion_matrix(truth, sample.given, labels=[0, 1])
+    matrix = metrics.confusion_matrix(truth, sample.predicted, labels=[0, 1])
     figures: dict[str, Any] = {
-        #: confusion_matrix[true class][class given]
+        #: confusion_matrix[true class][predicted class]
         "confusion_matrix": {str(t): {str(g): int(matrix[t, g]) for g in (0, 1)} for t in (0, 1)}
     }
-    values = _reference(truth, scores, sample.given)
+    values = _reference(truth, scores, sample.predicted)
     draws = _resample(sample, np.random.default_rng(seed))
     for name, figure in _FIGURES.items():
         low, high = np.nanpercentile(draws[name], [2.5, 97.5])
@@ -52,26 +55,26 @@ def evaluate(truth: Truth, scores: Scores, *, threshold: float, seed: int = 0) -
 
 
 def headline(evaluation: dict[str, Any]) -> dict[str, float]:
-    """The single figures of an evaluation, by name."""
+    """Returns the values of an evaluation by name, without intervals."""
     figures = evaluation["binary_classification_metrics"]
     return {name: figure["value"] for name, figure in figures.items() if "value" in figure}
 
 
-def losses(truth: Truth, scores: Scores) -> Scores:
-    """``(N,)`` log losses, nats, of ``(N,)`` true classes and scores."""
+def losses(truth: Classes, scores: Scores) -> NDArray[np.float64]:
+    """Returns the ``(N,)`` log losses, in nats, of ``(N,)`` true classes and scores."""
     safe = np.clip(scores, _EPSILON, 1 - _EPSILON)
-    loss: Scores = -np.where(truth == 1, np.log(safe), np.log1p(-safe))
+    loss: NDArray[np.float64] = -np.where(truth == 1, np.log(safe), np.log1p(-safe))
     return loss
 
 
 def resamples(images: int) -> int:
-    """How many resamples of so many images a bootstrap draws."""
+    """Returns how many bootstrap resamples to draw of this many images."""
     return int(np.clip(_DRAWN_IMAGES // images, RESAMPLES // 5, RESAMPLES))
 
 
-def per_class(truth: Truth, given: Truth, labels: tuple[str, str]) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 and number of images of each class, by its name, from ``(N,)`` classes true and given."""
-    columns = metrics.precision_recall_fscore_support(truth, given, labels=[0, 1], zero_division=0.0)
+def per_class(truth: Classes, predicted: Classes, labels: tuple[str, str]) -> dict[str, dict[str, float]]:
+    """Returns precision, recall, F1 and number of images by label, from ``(N,)`` true and predicted classes."""
+    columns = metrics.precision_recall_fscore_support(truth, predicted, labels=[0, 1], zero_division=0.0)
     names = ("precision", "recall", "f1", "images")
     return {
         label: {name: float(column[number]) for name, column in zip(names, columns, strict=True)}
@@ -79,13 +82,13 @@ def per_class(truth: Truth, given: Truth, labels: tuple[str, str]) -> dict[str, 
     }
 
 
-def _reference(truth: Truth, scores: Scores, given: Truth) -> dict[str, float]:
-    """The figures as scikit-learn has them; ours below are the same for weights, and fast enough for a bootstrap."""
+def _reference(truth: Classes, scores: Scores, predicted: Classes) -> dict[str, float]:
+    """Computes the metrics with scikit-learn. Those below also take weights, and are fast enough for a bootstrap."""
     return {
-        "accuracy": metrics.accuracy_score(truth, given),
-        "precision": metrics.precision_score(truth, given, zero_division=0.0),
-        "recall": metrics.recall_score(truth, given, zero_division=0.0),
-        "f1": metrics.f1_score(truth, given, zero_division=0.0),
+        "accuracy": metrics.accuracy_score(truth, predicted),
+        "precision": metrics.precision_score(truth, predicted, zero_division=0.0),
+        "recall": metrics.recall_score(truth, predicted, zero_division=0.0),
+        "f1": metrics.f1_score(truth, predicted, zero_division=0.0),
         "auc": metrics.roc_auc_score(truth, scores),
         "log_loss": metrics.log_loss(truth, scores, labels=[0, 1]),
         "brier_score": metrics.brier_score_loss(truth, scores),
@@ -94,21 +97,21 @@ def _reference(truth: Truth, scores: Scores, given: Truth) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Sample:
-    """What every figure needs, worked out once; a resample is then a weight for each image."""
+    """What every metric needs, computed once. A resample is then a weight for each image."""
 
-    truth: Truth
+    truth: Classes
     scores: Scores
-    given: NDArray[np.int64]
-    loss: Scores  #: of each image, nats
-    rank: NDArray[np.int64]  #: of each image's score among the different scores, from 0
-    bin: NDArray[np.int64]  #: of the calibration error, from 0
+    predicted: Classes
+    loss: NDArray[np.float64]  #: ``(N,)``, nats
+    rank: NDArray[np.int64]  #: ``(N,)``: rank of the score among the distinct scores, from 0
+    bin: NDArray[np.int64]  #: ``(N,)``: bin of the calibration error, from 0
 
     @classmethod
-    def of(cls, truth: Truth, scores: Scores, threshold: float) -> "_Sample":
+    def of(cls, truth: Classes, scores: Scores, threshold: float) -> "_Sample":
         return cls(
             truth=truth,
             scores=scores,
-            given=(scores >= threshold).astype(np.int64),
+            predicted=(scores >= threshold).astype(np.int64),
             loss=losses(truth, scores),
             rank=np.unique(scores, return_inverse=True)[1],
             bin=np.minimum((scores * BINS).astype(np.int64), BINS - 1),
@@ -116,7 +119,7 @@ class _Sample:
 
 
 def _resample(sample: _Sample, random: np.random.Generator) -> dict[str, NDArray[np.float64]]:
-    """Values of each figure, one a resample; NaN where a resample holds no image that the figure is about."""
+    """Returns the values of each metric, one per resample; NaN for a resample that has images of one class only."""
     count = len(sample.truth)
     draws = {name: np.full(resamples(count), np.nan) for name in _FIGURES}
     for draw in range(resamples(count)):
@@ -128,28 +131,28 @@ def _resample(sample: _Sample, random: np.random.Generator) -> dict[str, NDArray
 
 
 def _share(part: Any, whole: Any) -> float:  # noqa: ANN401 - numpy scalars, arrays to its stubs
-    """0 where there is nothing to have a share of, as scikit-learn's ``zero_division=0``."""
+    """Returns 0 for a share of nothing, like scikit-learn with ``zero_division=0``."""
     return float(part / whole) if whole else 0.0
 
 
 def _accuracy(sample: _Sample, weights: Weights) -> float:
-    return float(np.average(sample.given == sample.truth, weights=weights))
+    return float(np.average(sample.predicted == sample.truth, weights=weights))
 
 
 def _precision(sample: _Sample, weights: Weights) -> float:
-    return _share(weights @ (sample.given * sample.truth), weights @ sample.given)
+    return _share(weights @ (sample.predicted * sample.truth), weights @ sample.predicted)
 
 
 def _recall(sample: _Sample, weights: Weights) -> float:
-    return _share(weights @ (sample.given * sample.truth), weights @ sample.truth)
+    return _share(weights @ (sample.predicted * sample.truth), weights @ sample.truth)
 
 
 def _f1(sample: _Sample, weights: Weights) -> float:
-    return _share(2 * (weights @ (sample.given * sample.truth)), weights @ (sample.given + sample.truth))
+    return _share(2 * (weights @ (sample.predicted * sample.truth)), weights @ (sample.predicted + sample.truth))
 
 
 def _auc(sample: _Sample, weights: Weights) -> float:
-    """The share of pairs of a class 1 and a class 0 image in which the first has the higher score; half for a tie."""
+    """The share of (class 1, class 0) pairs in which the first image has the higher score; a tie counts half."""
     ones = np.bincount(sample.rank, weights * sample.truth)
     zeros = np.bincount(sample.rank, weights * (1 - sample.truth))
     below = np.cumsum(zeros) - zeros
@@ -161,15 +164,15 @@ def _log_loss(sample: _Sample, weights: Weights) -> float:
 
 
 def _brier(sample: _Sample, weights: Weights) -> float:
-    """Mean squared difference of score and class (Brier 1950)."""
+    """The mean squared difference between score and class (Brier 1950)."""
     return float(np.average((sample.scores - sample.truth) ** 2, weights=weights))
 
 
 def _calibration_error(sample: _Sample, weights: Weights) -> float:
-    """Mean, over images, of |mean score - share of class 1| in the image's bin: expected calibration error."""
-    promised = np.bincount(sample.bin, weights * sample.scores, minlength=BINS)
-    kept = np.bincount(sample.bin, weights * sample.truth, minlength=BINS)
-    return float(np.abs(promised - kept).sum() / weights.sum())
+    """The expected calibration error: the mean over images of |mean score - share of class 1| in their bin."""
+    expected = np.bincount(sample.bin, weights * sample.scores, minlength=BINS)
+    observed = np.bincount(sample.bin, weights * sample.truth, minlength=BINS)
+    return float(np.abs(expected - observed).sum() / weights.sum())
 
 
 _FIGURES: Final[dict[str, Callable[[_Sample, Weights], float]]] = {
@@ -184,25 +187,16 @@ _FIGURES: Final[dict[str, Callable[[_Sample, Weights], float]]] = {
 }
 
 
-#: Standard normal, 97.5th percentile: two of them hold 95 %.
-_Z: Final = 1.959964
-
-
 def wilson(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share seen in ``count`` independent images (Wilson 1927).
+    """Returns the 95 % confidence interval of a share observed in ``count`` independent images (Wilson 1927).
 
-    Unlike a bootstrap, or mean ± 2 standard errors, it has a width where the share is 0 or 1. Nothing seen is [0, 1].
+    Unlike a bootstrap or mean ± 2 standard errors, it has a width even if the share is 0 or 1. Without images it is
+    [0, 1].
     """
     if count == 0:
         return 0.0, 1.0
     spread = _Z**2 / count
     middle = (share + spread / 2) / (1 + spread)
     half = _Z / (1 + spread) * sqrt(share * (1 - share) / count + spread / count / 4)
-    # At the ends of the scale the bound is the end itself, which rounding would miss.
+    # At the ends of the scale the bound is exactly 0 or 1; rounding would miss it.
     return (0.0 if share == 0 else middle - half), (1.0 if share == 1 else middle + half)
-
-
-Features = NDArray[np.float32]
-
-
-Classes = NDArray[np.int64]

@@ -1,19 +1,21 @@
-"""Challenger against champion on the same test images, image by image. Numpy and scipy only; no files."""
+"""The comparison of a challenger with the champion, image by image, on the same test images."""
 
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy.special import bdtr
 
-from jobs.metrics.classification import Scores, Truth, losses, resamples
+from jobs.metrics.arrays import Classes, Scores
+from jobs.metrics.classification import losses, resamples
 
 #: Far below one image in any test set; above the rounding of ``margin * n``.
 _ROUNDING: Final = 1e-9
 
 
 class Difference(BaseModel):
-    """Challenger less champion."""
+    """Challenger minus champion."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -22,7 +24,7 @@ class Difference(BaseModel):
 
 
 class Comparison(BaseModel):
-    """Two models on the same ``n`` test images, each deciding by its own threshold."""
+    """Two models on the same ``n`` test images, each with its own threshold."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,24 +34,24 @@ class Comparison(BaseModel):
     accuracy_difference: Difference
     challenger_log_loss: float
     champion_log_loss: float
-    log_loss_difference: Difference  #: below 0 the challenger's scores are the better ones
+    log_loss_difference: Difference  #: below 0, the challenger has the better scores
     only_challenger_right: int
     only_champion_right: int
-    mcnemar_p: float  #: how often chance alone would divide these two as unevenly, were both models equally good
+    mcnemar_p: float  #: how likely a difference at least this large is if both models are equally good
 
     def is_worse(self, margin: float) -> bool:
-        """Whether the challenger's accuracy is lower by more than ``margin``. A tie is not worse."""
+        """Returns whether the challenger's accuracy is lower by more than ``margin``. A tie is not worse."""
         lost = self.only_champion_right - self.only_challenger_right
-        return not lost <= margin * self.n + _ROUNDING  # a margin of NaN allows nothing
+        return not lost <= margin * self.n + _ROUNDING  # NaN as a margin rejects everything
 
 
 def compare(
-    truth: Truth, challenger: Scores, champion: Scores, *, thresholds: tuple[float, float], seed: int = 0
+    truth: Classes, challenger: Scores, champion: Scores, *, thresholds: tuple[float, float], seed: int = 0
 ) -> Comparison:
-    """``(N,)`` true classes and the two models' scores of the same images; ``thresholds``: challenger's, champion's.
+    """Compares two models by their ``(N,)`` scores of the same images; ``thresholds``: challenger's, champion's.
 
-    The intervals are of the paired bootstrap: images are resampled, and with each go both models' answers to it
-    (Efron and Tibshirani 1993, chapter 13). So what is hard for both makes neither look uncertain.
+    The intervals come from a paired bootstrap: each resampled image brings the scores of both models (Efron and
+    Tibshirani 1993, chapter 13). So images that are hard for both do not widen the interval.
     """
     right = (challenger >= thresholds[0]) == (truth == 1)
     champion_right = (champion >= thresholds[1]) == (truth == 1)
@@ -72,17 +74,18 @@ def compare(
 
 
 def mcnemar(better: int, worse: int) -> float:
-    """Two-sided p of the exact test: among images that only one model has right, each is as likely to be the one.
+    """Returns the two-sided p of the exact test on the images that only one of the models classifies correctly.
 
-    Twice the binomial tail, McNemar 1947 as in Fagerland et al. 2013, https://doi.org/10.1186/1471-2288-13-91 ("exact
-    conditional"), and in statsmodels' ``mcnemar(exact=True)``. 1 where the models never differ.
+    The null hypothesis is that both models are equally likely to be that one. Twice the binomial tail: McNemar 1947,
+    the "exact conditional" test of Fagerland et al. 2013, https://doi.org/10.1186/1471-2288-13-91, and statsmodels'
+    ``mcnemar(exact=True)``. 1 if the models never differ.
     """
     return min(1.0, 2 * float(bdtr(min(better, worse), better + worse, 0.5)))
 
 
-def _resample(gains: Scores, random: np.random.Generator) -> Scores:
-    """``(resamples, 2)`` means of the ``(2, N)`` differences, one a resample of the images."""
+def _resample(gains: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
+    """Returns ``(resamples, 2)`` means of the ``(2, N)`` differences, one row per resample of the images."""
     count = gains.shape[1]
     draws = (np.bincount(random.integers(0, count, count), minlength=count) for _ in range(resamples(count)))
-    means: Scores = np.stack([gains @ weights for weights in draws]) / count
+    means: NDArray[np.float64] = np.stack([gains @ weights for weights in draws]) / count
     return means

@@ -1,6 +1,6 @@
-"""Accuracy against the number of training images: would more pictures help?
+"""The learning curve: accuracy by number of training images. Would more images help?
 
-The features are there, so all that is fitted is the head, many times over.
+The features are already computed, so only the head is fitted, many times.
 """
 
 from collections.abc import Callable
@@ -10,45 +10,46 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.metrics.classification import RESAMPLES, Features, Scores, Truth, wilson
+from jobs.metrics.arrays import Classes, Features, Scores
+from jobs.metrics.classification import RESAMPLES, wilson
 
-#: ``(N, D)`` features and ``(N,)`` classes to a function from features to ``(M,)`` scores, P(class 1).
-Fit = Callable[[Features, Truth], Callable[[Features], Scores]]
+#: Takes ``(N, D)`` features and ``(N,)`` classes. Returns a function from ``(M, D)`` features to ``(M,)`` scores.
+Fit = Callable[[Features, Classes], Callable[[Features], Scores]]
 
-#: Each twice the one before, so that the last step answers: what does doubling the pictures give?
+#: Each is twice the one before, so that the last step shows the gain from doubling the images.
 _SHARES: Final = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
-#: Small draws differ much from one another: each point is the mean of several, where several differ.
+#: Small samples vary a lot, so each point is the mean of several draws, except the one that uses all images.
 _DRAWS: Final = 5
-#: Fewer of a class to learn from say nothing of what more would give.
+#: Images of each class, at least: a fit to fewer says nothing about the gain from more.
 _LEAST: Final = 2
 
 
 @dataclass(frozen=True)
 class Point:
-    """Mean accuracy on the held-out images of ``draws`` fits, each to ``images`` training images of its own."""
+    """The mean accuracy on the held-out images over ``draws`` fits, each to its own ``images`` training images."""
 
     images: int
     draws: int
     accuracy: float
-    interval_95: tuple[float, float]  #: Wilson's, of the held-out images
+    interval_95: tuple[float, float]  #: over the held-out images (Wilson)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Points by rising number of images, and what the last doubling gained, on the same held-out images."""
+    """The points by number of images, and the gain of the last doubling on the same held-out images."""
 
     points: list[Point]
     held_images: int
-    gain: float  #: accuracy at the last point less that at the one before
-    gain_interval_95: tuple[float, float]  #: over the held-out images, in pairs
+    gain: float  #: accuracy at the last point minus that at the one before
+    gain_interval_95: tuple[float, float]  #: paired, over the held-out images
 
 
 def measure(
-    features: Features, classes: Truth, held_features: Features, held_classes: Truth, *, fit: Fit, seed: int
+    features: Features, classes: Classes, held_features: Features, held_classes: Classes, *, fit: Fit, seed: int
 ) -> Curve | None:
-    """Fits to 1/16, 1/8, 1/4, 1/2 and all of the training images, each class by its share, and tries the held-out ones.
+    """Fits to 1/16, 1/8, 1/4, 1/2 and all of the training images, stratified, and scores the held-out images.
 
-    None where there are too few images for two points. The same seed gives the same curve.
+    Returns None if there are too few images for two points. The same seed gives the same curve.
     """
     right: dict[int, list[NDArray[np.bool_]]] = {}
     for share in _SHARES:
@@ -65,8 +66,8 @@ def measure(
     return Curve(points, len(held_classes), float((after - before).mean()), _gain_interval(after - before, seed))
 
 
-def _draw(classes: Truth, share: float, random: np.random.Generator) -> NDArray[np.int64]:
-    """Places of ``share`` of each class, without repeats."""
+def _draw(classes: Classes, share: float, random: np.random.Generator) -> NDArray[np.int64]:
+    """Draws the positions of ``share`` of each class, without replacement."""
     places = [np.flatnonzero(classes == label) for label in (0, 1)]
     return np.concatenate([random.permutation(of_class)[: round(len(of_class) * share)] for of_class in places])
 
@@ -77,9 +78,9 @@ def _point(images: int, draws: int, right: NDArray[np.float64]) -> Point:
 
 
 def _gain_interval(differences: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """The 95 % interval of a mean by bootstrap; where no image differs there is nothing to draw, and Wilson's is taken.
+    """Returns the 95 % bootstrap interval of a mean; if no image differs, Wilson's, because no resample differs.
 
-    Of the few different values it matters only how many of each are drawn.
+    There are few distinct values, so it is enough to draw how often each occurs.
     """
     count = len(differences)
     values, counts = np.unique(differences, return_counts=True)

@@ -1,7 +1,7 @@
-"""``test_predictions.csv`` of a bundle: what the model said of each test image, what is true, and which picture it was.
+"""``test_predictions.csv`` of a bundle: the prediction, the true label and the digest of each test image.
 
-Its columns are those of any answer (``worker.predictions``), then ``true_label`` and ``sha256``. A picture is known by
-the digest of its bytes, so that two models can be compared on the same ones whatever their files were called.
+The columns are those of the worker's CSV (``worker.predictions``), then ``true_label`` and ``sha256``. The digest
+identifies an image, so two models can be compared on the same images even if the files have other names.
 """
 
 import csv
@@ -11,9 +11,9 @@ from itertools import chain
 from typing import Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import model_validator
 
+from jobs.metrics.arrays import Classes, Scores
 from worker import predictions
 from worker.contract import Label, PredictionRow, Sha256
 
@@ -21,20 +21,20 @@ FILE: Final = "test_predictions.csv"
 
 
 class ScoredImage(PredictionRow):
-    """One line: a prediction row that has a score, and the truth about its picture."""
+    """One line: a prediction row with a score, and the true label of its image."""
 
-    true_label: Label  #: as the dataset says
+    true_label: Label  #: from the dataset
     sha256: Sha256  #: of the file's bytes
 
     @model_validator(mode="after")
     def _scored(self) -> Self:
         if self.score is None:
-            raise ValueError("a test image has a score; one that cannot be decoded is in quarantine.csv")
+            raise ValueError("a test image must have a score; one that cannot be decoded belongs in quarantine.csv")
         return self
 
     @classmethod
     def of(cls, row: PredictionRow, *, true_label: str, sha256: str) -> Self:
-        """The row of a test image, with what is true of it."""
+        """Adds the true label and the digest to the row of a test image."""
         return cls.model_validate(row.model_dump() | {"true_label": true_label, "sha256": sha256})
 
 
@@ -42,39 +42,39 @@ COLUMNS: Final = tuple(ScoredImage.model_fields)
 
 
 def to_csv(images: Iterable[ScoredImage]) -> bytes:
-    """The file, whole; text that a spreadsheet would run is guarded as in any answer."""
+    """Returns the file. Text that a spreadsheet would run as a formula is guarded, as in the worker's CSV."""
     return predictions.csv_bytes(chain([COLUMNS], (image.model_dump().values() for image in images)))
 
 
 def from_csv(data: bytes) -> list[ScoredImage]:
-    """The images of a file that ``to_csv`` wrote, equal to those it was given. Raises ValueError for another file."""
+    """Reads a file that ``to_csv`` wrote, and returns equal images. Raises ValueError for any other file."""
     reader = csv.reader(io.StringIO(data.decode(), newline=""))
     try:
         if tuple(next(reader, ())) != COLUMNS:
-            raise ValueError("not the test predictions of a bundle: another header")
+            raise ValueError("not the test predictions of a bundle: the header differs")
         return [_image(cells) for cells in reader]
     except csv.Error as error:
         raise ValueError(f"not the test predictions of a bundle: {error}") from error
 
 
-def truth(images: Sequence[ScoredImage], labels: tuple[str, str]) -> NDArray[np.int64]:
-    """``(N,)`` true classes, 0 or 1. Raises ValueError for no images, or a label that is none of the two."""
+def truth(images: Sequence[ScoredImage], labels: tuple[str, str]) -> Classes:
+    """Returns the ``(N,)`` true classes. Raises ValueError if there are no images, or for a label not in ``labels``."""
     if not images:
-        raise ValueError("holds no test images")
+        raise ValueError("contains no test images")
     other = {image.true_label for image in images} - set(labels)
     if other:
         raise ValueError(f"a test image is labelled {min(other)!r}, which is neither {labels[0]!r} nor {labels[1]!r}")
     return np.array([labels.index(image.true_label) for image in images], np.int64)
 
 
-def scores(images: Sequence[ScoredImage]) -> NDArray[np.float64]:
-    """``(N,)`` P(class 1), as they are written in the file."""
+def scores(images: Sequence[ScoredImage]) -> Scores:
+    """Returns the ``(N,)`` scores as written in the file."""
     return np.array([image.score for image in images], np.float64)
 
 
 def _image(cells: list[str]) -> ScoredImage:
     if len(cells) != len(COLUMNS):
-        raise ValueError(f"a line of {len(cells)} cells, not {len(COLUMNS)}")
+        raise ValueError(f"a line has {len(cells)} cells instead of {len(COLUMNS)}")
     row = predictions.parse_row(cells[: len(predictions.COLUMNS)])
     true_label, sha256 = cells[len(predictions.COLUMNS) :]
     return ScoredImage.of(row, true_label=predictions.unguarded(true_label), sha256=sha256)

@@ -1,1 +1,1 @@
-"""Bundles, once they are written: which there are, which is in use, whether another should be."""
+"""Trained models: their bundles, the registry that lists them, and the promotion of a champion."""

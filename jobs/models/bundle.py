@@ -1,4 +1,8 @@
-"""Writes a model bundle: every file, then ``model.json`` with their digests. Without that there is no bundle."""
+"""A model bundle: how it is written, and how it is read back and checked.
+
+A bundle is the folder ``<name>/<version>/`` with everything that training made. Its ``model.json``, the manifest, holds
+the digest of every other file and is written last, so a bundle without one is incomplete.
+"""
 
 import hashlib
 import json
@@ -18,50 +22,49 @@ from worker.contract import BundleFile, ModelManifest
 from worker.errors import ErrorCode, Reject
 from worker.scoring.models import MANIFEST_FILE, Model, open_files
 
+#: ``hushed`` redirects the standard error of the entire process, so only one thread at a time may use it.
+_OPENING: Final = Lock()
+
 
 def describe(files: dict[str, bytes]) -> dict[str, BundleFile]:
-    """Digest and size of each file, by name."""
+    """Returns the digest and size of each file, by name."""
     return {
         name: BundleFile(sha256=hashlib.sha256(body).hexdigest(), size_bytes=len(body)) for name, body in files.items()
     }
 
 
 def check_free(store: Store, *, name: str, version: str) -> None:
-    """Raises UserError when there is such a bundle already: bundles are not written over."""
+    """Raises UserError if the bundle already exists. Bundles are never overwritten."""
     if store.exists(f"{name}/{version}/{MANIFEST_FILE}"):
         raise _taken(name, version)
 
 
 def write_bundle(store: Store, files: dict[str, bytes], manifest: ModelManifest) -> str:
-    """Writes ``<name>/<version>/``, the files in their order, ``model.json`` last, and returns that prefix.
+    """Writes ``<name>/<version>/``, with ``model.json`` last, and returns that prefix.
 
-    Each is written once: of two jobs with one version the second stops at its first file, and spoils none. A file that
-    is there already with the same bytes was written by this job, before it was ended.
+    Each file is written once: of two jobs with the same version, the second stops at its first file and damages
+    nothing. A file that already exists with the same bytes was written by an earlier, interrupted run of this job.
     """
     prefix = f"{manifest.name}/{manifest.version}"
     last = MANIFEST_FILE
     for name in (*(name for name in files if name != last), last):
-        place = f"{prefix}/{name}"
-        if not store.write_once(place, files[name]) and store.read(place) != files[name]:
+        path = f"{prefix}/{name}"
+        if not store.write_once(path, files[name]) and store.read(path) != files[name]:
             raise _taken(manifest.name, manifest.version)
     return prefix
 
 
 def _taken(name: str, version: str) -> UserError:
     return UserError(
-        f"There is a bundle {name}/{version}, or a part of one, and bundles are not written over: "
-        "choose another version."
+        f"The bundle {name}/{version} already exists, at least in part. "
+        "Bundles are never overwritten: choose another version."
     )
 
 
 def point_champion(store: Store, manifest: ModelManifest) -> bool:
-    """Makes the version the champion if the model has none yet; True if it became one."""
+    """Makes the version the champion if the model has none yet. Returns whether it became the champion."""
     champions = Champions(store, manifest.name)
-    return champions.current() is None and champions.crown(manifest.version, seen=None, how="first")
-
-
-#: ``hushed`` turns away standard error for the whole process, so one thread at a time.
-_OPENING: Final = Lock()
+    return champions.current() is None and champions.set_champion(manifest.version, expected=None, how="first")
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle as it was read: every file, and what does not fit its manifest."""
+    """A bundle as it was read: its files, and where they contradict the manifest."""
 
     uri: str
     manifest: ModelManifest
@@ -82,19 +85,22 @@ class Bundle:
     findings: list[Finding]
 
     def read(self, name: str, _max_bytes: int = 0) -> bytes:
-        """A file that is what the manifest says. Raises Reject, naming it, where it is not."""
+        """Returns a file that matches the manifest. Raises Reject, naming the file, if it does not match."""
         problem = next((finding.problem for finding in self.findings if finding.file == name), None)
         if problem is not None or name not in self.files:
             raise Reject(ErrorCode.BAD_MODEL, f"{self.uri}/{name}: {problem or 'missing'}")
         return self.files[name]
 
     def open(self) -> Model:
-        """The model, opened as a worker opens it: digest, shapes, and a blank picture scored. Raises Reject."""
-        with _OPENING, hushed():  # LiteRT tells of its delegate
+        """Opens the model as a worker does: checks digest and shapes, and scores a blank image. Raises Reject."""
+        with _OPENING, hushed():  # LiteRT logs which delegate it created
             return open_files(self.uri, self.read)
 
     def images(self) -> list[ScoredImage]:
-        """The test images. Raises Reject where their file is damaged, or of a version that did not tell the truth."""
+        """Returns the test images.
+
+        Raises Reject if their file is damaged, or comes from a version that did not record the true labels.
+        """
         try:
             images = scored_images.from_csv(self.read(scored_images.FILE))
             scored_images.truth(images, self.manifest.labels)
@@ -106,9 +112,9 @@ class Bundle:
 def read_bundle(
     store: Store, name: str, version: str, reporter: Reporter, *, only: frozenset[str] | None = None
 ) -> Bundle:
-    """Reads the files of a bundle, all or ``only`` some, and holds them against ``model.json``.
+    """Reads the files of a bundle, all or ``only`` some of them, and checks them against ``model.json``.
 
-    Raises UserError where that is no manifest.
+    Raises UserError if ``model.json`` is missing or is not a manifest.
     """
     prefix = f"{name}/{version}/"
     uri = f"{store.uri}/{name}/{version}"
@@ -122,19 +128,19 @@ def read_bundle(
                 files[file] = body
             advance(1)
     if MANIFEST_FILE not in files:
-        raise UserError(f"{uri}/{MANIFEST_FILE} is missing: without it there is no bundle.")
+        raise UserError(f"{uri}/{MANIFEST_FILE} is missing, so the bundle is incomplete. Train the model again.")
     manifest = parse_manifest(files[MANIFEST_FILE], name=name, version=version, where=f"{uri}/{MANIFEST_FILE}")
-    expected = {file: told for file, told in manifest.files.items() if only is None or file in only}
+    expected = {file: entry for file, entry in manifest.files.items() if only is None or file in only}
     findings = _compare(expected, files)
     return Bundle(uri, manifest, files, findings + _contradictions(manifest, files))
 
 
 def trained_from(manifest: ModelManifest) -> Path | None:
-    """The folder that the model was trained from, if this machine has it."""
+    """Returns the folder that the model was trained from, if this machine has it."""
     data = manifest.training_config.get("data")
     try:
         return Path(data) if isinstance(data, str) and data and Path(data).is_dir() else None
-    except OSError:  # a name too long
+    except OSError:  # the name is too long
         return None
 
 
@@ -144,23 +150,23 @@ def _compare(expected: dict[str, BundleFile], files: dict[str, bytes]) -> list[F
         if name not in files:
             findings.append(Finding(name, "missing"))
         elif len(files[name]) != file.size_bytes:
-            findings.append(Finding(name, f"{len(files[name]):,} bytes, not {file.size_bytes:,}"))
+            findings.append(Finding(name, f"{len(files[name]):,} bytes instead of {file.size_bytes:,}"))
         elif hashlib.sha256(files[name]).hexdigest() != file.sha256:
-            findings.append(Finding(name, "altered: another SHA-256"))
+            findings.append(Finding(name, "altered: its SHA-256 is different"))
     extra = sorted(set(files) - set(expected) - {MANIFEST_FILE})
-    return findings + [Finding(name, "not in model.json: somebody put it there") for name in extra]
+    return findings + [Finding(name, "not listed in model.json") for name in extra]
 
 
 def _contradictions(manifest: ModelManifest, files: dict[str, bytes]) -> list[Finding]:
-    """No digest vouches for ``model.json``, but ``evaluation.json``, which has one, repeats all that it says."""
+    """Finds what was edited in ``model.json``: ``evaluation.json`` repeats it, and is protected by a digest itself."""
     try:
         evaluation: dict[str, Any] = json.loads(files.get(EVALUATION_FILE, b"{}"))
-        told = evaluation.get("model", {})
-        said = manifest.model_dump(mode="json", exclude={"files"})
+        repeated = evaluation.get("model", {})
+        stated = manifest.model_dump(mode="json", exclude={"files"})
         return [
-            Finding(MANIFEST_FILE, f"altered: {key} is not what {EVALUATION_FILE} says")
-            for key in said
-            if key in told and told[key] != said[key]
+            Finding(MANIFEST_FILE, f"altered: {key} differs from {EVALUATION_FILE}")
+            for key in stated
+            if key in repeated and repeated[key] != stated[key]
         ]
     except (ValueError, AttributeError, TypeError, RecursionError):
-        return []  # an evaluation that is no JSON object has another digest, which is a finding already
+        return []  # an evaluation that is not a JSON object has another digest, which is a finding already

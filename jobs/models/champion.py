@@ -1,13 +1,13 @@
-"""Which version of a model is in use, and how it came to be.
+"""The champion: which version of a model is in use, and how it came to be.
 
-    <output>/<name>/champion.json               the version in use; workers read it with every request
-    <output>/<name>/_history/<when>-<version>.json   how a version became the champion, written once
+    <output>/<name>/champion.json                    the version in use; workers read it with every request
+    <output>/<name>/_history/<when>-<version>.json   how a version became the champion; written once
 
-The history is in files of its own because workers refuse a pointer with fields they do not know, and an older worker
-must be able to read a newer pointer. The record is written first and the pointer moves after it, by compare and swap,
-as a version control system writes a commit and then moves the branch. Each record names the one it replaced, so the
-history is what can be reached from the pointer: whatever dies in between, the pointer is whole and its record is
-there, and the record of a promotion that died or lost a race is reached by nobody.
+The history is kept in separate files because workers reject a pointer with unknown fields, and an older worker must be
+able to read a newer pointer. The record is written first and then the pointer moves to it by compare-and-swap, as a
+version control system writes a commit and then moves the branch. Each record names the one it replaced, so the history
+is whatever can be reached from the pointer. If a promotion dies halfway, the pointer is intact and its record exists.
+The record of a promotion that died or lost a race is never reached.
 """
 
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ from jobs.user_error import UserError
 from worker.contract import ChampionPointer, Document, Name, SchemaVersion, explain
 from worker.scoring.models import CHAMPION_FILE
 
-#: No version can be called so: names begin with a letter or a digit.
+#: Not a possible version name: those begin with a letter or a digit.
 _HISTORY: Final = "_history"
 
 How = Literal["first", "promoted", "forced", "rolled back", "not recorded"]
 
 
-class Reign(Document):
-    """One time that a version was the champion: a version can come back."""
+class Tenure(Document):
+    """One period in which a version was the champion. A version can have several."""
 
     version: Name
     promoted_at: AwareDatetime
@@ -43,109 +43,109 @@ class ChampionRecord(Document):
     version: Name
     promoted_at: AwareDatetime
     how: How
-    replaced: Reign | None = None  #: the champion before
-    restores: Reign | None = None  #: of a rollback: the earlier reign that goes on
-    comparison: dict[str, Any] | None = (
-        None  #: with the champion before, on the same test images; jobs.metrics.comparison
-    )
+    replaced: Tenure | None = None  #: the previous champion
+    restores: Tenure | None = None  #: after a rollback: the earlier tenure that continues
+    #: With the previous champion, on the same test images; see jobs.metrics.comparison.
+    comparison: dict[str, Any] | None = None
 
     @property
-    def reign(self) -> Reign:
-        """What the pointer says while this is the champion."""
-        return Reign(version=self.version, promoted_at=self.promoted_at)
+    def tenure(self) -> Tenure:
+        """What the pointer says while this version is the champion."""
+        return Tenure(version=self.version, promoted_at=self.promoted_at)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The pointer as it was read: what a decision was made on."""
+class CurrentChampion:
+    """The pointer as it was read. A decision based on it holds only while the pointer has not moved."""
 
     body: bytes
-    reign: Reign
+    tenure: Tenure
 
 
 class Champions:
-    """The champion of one model, now and before."""
+    """The champions of one model, present and past."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self._name = name
         self._file = f"{name}/{CHAMPION_FILE}"
 
-    def current(self) -> Seen | None:
-        """The pointer; None where the model has no champion. Raises UserError where it cannot be read."""
+    def current(self) -> CurrentChampion | None:
+        """Reads the pointer; None if the model has no champion. Raises UserError if the file cannot be read."""
         body = self._store.read(self._file)
         if body is None:
             return None
         try:
             pointer = ChampionPointer.model_validate_json(body)
         except ValidationError as error:
-            raise UserError(f"{self._store.uri}/{self._file} is no pointer to a champion: {explain(error)}") from None
-        return Seen(body, Reign(version=pointer.version, promoted_at=pointer.promoted_at))
+            raise UserError(f"{self._store.uri}/{self._file} is not a champion pointer: {explain(error)}") from None
+        return CurrentChampion(body, Tenure(version=pointer.version, promoted_at=pointer.promoted_at))
 
     def history(self) -> list[ChampionRecord]:
-        """How each champion came to be, the current one first."""
-        seen = self.current()
-        return [] if seen is None else list(self._back_from(seen.reign))
+        """Returns how each champion came to be, the current one first."""
+        current = self.current()
+        return [] if current is None else list(self._back_from(current.tenure))
 
-    def before(self, reign: Reign) -> Reign | None:
-        """The reign that a rollback goes back to. After a rollback that is the one before the one restored, so that
-        two in a row go back two steps.
+    def before(self, tenure: Tenure) -> Tenure | None:
+        """Returns the tenure that a rollback restores.
+
+        After a rollback that is the one before the restored tenure, so that two rollbacks in a row go back two steps.
         """
-        visited: list[Reign] = []
-        record = self._record(reign)
+        visited: list[Tenure] = []
+        record = self._record(tenure)
         while record is not None and record.restores is not None and record.restores not in visited:
             visited.append(record.restores)
             record = self._record(record.restores)
         return None if record is None else record.replaced
 
-    def crown(
+    def set_champion(
         self,
         version: str,
         *,
-        seen: Seen | None,
+        expected: CurrentChampion | None,
         how: How,
-        restores: Reign | None = None,
+        restores: Tenure | None = None,
         comparison: dict[str, Any] | None = None,
     ) -> bool:
-        """Makes ``version`` the champion, unless the pointer is no longer what was ``seen``: then False."""
+        """Makes ``version`` the champion. Returns False, and changes nothing, if the pointer is not as ``expected``."""
         record = ChampionRecord(
             name=self._name,
             version=version,
             promoted_at=datetime.now(UTC),
             how=how,
-            replaced=seen.reign if seen else None,
+            replaced=expected.tenure if expected else None,
             restores=restores,
             comparison=comparison,
         )
         pointer = ChampionPointer(name=self._name, version=version, promoted_at=record.promoted_at)
         body = pointer.model_dump_json(indent=2).encode()
-        if not self._store.write_once(self._record_file(record.reign), record.model_dump_json(indent=2).encode()):
+        if not self._store.write_once(self._record_file(record.tenure), record.model_dump_json(indent=2).encode()):
             return False  # two promotions of one version in the same microsecond
-        if seen is None:
+        if expected is None:
             moved = self._store.write_once(self._file, body)
         else:
-            moved = self._store.replace(self._file, body, seen=seen.body)
-        # Where the answer to our own write got lost, the SDK's second try is refused by the first: see what is there.
-        # For the same reason the record stays in any case: not even we can be sure that it was never the champion's.
+            moved = self._store.replace(self._file, body, seen=expected.body)
+        # If the response to our write was lost, the SDK's retry is refused because of the first attempt: read it back.
+        # For the same reason the record is never removed: even we cannot be sure that the pointer never named it.
         return moved or self._store.read(self._file) == body
 
-    def _back_from(self, reign: Reign | None) -> Iterator[ChampionRecord]:
-        visited: list[Reign] = []
-        while reign is not None and reign not in visited:
-            visited.append(reign)
-            record = self._record(reign)
+    def _back_from(self, tenure: Tenure | None) -> Iterator[ChampionRecord]:
+        visited: list[Tenure] = []
+        while tenure is not None and tenure not in visited:
+            visited.append(tenure)
+            record = self._record(tenure)
             yield record or ChampionRecord(
-                name=self._name, version=reign.version, promoted_at=reign.promoted_at, how="not recorded"
+                name=self._name, version=tenure.version, promoted_at=tenure.promoted_at, how="not recorded"
             )
-            reign = record.replaced if record else None
+            tenure = record.replaced if record else None
 
-    def _record(self, reign: Reign) -> ChampionRecord | None:
-        body = self._store.read(self._record_file(reign))
+    def _record(self, tenure: Tenure) -> ChampionRecord | None:
+        body = self._store.read(self._record_file(tenure))
         try:
             return None if body is None else ChampionRecord.model_validate_json(body)
         except ValidationError:
-            return None  # what cannot be read tells nothing: the history ends there
+            return None  # the history ends at a record that cannot be read
 
-    def _record_file(self, reign: Reign) -> str:
-        when = reign.promoted_at.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        return f"{self._name}/{_HISTORY}/{when}-{reign.version}.json"
+    def _record_file(self, tenure: Tenure) -> str:
+        when = tenure.promoted_at.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        return f"{self._name}/{_HISTORY}/{when}-{tenure.version}.json"

@@ -1,10 +1,10 @@
-"""Where a model or one of its versions is, as a person types it.
+"""The location of a model or of one of its versions, as you type it.
 
-    s3://shelter/models                   what training was given as --output
+    s3://shelter/models                   the output: what you passed to training as --output
     s3://shelter/models/pets              a model: its versions and its champion.json
-    s3://shelter/models/pets/20261124T…   a version of it: a bundle
+    s3://shelter/models/pets/20261124T…   a version of the model: a bundle
 
-Folders the same. A model or a version may also be named by its ``champion.json`` or ``model.json``.
+Local folders work the same way. A model or a version may also be named by its ``champion.json`` or ``model.json``.
 """
 
 import re
@@ -24,46 +24,47 @@ BUNDLE: Final = re.compile(rf"({_NAME})/({_NAME})/{re.escape(MANIFEST_FILE)}")
 
 
 @dataclass(frozen=True)
-class Place:
-    """A model, or with ``version`` one of its bundles."""
+class ModelLocation:
+    """A model, or one of its bundles if ``version`` is set."""
 
-    store: Store  #: of the output
+    store: Store  #: the output that holds the model
     name: str
     version: str | None
 
     def bundle(self) -> str:
-        """The version meant: the one named, else the champion."""
+        """Returns the version that is meant: the one named, otherwise the champion.
+
+        Raises UserError if no version is named and the model has no champion.
+        """
         if self.version is not None:
             return self.version
         champion = Champions(self.store, self.name).current()
         if champion is None:
             raise UserError(
-                f"{self.store.uri}/{self.name} has no champion: name a version, one of "
-                f"{', '.join(versions_of(self.store, self.name))}."
+                f"{self.store.uri}/{self.name} has no champion. "
+                f"Name one of its versions: {', '.join(versions_of(self.store, self.name))}."
             )
-        return champion.reign.version
+        return champion.tenure.version
 
 
-def find(where: str) -> Place:
-    """The model or version at ``where``. Raises UserError, with the next step, where there is none."""
+def find(where: str) -> ModelLocation:
+    """Finds the model or version at ``where``. Raises UserError, with the next step, if there is none."""
     folder = without_file(where)
-    step = _step_up(folder)
-    if step is None:
+    parts = _split_last(folder)
+    if parts is None:
         raise UserError(
-            f"{where} names no model: give <output>/<name> or <output>/<name>/<version>, "
-            "such as s3://shelter/models/pets"
+            f"{where} does not name a model. "
+            "Give <output>/<name> or <output>/<name>/<version>, such as s3://shelter/models/pets."
         )
-    above, name = step
-    place = _version_at(above, name) or _model_at(above, name)
-    if place is None:
-        raise UserError(
-            f"There is no model and no version at {where}. To see what there is: twofold model list {above}"
-        )
-    return place
+    parent, name = parts
+    location = _version_at(parent, name) or _model_at(parent, name)
+    if location is None:
+        raise UserError(f"No model or version at {where}. Run 'twofold model list {parent}' to list those that exist.")
+    return location
 
 
 def versions_of(store: Store, name: str) -> list[str]:
-    """The versions of a model, in alphabetical order."""
+    """Returns the versions of a model in alphabetical order."""
     return [match[2] for match in map(BUNDLE.fullmatch, store.names(f"{name}/")) if match]
 
 
@@ -75,18 +76,8 @@ def without_file(where: str) -> str:
     return folder
 
 
-def _step_up(folder: str) -> tuple[str, str] | None:
-    """``s3://shelter/models/pets`` -> ``("s3://shelter/models", "pets")``; a folder of this machine the same."""
-    if folder.startswith("s3://"):
-        above, _, name = folder.rpartition("/")
-    else:
-        path = Path(folder).absolute()
-        above, name = str(path.parent), path.name
-    return (above, name) if above not in ("s3:/", "s3:") and re.fullmatch(_NAME, name) else None
-
-
 def open_output(output: str) -> Store | None:
-    """The store of an output that is there; unlike for training, no folder is made."""
+    """Opens an output that exists. Unlike training, it never creates a folder."""
     if output.startswith("s3:"):
         if not (output.startswith("s3://") and is_bucket(output.split("/")[2])):
             raise UserError(f"{output} is not of the form s3://bucket/prefix.")
@@ -94,24 +85,34 @@ def open_output(output: str) -> Store | None:
     return open_store(output) if Path(output).is_dir() else None
 
 
-def _model_at(output: str, name: str) -> Place | None:
+def _split_last(folder: str) -> tuple[str, str] | None:
+    """``s3://shelter/models/pets`` -> ``("s3://shelter/models", "pets")``; a local folder likewise."""
+    if folder.startswith("s3://"):
+        parent, _, name = folder.rpartition("/")
+    else:
+        path = Path(folder).absolute()
+        parent, name = str(path.parent), path.name
+    return (parent, name) if parent not in ("s3:/", "s3:") and re.fullmatch(_NAME, name) else None
+
+
+def _model_at(output: str, name: str) -> ModelLocation | None:
     store = open_output(output)
     if store is None or (store.read(f"{name}/{CHAMPION_FILE}") is None and not versions_of(store, name)):
         return None
-    return Place(store, name, None)
+    return ModelLocation(store, name, None)
 
 
-def _version_at(folder: str, version: str) -> Place | None:
-    step = _step_up(folder)
-    store = open_output(step[0]) if step else None
-    if step is None or store is None:
+def _version_at(folder: str, version: str) -> ModelLocation | None:
+    parts = _split_last(folder)
+    store = open_output(parts[0]) if parts else None
+    if parts is None or store is None:
         return None
-    name = step[1]
+    name = parts[1]
     if store.read(f"{name}/{version}/{MANIFEST_FILE}") is not None:
-        return Place(store, name, version)
+        return ModelLocation(store, name, version)
     if f"{name}/{version}/{MODEL_FILE}" in store.names(f"{name}/{version}/"):
         raise UserError(
-            f"{folder}/{version} has no {MANIFEST_FILE}: it was removed, or writing the bundle broke off. "
-            "Without it there is no bundle: train again."
+            f"{folder}/{version} has no {MANIFEST_FILE}: it was removed, or the bundle was only partly written. "
+            "Train the model again."
         )
     return None

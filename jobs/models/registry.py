@@ -1,4 +1,4 @@
-"""The models under an output: which versions there are, and what each says of itself."""
+"""The models under an output: their versions, and the manifest and evaluation of each."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +17,13 @@ from worker.scoring.models import MANIFEST_FILE
 
 EVALUATION_FILE: Final = "evaluation.json"
 
-#: Manifests read at the same time: each is one request of some milliseconds.
+#: Manifests that are read at the same time. Each is one request of a few milliseconds.
 _READERS: Final = 16
 
 
 @dataclass(frozen=True)
-class Version:
-    """A version of a model; ``problem`` says why there is no manifest where it cannot be read."""
+class ModelVersion:
+    """A version of a model. If its manifest cannot be read, ``problem`` says why."""
 
     name: str
     version: str
@@ -32,23 +32,26 @@ class Version:
     problem: str | None = None
 
 
-def find_all(where: str) -> list[Version]:
-    """Every version of every model of an output, or of one model; by name and age. Raises UserError for none."""
+def find_all(where: str) -> list[ModelVersion]:
+    """Lists every version of every model of an output, or of one model, by name and then by age.
+
+    Raises UserError if there is none.
+    """
     folder = without_file(where)
     store = open_output(folder)
     if store is None:
-        raise UserError(f"{where} is no folder. Give what training was given as --output.")
+        raise UserError(f"{where} is not a folder. Give what you passed to training as --output.")
     found = [match.groups() for match in map(BUNDLE.fullmatch, store.names("")) if match]
     if not found:
         try:
-            place = find(where)
+            location = find(where)
         except UserError:
             raise UserError(
-                f"There are no models under {where}. Give what training was given as --output; "
-                "to make one: twofold train run --help"
+                f"No models under {where}. Give what you passed to training as --output. "
+                "Run 'twofold train run --help' to see how to train one."
             ) from None
-        store = place.store
-        found = [(place.name, version) for version in versions_of(store, place.name)]
+        store = location.store
+        found = [(location.name, version) for version in versions_of(store, location.name)]
     champions = {name: _champion(store, name) for name in {name for name, _ in found}}
     with ThreadPoolExecutor(_READERS) as pool:
         versions = pool.map(lambda both: _version(store, *both, champion=champions[both[0]] == both[1]), found)
@@ -56,16 +59,16 @@ def find_all(where: str) -> list[Version]:
 
 
 def read_manifest(store: Store, name: str, version: str) -> ModelManifest:
-    """What ``model.json`` says. Raises UserError where it cannot be read or speaks of another bundle."""
+    """Reads a version's ``model.json``. Raises UserError if it cannot be read or describes another bundle."""
     where = f"{store.uri}/{name}/{version}/{MANIFEST_FILE}"
     body = store.read(f"{name}/{version}/{MANIFEST_FILE}")
     if body is None:
-        raise UserError(f"{where} is not there. To see what is: twofold model list {store.uri}/{name}")
+        raise UserError(f"{where} does not exist. Run 'twofold model list {store.uri}/{name}' to list the versions.")
     return parse_manifest(body, name=name, version=version, where=where)
 
 
 def read_evaluation(store: Store, name: str, version: str) -> dict[str, Any]:
-    """What ``evaluation.json`` says. Raises UserError where it cannot be read."""
+    """Reads a version's ``evaluation.json``. Raises UserError if it cannot be read."""
     file = f"{name}/{version}/{EVALUATION_FILE}"
     try:
         evaluation = json.loads(store.read(file) or b"")
@@ -73,31 +76,31 @@ def read_evaluation(store: Store, name: str, version: str) -> dict[str, Any]:
         evaluation = None
     if not isinstance(evaluation, dict):
         raise UserError(
-            f"{store.uri}/{file} is missing or no JSON. For all that is wrong: "
-            f"twofold model verify {store.uri}/{name}/{version}"
+            f"{store.uri}/{file} is missing or not a JSON object. "
+            f"Run 'twofold model verify {store.uri}/{name}/{version}' to check the entire bundle."
         )
     return evaluation
 
 
 def parse_manifest(body: bytes, *, name: str, version: str, where: str) -> ModelManifest:
-    """The bytes of a ``model.json``, checked against the place it lies in; ``where`` is for messages."""
+    """Parses a ``model.json`` and checks that it belongs where it was found; ``where`` appears in messages."""
     try:
         manifest = ModelManifest.model_validate_json(body)
     except ValidationError as error:
-        raise UserError(f"{where} is no model manifest: {explain(error)}") from None
+        raise UserError(f"{where} is not a model manifest: {explain(error)}") from None
     if (manifest.name, manifest.version) != (name, version):
-        raise UserError(f"{where} is that of {manifest.name}/{manifest.version}: was it copied there?")
+        raise UserError(f"{where} describes {manifest.name}/{manifest.version}: was the bundle copied?")
     return manifest
 
 
-def _version(store: Store, name: str, version: str, *, champion: bool) -> Version:
+def _version(store: Store, name: str, version: str, *, champion: bool) -> ModelVersion:
     try:
-        return Version(name, version, champion, read_manifest(store, name, version))
+        return ModelVersion(name, version, champion, read_manifest(store, name, version))
     except (UserError, Reject) as error:
-        return Version(name, version, champion, None, str(error))
+        return ModelVersion(name, version, champion, None, str(error))
 
 
-def _by_age(version: Version) -> tuple[str, float, str]:
+def _by_age(version: ModelVersion) -> tuple[str, float, str]:
     created = version.manifest.created_at.timestamp() if version.manifest else 0.0
     return version.name, created, version.version
 
@@ -107,4 +110,4 @@ def _champion(store: Store, name: str) -> str | None:
         champion = Champions(store, name).current()
     except UserError:
         return None
-    return champion.reign.version if champion else None
+    return champion.tenure.version if champion else None

@@ -1,1 +1,1 @@
-"""The HTML reports: of a training run, and of a batch job."""
+"""The HTML reports: one of a training run, one of a batch job."""

@@ -1,4 +1,4 @@
-"""Where things lie in a chart. The templates draw; this knows scales, ticks and the numbers of an SVG."""
+"""The geometry of a chart: scales, ticks and SVG coordinates. The templates draw."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -7,30 +7,31 @@ from math import log2, sqrt
 from typing import Final
 
 _HEADROOM: Final = 1.1
-#: A tick for less, as a share of the highest count, would run into that of 0.
+#: The least distance of a tick from 0, as a share of the highest count: below it, the two labels would overlap.
 _APART: Final = 0.01
 _MOST_STEPS: Final = 6
+_SHARE_TICKS: Final = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
 _SCORES: Final = tuple((i / 4, f"{i / 4:g}") for i in range(5))
 
 
 def linear(value: float) -> float:
-    """Equal steps are equal lengths."""
+    """Equal steps have equal lengths."""
     return value
 
 
 def logarithmic(value: float) -> float:
-    """Each doubling is the same length."""
+    """Each doubling has the same length."""
     return log2(value)
 
 
 def rooted(value: float) -> float:
-    """Small counts can be seen beside large ones, and nothing is nothing; below 0 for what hangs down."""
+    """The square root, negative below 0: small counts remain visible next to large ones, and 0 has no height."""
     return sqrt(value) if value >= 0 else -sqrt(-value)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """From ``low`` to ``high``, with ticks as (value, text)."""
+    """An axis from ``low`` to ``high``, with ticks as (value, text)."""
 
     label: str
     low: float
@@ -39,90 +40,97 @@ class Axis:
     scale: Callable[[float], float] = linear
 
     def share(self, value: float) -> float:
-        """How far along the axis, 0 to 1; what lies beyond is drawn at its end."""
+        """Returns how far along the axis a value is, 0 to 1. Values beyond an end are drawn at that end."""
         low, high = self.scale(self.low), self.scale(self.high)
         return min(1.0, max(0.0, (self.scale(value) - low) / (high - low)))
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A rectangle with an axis below and one at the left; lengths in units of the drawing."""
+    """A rectangle with one axis below and one on the left. Lengths are in units of the drawing."""
 
     x: Axis
     y: Axis
     height: int = 290
-    width: int = 360  #: as wide as a phone, so that text of 12 units is read as text of 12 pixels
+    width: int = 360  #: the width of a phone, so that text of 12 units is about 12 pixels high
     left: int = 46
     top: int = 30
 
     @property
     def right(self) -> int:
-        """Where the x axis ends."""
+        """The end of the x axis."""
         return self.width - 14
 
     @property
     def bottom(self) -> int:
-        """Where the y axis begins."""
+        """The beginning of the y axis."""
         return self.height - 44
 
     def px(self, value: float) -> float:
-        """A value of the x axis, in units from the left."""
+        """Returns the position of a value on the x axis, in units from the left."""
         return round(self.left + self.x.share(value) * (self.right - self.left), 1)
 
     def py(self, value: float) -> float:
-        """A value of the y axis, in units from the top."""
+        """Returns the position of a value on the y axis, in units from the top."""
         return round(self.bottom - self.y.share(value) * (self.bottom - self.top), 1)
 
     def line(self, points: Iterable[tuple[float, float]]) -> str:
-        """The ``points`` attribute of a polyline."""
+        """Returns the ``points`` attribute of a polyline."""
         return " ".join(f"{self.px(x)},{self.py(y)}" for x, y in points)
 
     def steps(self, points: Sequence[tuple[float, float]]) -> str:
-        """The same as steps: between two points it runs at the height of the second."""
+        """Returns the same as steps: between two points the line has the height of the second."""
         corners = [(x, y) for (x, _), (_, y) in pairwise(points)]
         return self.line(pair for two in zip(points, [*corners, points[-1]], strict=True) for pair in two)
 
 
 def percentages(label: str) -> Axis:
-    """A share, from 0 to 100 %."""
+    """Returns the axis of a share, from 0 to 100 %."""
     return Axis(label, 0.0, 1.0, [(i / 4, f"{25 * i}") for i in range(5)])
 
 
 def shares(x: str, y: str) -> Plot:
-    """One share against another."""
+    """Returns the plot of one share against another."""
     return Plot(percentages(x), percentages(y), height=330)
 
 
 def scored(label: str, y: Axis, *, height: int) -> Plot:
-    """Something by score, from 0 to 1."""
+    """Returns a plot by score, from 0 to 1."""
     return Plot(Axis(label, 0.0, 1.0, _SCORES), y, height)
 
 
+def score_shares(highest: float, label: str) -> Plot:
+    """Returns the plot of a histogram of scores whose highest bar is the share ``highest`` of all images."""
+    most = highest or 1.0
+    ticks = [(share, f"{100 * share:g}") for share in _SHARE_TICKS if share <= most]
+    return scored(label, Axis("share of images, % (square-root scale)", 0.0, 1.3 * most, ticks, rooted), height=290)
+
+
 def mirrored(below: Sequence[int], above: Sequence[int], label: str) -> Axis:
-    """Counts that stand and counts that hang, both from 0."""
+    """Returns the axis of two sets of counts, one drawn upwards from 0 and one downwards."""
     low, high = max(below, default=0) or 1, max(above, default=0) or 1
     least = _APART * max(low, high)
-    hanging = [(-value, text) for value, text in count_ticks(low, least)[::-1]]
-    ticks = [*hanging, (0.0, "0"), *count_ticks(high, least)]
+    negative = [(-value, text) for value, text in count_ticks(low, least)[::-1]]
+    ticks = [*negative, (0.0, "0"), *count_ticks(high, least)]
     return Axis(label, -low * _HEADROOM, high * _HEADROOM, ticks, rooted)
 
 
 def counts(most: int, label: str) -> Axis:
-    """Counts from 0, with room above for their numbers; small ones can be seen beside large ones."""
+    """Returns the axis of counts from 0, on a square-root scale, with room for a number above each bar."""
     return Axis(label, 0.0, 1.6 * most, [], rooted)
 
 
 def growth(images: Sequence[int], least: float) -> Plot:
-    """Accuracy, from somewhat below ``least`` up to all, against a number of images that doubles."""
+    """Returns the plot of accuracy, from just below ``least`` up to 100 %, against a number of images that doubles."""
     floor = max(0.0, int(50 * least - 0.5) / 50)
     step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (1 - floor) / step <= _MOST_STEPS)
     ticks = [(1 - i * step, f"{100 * (1 - i * step):.0f}") for i in range(int((1 - floor) / step + 1e-9) + 1)]
     x = Axis("training images", images[0] / 1.3, images[-1] * 1.3, [(n, f"{n:,}") for n in images], logarithmic)
-    return Plot(x, Axis("held-out images told right, %", floor, 1.0, ticks))
+    return Plot(x, Axis("accuracy on held-out images, %", floor, 1.0, ticks))
 
 
 def count_ticks(most: int, least: float) -> list[tuple[float, str]]:
-    """Up to three round counts within the two, for a square-root scale: the largest, and every third before it."""
+    """Returns up to three round counts from ``least`` to ``most``: the largest one, and every third below it."""
     every = [value for power in range(10) for value in (10**power, 2 * 10**power, 5 * 10**power)]
     chosen = [value for value in every if value <= most][::-1][::3][:3][::-1]
     return [(float(value), f"{value:,}") for value in chosen if value >= least]

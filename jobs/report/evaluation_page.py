@@ -1,8 +1,8 @@
-"""``report.html``: one run of training, told to somebody who is no engineer, and worth a look for one who is.
+"""``report.html``: the evaluation of a training run, as one HTML page that needs no knowledge of the field.
 
-    render(facts) -> str        pure: the same facts are the same page
+    render(facts) -> str        pure: the same facts give the same page
 
-Every figure is that of ``evaluation.json``; curves and bins come from the same scores.
+Every figure is the one in ``evaluation.json``. Curves and bins come from the same scores.
 """
 
 from collections import Counter
@@ -14,48 +14,60 @@ from typing import Any, Final
 
 from jobs.config import fixed_threshold
 from jobs.metrics import curves
-from jobs.metrics.classification import Scores, Truth, wilson
+from jobs.metrics.arrays import Classes, Scores
+from jobs.metrics.classification import wilson
 from jobs.metrics.learning_curve import Curve
 from jobs.report import charts, html
 from jobs.report.gallery import Gallery
 
-#: Rows of the table of quarantined files; quarantine.csv has them all.
+#: Rows in the table of quarantined files; quarantine.csv lists them all.
 QUARANTINE_ROWS: Final = 50
-#: Percentage points: less is not worth collecting pictures for.
+#: A share: a smaller gain in accuracy is not worth collecting images for.
 _HARDLY: Final = 0.005
-#: Of evaluation.json, what the page tells in a place of its own.
-_TOLD: Final = frozenset(
+#: The keys of evaluation.json that have a place of their own on the page.
+_SHOWN_ELSEWHERE: Final = frozenset(
     {
         *("binary_classification_metrics", "per_class", "n", "threshold", "threshold_rule", "temperature"),
         *("quarantined", "model"),
     }
 )
+_TITLES: Final = {"f1": "F1", "auc": "AUC", "brier_score": "Brier score"}
+_MEANINGS: Final = {
+    "accuracy": "share of the images that are classified correctly",
+    "precision": "share of the images predicted as class 1 that are of class 1",
+    "recall": "share of the images of class 1 that are predicted as class 1",
+    "f1": "harmonic mean of precision and recall",
+    "auc": "probability that an image of class 1 has a higher score than one of class 0; 0.5 is guessing",
+    "log_loss": "mean negative log-likelihood of the true classes, in nats; lower is better, 0.69 is guessing",
+    "brier_score": "mean squared difference between score and class; lower is better, 0.25 is guessing",
+    "expected_calibration_error": "mean difference between score and observed frequency; lower is better",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """All that a report is made of."""
+class TrainingFacts:
+    """Everything that the page is made of."""
 
     name: str
     version: str
     created_at: datetime
     labels: tuple[str, str]
-    evaluation: dict[str, Any]  #: as evaluation.json has it
-    truth: Truth  #: ``(N,)`` classes of the test images
-    scores: Scores  #: ``(N,)`` P(class 1) of the same
+    evaluation: dict[str, Any]  #: the content of evaluation.json
+    truth: Classes  #: ``(N,)`` of the test images
+    scores: Scores  #: ``(N,)`` of the same
     gallery: Gallery
-    curve: Curve | None  #: None: too few images to learn from
-    quarantined: Sequence[tuple[str, str, str]]  #: (source_ref, error_code, error_message), as quarantine.csv has it
+    curve: Curve | None  #: None: too few training images
+    quarantined: Sequence[tuple[str, str, str]]  #: (source_ref, error_code, error_message), as in quarantine.csv
     dataset_digest: str
     libraries: dict[str, str]  #: versions by name
     configuration: dict[str, Any]
-    command: str  #: what starts the same job again
+    command: str  #: starts the same job again
 
 
-def render(facts: Facts) -> str:
-    """The page."""
+def render(facts: TrainingFacts) -> str:
+    """Renders the page."""
     return html.render(
-        "report.html.j2",
+        "evaluation_page.html.j2",
         facts=facts,
         view=_View(facts),
         charts=charts,
@@ -68,36 +80,36 @@ def render(facts: Facts) -> str:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Test images by true class and class given."""
+    """The confusion matrix: test images by true and predicted class."""
 
-    cells: tuple[tuple[int, int], tuple[int, int]]  #: ``cells[true][given]``
+    cells: tuple[tuple[int, int], tuple[int, int]]  #: ``cells[true][predicted]``
 
     def images(self, label: int) -> int:
-        """Of that class."""
+        """Returns the number of images of a class."""
         return sum(self.cells[label])
 
     def recall(self, label: int) -> float:
-        """Share of a class that is told right."""
+        """Returns the share of a class that is classified correctly."""
         return _share(self.cells[label][label], self.images(label))
 
     def precision(self, label: int) -> float:
-        """Share of those told a class that are of it; 0 where none is, as scikit-learn has it."""
+        """Returns the share of the images predicted as a class that are of it; 0 if there are none, as scikit-learn."""
         return _share(self.cells[label][label], self.cells[0][label] + self.cells[1][label])
 
     def f1(self, label: int) -> float:
-        """Harmonic mean of the two above."""
+        """Returns the harmonic mean of precision and recall."""
         return _share(2 * self.precision(label) * self.recall(label), self.precision(label) + self.recall(label))
 
     @property
     def right(self) -> int:
-        """Images told right."""
+        """The number of images that are classified correctly."""
         return self.cells[0][0] + self.cells[1][1]
 
 
 class _View:
-    """What the template asks of the facts."""
+    """What the template derives from the facts."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: TrainingFacts) -> None:
         self._facts = facts
         self.figures: dict[str, dict[str, Any]] = {
             name: figure
@@ -110,7 +122,7 @@ class _View:
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
-        """The bootstrap's; of no mistakes it draws none, ever, so Wilson's where all or nothing is right."""
+        """The bootstrap interval; Wilson's if all or no images are correct, because no resample then differs."""
         accuracy = self.figures["accuracy"]
         if self.is_degenerate:
             return wilson(accuracy["value"], self._facts.evaluation["n"])
@@ -119,7 +131,7 @@ class _View:
 
     @property
     def is_degenerate(self) -> bool:
-        """All test images are told right, or none is."""
+        """Whether all test images are classified correctly, or none."""
         return self.figures["accuracy"]["value"] in (0.0, 1.0)
 
     @property
@@ -129,12 +141,12 @@ class _View:
 
     @property
     def reasons(self) -> list[tuple[str, int]]:
-        """Quarantined files by error code, the most frequent first."""
+        """The number of quarantined files by error code, the most frequent first."""
         return Counter(code for _, code, _ in self._facts.quarantined).most_common()
 
     @property
     def prospects(self) -> str:
-        """What the learning curve says of more pictures: help, hardly, unknown, enough or none."""
+        """Whether more images would improve the accuracy: help, hardly, unknown, enough or none (no curve)."""
         curve = self._facts.curve
         if curve is None:
             return "none"
@@ -145,7 +157,7 @@ class _View:
 
     @cached_property
     def bins(self) -> list[curves.Bin]:
-        """Of the reliability diagram."""
+        """The bins of the reliability diagram."""
         return curves.reliability(self._facts.truth, self._facts.scores)
 
     @cached_property
@@ -160,18 +172,18 @@ class _View:
 
     @cached_property
     def bars(self) -> curves.Bars:
-        """Of the histogram of scores."""
+        """The bars of the histogram of scores."""
         return curves.histogram(self._facts.truth, self._facts.scores)
 
     @property
     def curve_line(self) -> curves.Points:
-        """The learning curve."""
+        """The points of the learning curve."""
         return [(point.images, point.accuracy) for point in self._facts.curve.points] if self._facts.curve else []
 
     @property
     def details(self) -> list[tuple[str, list[tuple[str, object]]]]:
-        """All else that the evaluation says, (name, [(path below it, value)]): whoever recorded it, it is shown."""
-        return [(name, _flat(value)) for name, value in self._facts.evaluation.items() if name not in _TOLD]
+        """Everything else in the evaluation, as (name, [(path below it, value)]), so that new keys are shown too."""
+        return [(name, _flat(value)) for name, value in self._facts.evaluation.items() if name not in _SHOWN_ELSEWHERE]
 
 
 def _share(part: float, whole: float) -> float:
@@ -184,34 +196,21 @@ def _flat(value: object, path: str = "") -> list[tuple[str, object]]:
     return [row for name, below in value.items() for row in _flat(below, f"{path}.{name}" if path else str(name))]
 
 
-_MEANINGS: Final = {
-    "accuracy": "images told right",
-    "precision": "of those told class 1, how many are",
-    "recall": "of class 1, how many are told so",
-    "f1": "harmonic mean of precision and recall",
-    "auc": "chance that an image of class 1 has a higher score than one of class 0; 0.5 is guessing",
-    "log_loss": "how surprising the classes are, given the scores (nats an image); lower is better, 0.69 is guessing",
-    "brier_score": "mean squared distance of score and class; lower is better, 0.25 is guessing",
-    "expected_calibration_error": "mean distance between a score and what comes true; lower is better",
-}
-_TITLES: Final = {"f1": "F1", "auc": "AUC", "brier_score": "Brier score"}
-
-
 def title_of(name: str) -> str:
-    """A name of the file as people write it: ``log_loss`` is log loss."""
+    """Returns a key of evaluation.json as a title: ``log_loss`` is log loss."""
     return _TITLES.get(name, name.replace("_", " ").replace(".", " "))
 
 
 def meaning_of(name: str) -> str:
-    """What a figure says; empty for one that is new here."""
+    """Explains a metric; empty for an unknown one."""
     return _MEANINGS.get(name, "")
 
 
 def describe_rule(text: str) -> str:
-    """Where a threshold comes from."""
+    """Explains how the threshold was chosen."""
     if fixed_threshold(text) is not None:
-        return "a number that was given"
+        return "a fixed value"
     if text == "max-f1":
-        return "max-f1, where F1 is highest on the validation images"
+        return "max-f1, the threshold with the highest F1 on the validation images"
     which = "lowest" if text.startswith("precision") else "highest"
-    return f"{text}, the {which} that keeps this on the validation images"
+    return f"{text}, the {which} threshold that achieves this on the validation images"

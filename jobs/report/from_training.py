@@ -1,53 +1,54 @@
-"""What the report shows beside figures: pictures with their activation maps, and the learning curve."""
+"""The training report of a run: its gallery, its learning curve and its page."""
 
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from jobs.config import TrainConfig
 from jobs.data.dataset import Quarantined
-from jobs.data.loader import Reader
+from jobs.data.loader import ImageLoader
 from jobs.metrics import learning_curve
 from jobs.metrics.learning_curve import Curve
-from jobs.report import evaluation_page, gallery
-from jobs.report.gallery import Answers, Gallery
-from jobs.training.evaluation import Tested
-from jobs.training.features import Learned
+from jobs.report import evaluation_page
+from jobs.report.gallery import Answers, Gallery, activation_maps, choose
+from jobs.training.evaluation import ScoredTestSet
+from jobs.training.features import FeatureSet
 from jobs.training.neuron import Neuron
 from worker.contract import ModelManifest
 
+if TYPE_CHECKING:
+    import keras
 
-def measure_curve(learned: Learned, config: TrainConfig) -> Curve | None:
-    """Accuracy on the validation split, by the number of training images; the pictures themselves, no further views."""
-    train, held = learned.of("train"), learned.of("validation")
+
+def measure_curve(learned: FeatureSet, config: TrainConfig) -> Curve | None:
+    """Measures the accuracy on the validation split by the number of training images, without augmentation."""
+    train, held = learned.split("train"), learned.split("validation")
     return learning_curve.measure(
-        *(train.views[0], train.classes, held.views[0], held.classes),
+        *(train.variants[0], train.classes, held.variants[0], held.classes),
         fit=lambda features, classes: Neuron.fit(features, classes, l2=config.l2).scores,
         seed=config.seed,
     )
 
 
-def hang_gallery(seen_through: keras.Model, test: Tested, threshold: float, reader: Reader) -> Gallery:
-    """The test images to look at, each with what its parts speak for."""
+def build_gallery(model: "keras.Model", test: ScoredTestSet, threshold: float, loader: ImageLoader) -> Gallery:
+    """Builds the gallery from the test images. ``model`` returns the last feature maps and the score."""
     answers = Answers([row.source_ref for row in test.rows], test.truth, test.scores, threshold)
-    choice = gallery.choose(answers)
-    chunk = reader.read([test.images[place] for place in choice.mistakes + choice.uncertain])
-    maps, _ = gallery.contributions(seen_through, chunk.pixels)
-    return gallery.hang(choice, answers, chunk.pixels, maps)
+    choice = choose(answers)
+    chunk = loader.load([test.images[place] for place in choice.mistakes + choice.uncertain])
+    maps, _ = activation_maps(model, chunk.pixels)
+    return Gallery.of(choice, answers, chunk.pixels, maps)
 
 
-def page(  # noqa: PLR0913 - all that there is to tell
+def render_report(  # noqa: PLR0913 - everything that the report shows
     manifest: ModelManifest,
     evaluation: dict[str, Any],
-    test: Tested,
+    test: ScoredTestSet,
     config: TrainConfig,
     *,
-    shown: Gallery,
+    gallery: Gallery,
     curve: Curve | None,
     left_out: list[Quarantined],
 ) -> bytes:
-    """``report.html``."""
-    facts = evaluation_page.Facts(
+    """Renders ``report.html``."""
+    facts = evaluation_page.TrainingFacts(
         name=manifest.name,
         version=manifest.version,
         created_at=manifest.created_at,
@@ -55,7 +56,7 @@ def page(  # noqa: PLR0913 - all that there is to tell
         evaluation=evaluation,
         truth=test.truth,
         scores=test.scores,
-        gallery=shown,
+        gallery=gallery,
         curve=curve,
         quarantined=[(item.image.ref, item.reason.code.value, item.reason.message) for item in left_out],
         dataset_digest=manifest.dataset_digest,

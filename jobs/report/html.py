@@ -1,6 +1,7 @@
-"""One self-contained HTML page from a template: nothing is fetched, nothing runs, and every text is escaped.
+"""The shell of both reports: a self-contained HTML page from a template.
 
-Templates extend ``page.html.j2``, whose Content-Security-Policy allows inline style and ``data:`` pictures alone.
+Templates extend ``page.html.j2``. Its Content-Security-Policy allows inline styles and ``data:`` images, and nothing
+else: a page loads nothing and runs nothing. All text is escaped.
 """
 
 import functools
@@ -9,16 +10,21 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-#: What would be invisible, no text at all, or turn the line around it: control characters, bytes that are no UTF-8
-#: (surrogates, as Python reads file names), and the overrides of Unicode's bidirectional algorithm.
-_UNSEEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069\ufffe\uffff]")
-#: Narrow, and never broken into two lines.
+#: Characters that cannot be seen, or that reorder the text around them: control and format characters, surrogates
+#: (how Python reads bytes of a file name that are not UTF-8), and the controls of Unicode's bidirectional algorithm.
+#: Joiners belong to many scripts and to emoji; after an ASCII character there is nothing that they could join.
+_UNSEEN: Final = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
+    "\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
+    "|(?<![^\x00-\x7f])[\u200c\u200d]"
+)
+#: Narrow, and no line breaks there.
 _SPACE: Final = "\u202f"
 _MINUS: Final = "\u2212"
 
 
 def render(template: str, **context: object) -> str:
-    """The page. A name that a template uses and does not get is an error."""
+    """Renders a page. A name that the template uses and ``context`` lacks is an error."""
     return _environment().get_template(template).render(**context)
 
 
@@ -28,11 +34,12 @@ def _environment() -> Environment:
         loader=PackageLoader("jobs"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=lambda value: visible(value) if type(value) is str else value,  # not what a macro made
+        finalize=lambda value: visible(value) if type(value) is str else value,  # not the output of a macro
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "visible": visible,
         "count": count,
         "compact": compact,
         "percent": percent,
@@ -45,12 +52,12 @@ def _environment() -> Environment:
 
 
 def visible(text: str) -> str:
-    r"""The text with what cannot be seen written out: a file called ``a\u202egpj.exe`` shows as just that."""
+    r"""Writes out what cannot be seen: U+202E in a file name is shown as ``\u202e``."""
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def short(text: str, length: int = 12) -> str:
-    """The text, or its beginning and ``…``: for charts, which cannot wrap, and for names without end."""
+    """Cuts a text to ``length`` characters, the last one ``…``: the labels of a chart cannot wrap."""
     seen = visible(text)
     return seen if len(seen) <= length else f"{seen[: length - 1]}…"
 
@@ -70,7 +77,7 @@ def compact(number: int) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """97.6 %. What is not quite all, or not quite nothing, is not rounded to it."""
+    """97.6 %. Only 1 is shown as 100 %, and only 0 as 0 %: digits are added until no other share rounds to these."""
     while digits < 6 and 0 < share < 1 and float(f"{100 * share:.{digits}f}") in (0.0, 100.0):  # noqa: PLR2004
         digits += 1
     text = f"{100 * share:.{digits}f}"
@@ -78,12 +85,12 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of two shares, in percentage points: 0.4, with a minus sign where it fell."""
+    """A difference of two shares in percentage points: 0.4, with a true minus sign below 0."""
     return f"{100 * difference:.1f}".replace("-0.0", "0.0").replace("-", _MINUS)
 
 
 def figure(value: float) -> str:
-    """Four decimals: 0.9760; as many as three significant digits need where that would be 0.0000."""
+    """Four decimals: 0.9760. Three significant digits where that would be 0.0000."""
     return f"{value:.4f}" if value == 0 or abs(value) >= 5e-4 else f"{value:.2e}"  # noqa: PLR2004
 
 

@@ -1,1 +1,1 @@
-"""What a training job is made of: backbone, features, head, fine-tuning, evaluation, export, checkpoint."""
+"""The parts of a training job: backbone, features, head, fine-tuning, evaluation, export and checkpoints."""

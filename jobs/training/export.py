@@ -1,6 +1,6 @@
-"""A Keras model to files: ``model.keras``, and the same for LiteRT.
+"""Export of a Keras model to ``model.keras`` and, for LiteRT, ``model.tflite``.
 
-python -m jobs.training.export model.keras model.tflite        # for a model of another backend than TensorFlow
+python -m jobs.training.export model.keras model.tflite        # for a model of a backend other than TensorFlow
 """
 
 import io
@@ -17,18 +17,18 @@ import keras
 
 from jobs.user_error import UserError
 
-#: The first moment that a zip file can tell.
+#: The earliest time that a zip file can hold.
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 _IDENTITY: Final = "shared_object_id"
 
 
 def to_keras_bytes(model: keras.Model) -> bytes:
-    """``model.keras``. The same model gives the same bytes: Keras would tell the time, and addresses in memory."""
+    """Returns ``model.keras``. The same model gives the same bytes, without the date and the ids that Keras writes."""
     with tempfile.TemporaryDirectory(prefix="twofold-") as folder:
         path = Path(folder) / "model.keras"
         model.save(path)
-        timeless = io.BytesIO()
-        with zipfile.ZipFile(path) as written, zipfile.ZipFile(timeless, "w", zipfile.ZIP_STORED) as file:
+        reproducible = io.BytesIO()
+        with zipfile.ZipFile(path) as written, zipfile.ZipFile(reproducible, "w", zipfile.ZIP_STORED) as file:
             for name in sorted(written.namelist()):
                 body = written.read(name)
                 if name == "metadata.json":
@@ -36,11 +36,11 @@ def to_keras_bytes(model: keras.Model) -> bytes:
                 elif name == "config.json":
                     body = json.dumps(_renumber(json.loads(body), {})).encode()
                 file.writestr(zipfile.ZipInfo(name, _EPOCH), body)
-        return timeless.getvalue()
+        return reproducible.getvalue()
 
 
 def _renumber(node: Any, numbers: dict[int, int]) -> Any:  # noqa: ANN401 - JSON
-    """What Keras identifies by its address in memory, by the order of appearance instead."""
+    """Numbers shared objects by their order of appearance. Keras numbers them by their address in memory."""
     if isinstance(node, list):
         return [_renumber(item, numbers) for item in node]
     if isinstance(node, dict):
@@ -52,26 +52,26 @@ def _renumber(node: Any, numbers: dict[int, int]) -> Any:  # noqa: ANN401 - JSON
 
 
 def to_litert_bytes(model: keras.Model) -> bytes:
-    """``model.tflite``: ``(1, H, W, 3)`` uint8 RGB to ``(1, …)`` float32, in 32-bit floats."""
+    """Returns ``model.tflite``, which maps ``(1, H, W, 3)`` uint8 RGB to ``(1, …)`` float32, in 32-bit floats."""
     if keras.backend.backend() != "tensorflow":
         return _by_tensorflow(model)
     import tensorflow as tf  # noqa: PLC0415 - only the export needs it
 
-    # A module of its own: the converter turns into constants only the variables it finds in the object it is given,
-    # and it finds none in a Keras 3 model; left as variables they stay empty, and every score is NaN.
+    # The converter makes constants only of the variables that it finds in the object it is given, and in a Keras 3
+    # model it finds none. Those that stay variables are empty, and every score is NaN. Hence a module that has them.
     module = tf.Module()
     module.weights = [weight.value for weight in model.weights]
     signature = tf.TensorSpec((1, *model.input_shape[1:]), tf.uint8, name="pixels")
     module.call = tf.function(lambda pixels: model(pixels, training=False), input_signature=[signature])
     concrete = module.call.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
-    # The way round by a SavedModel comes to the same graph in four times the time.
+    # Going through a SavedModel gives the same graph, and takes four times as long.
     converter.experimental_lower_to_saved_model = False
     return bytes(converter.convert())
 
 
 def _by_tensorflow(model: keras.Model) -> bytes:
-    """The converter is TensorFlow's: a process of that backend reads the model and converts it."""
+    """Converts the model in a process with the TensorFlow backend, to which the converter belongs."""
     with tempfile.TemporaryDirectory(prefix="twofold-") as folder:
         source, target = Path(folder) / "model.keras", Path(folder) / "model.tflite"
         model.save(source)

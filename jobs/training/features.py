@@ -1,4 +1,4 @@
-"""Images to features or activations: computed once, on the fastest thing there is, and kept."""
+"""Features of images: computed once, on the fastest engine available, and cached."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,86 +10,87 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.data.augment import view
-from jobs.data.cache import Shelf
+from jobs.data.augment import augment
+from jobs.data.cache import ArrayCache
 from jobs.data.dataset import LabelledImage
-from jobs.data.loader import Reader
-from jobs.metrics.classification import Classes
+from jobs.data.loader import ImageLoader
+from jobs.metrics.arrays import Classes
 from jobs.progress import Advance
 from jobs.training import export, network
 from worker.scoring.decoder import Pixels, fingerprint
 from worker.scoring.litert import Graph
 
+#: ``(N, H, W, 3)`` uint8 RGB pixels to ``(N, …)`` float32.
 Extract = Callable[[Pixels], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What is learned from: of each image that could be decoded, the values of each of its V views."""
+class FeatureSet:
+    """The features of the images that could be decoded, or their activations at a layer."""
 
     images: list[LabelledImage]
-    views: NDArray[np.float32]  #: ``(V, N, …)``; view 0 is the picture itself
+    variants: NDArray[np.float32]  #: ``(V, N, …)``; variant 0 is the image itself
 
     @property
     def classes(self) -> Classes:
         """``(N,)``, 0 or 1."""
         return np.array([image.label for image in self.images], np.int64)
 
-    def flat(self) -> tuple[NDArray[np.float32], Classes]:
-        """``(V * N, …)`` values and ``(V * N,)`` classes: every view an example."""
-        return self.views.reshape(-1, *self.views.shape[2:]), np.tile(self.classes, len(self.views))
+    def examples(self) -> tuple[NDArray[np.float32], Classes]:
+        """Returns ``(V * N, …)`` features and ``(V * N,)`` classes: every variant is an example."""
+        return self.variants.reshape(-1, *self.variants.shape[2:]), np.tile(self.classes, len(self.variants))
 
-    def of(self, split: str) -> "Learned":
-        """Those of one split."""
-        chosen = [number for number, image in enumerate(self.images) if image.split == split]
-        return Learned([self.images[number] for number in chosen], self.views[:, chosen])
+    def split(self, name: str) -> "FeatureSet":
+        """Returns those of one split."""
+        chosen = [number for number, image in enumerate(self.images) if image.split == name]
+        return FeatureSet([self.images[number] for number in chosen], self.variants[:, chosen])
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A frozen network as a function, and a name for all that its answers depend on."""
+    """A frozen network as a function, and a key made of everything that its output depends on."""
 
     run: Extract
     key: str
 
     @classmethod
     def of(cls, model: keras.Model, *, image_size: int, precision: str, on_gpu: bool) -> "Extractor":
-        """LiteRT on a processor: five times as fast as Keras's predict. Keras on a GPU, and where TensorFlow is not.
+        """Uses LiteRT on a CPU, where it is five times as fast as Keras, and Keras on a GPU or without TensorFlow.
 
-        ``model`` is known by its name and its weights: two cuts can have the same weights below them.
+        The key names the model as well as its weights: two cuts can have the same weights below them.
         """
         by_litert = not on_gpu and keras.backend.backend() == "tensorflow" and precision == "float32"
         engine = f"litert{metadata.version('ai-edge-litert')}" if by_litert else keras.backend.backend()
         weights = network.digest(model)[:16]
         key = f"{fingerprint()[:16]}-{image_size}-{engine}-{precision}-{model.name}-{weights}"
-        return cls(_lazily(model) if by_litert else network.predict_in_batches(model), key)
+        return cls(_by_litert(model) if by_litert else network.predict_in_batches(model), key)
 
-    def learn(
-        self, images: list[LabelledImage], reader: Reader, *, views: int, shelf: Shelf, advance: Advance
-    ) -> Learned:
-        """Puts every view of every image through the network; what lies on the shelf is taken from there.
+    def extract(
+        self, images: list[LabelledImage], loader: ImageLoader, *, variants: int, cache: ArrayCache, advance: Advance
+    ) -> FeatureSet:
+        """Passes every variant of every image through the network, or takes the result from ``cache``.
 
-        In the order of their names, so that another split of the same images comes to the same chunks.
+        The images are sorted by name first, so that another split of the same images uses the same cached chunks.
         """
         ordered = sorted(images, key=lambda image: image.ref)
-        seen = [
-            reader.compute(
+        computed = [
+            loader.compute(
                 ordered,
-                functools.partial(self._view, number),
-                shelf=shelf.at(f"{self.key}/view-{number}"),
+                functools.partial(self._extract_variant, variant),
+                cache=cache.at(f"{self.key}/view-{variant}"),
                 advance=advance,
             )
-            for number in range(views)
+            for variant in range(variants)
         ]
-        return Learned(seen[0].images, np.stack([one.values for one in seen]))
+        return FeatureSet(computed[0].images, np.stack([found.values for found in computed]))
 
-    def _view(self, number: int, pixels: Pixels, images: Sequence[LabelledImage]) -> NDArray[Any]:
-        pictures = zip(pixels, images, strict=True)
-        return self.run(np.stack([view(picture, number, image.sha256) for picture, image in pictures]))
+    def _extract_variant(self, variant: int, pixels: Pixels, images: Sequence[LabelledImage]) -> NDArray[Any]:
+        pairs = zip(pixels, images, strict=True)
+        return self.run(np.stack([augment(image_pixels, variant, image.sha256) for image_pixels, image in pairs]))
 
 
-def _lazily(model: keras.Model) -> Extract:
-    """The conversion takes a second, which a run from cached features need not wait for."""
+def _by_litert(model: keras.Model) -> Extract:
+    """Converts the model when it is first run. That takes a second, which a job with cached features saves."""
     graph: list[Graph] = []
 
     def run(pixels: Pixels) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
-"""Fine-tuning: the top of the backbone learns too, at a low rate, and stays as it was unless that helps.
+"""Fine-tuning: the top layers of the backbone are trained too, at a low rate, and restored unless that helps.
 
-Below the cut nothing changes, so the activations there are computed once. What is learned from are those.
+The layers below the cut never change, so their activations are computed once. The layers above are trained on those.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.config import TrainConfig
-from jobs.data.cache import Shelf
+from jobs.data.cache import ArrayCache
 from jobs.metrics import calibration
-from jobs.metrics.classification import Scores
+from jobs.metrics.arrays import Scores
 from jobs.training import network
-from jobs.training.features import Learned
+from jobs.training.features import FeatureSet
 from jobs.training.interruption import Interruption
 from jobs.training.neuron import Neuron
 
@@ -25,36 +25,36 @@ PATIENCE: Final = 3
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What fine-tuning came to, by the calibrated log loss on the validation split, in nats."""
+class FineTuningResult:
+    """The result, measured by the calibrated log loss on the validation split, in nats."""
 
-    layers: int  #: that could learn, BatchNormalization left out
+    layers: int  #: trained, BatchNormalization not counted
     cut: str  #: the layer whose activations were computed once
-    epochs: int  #: gone through
+    epochs: int
     loss_before: float
-    loss_best: float  #: after the best of the epochs
+    loss_best: float  #: after the best epoch
 
     @property
     def kept(self) -> bool:
-        """Only what does better on images it did not learn from."""
+        """Whether the new weights do better on images that they were not trained on."""
         return self.loss_best < self.loss_before
 
     def __str__(self) -> str:
         losses = f"validation loss {self.loss_before:.4f} before, {self.loss_best:.4f} at best"
-        return f"{self.epochs} epochs, {losses}: {'kept' if self.kept else 'no better, left as it was'}"
+        return f"{self.epochs} epochs, {losses}: {'kept' if self.kept else 'no better, so the layers are restored'}"
 
     def as_json(self) -> dict[str, Any]:
-        """For the evaluation."""
+        """Returns the fields for the evaluation."""
         return asdict(self) | {"kept": self.kept}
 
 
 def find_cut(backbone: keras.Model, layers: int) -> str:
-    """The highest layer, at least ``layers`` below the top, through which everything above it is reached.
+    """Finds the highest layer with at least ``layers`` above it that every path from the input passes through.
 
-    A residual block has two ways through it, so a cut lies between blocks and a little more than ``layers`` is above.
+    A residual block has two paths, so a cut is between blocks, and can have a few more than ``layers`` above it.
     """
     position = {layer.name: number for number, layer in enumerate(backbone.layers)}
-    lowest = len(backbone.layers)  # the lowest input of any layer looked at so far, from the top down
+    lowest = len(backbone.layers)  # the lowest input of any layer seen so far, from the top down
     for number in range(len(backbone.layers) - 1, 0, -1):
         if number <= len(backbone.layers) - 1 - layers and lowest >= number:
             return str(backbone.layers[number].name)
@@ -63,92 +63,96 @@ def find_cut(backbone: keras.Model, layers: int) -> str:
 
 
 def _inputs(layer: keras.Layer) -> Iterator[str]:
-    # The first node is the backbone's own; later ones are of models that share the layer.
-    for tensor in layer._inbound_nodes[0].input_tensors:  # noqa: SLF001 - Keras tells of edges nowhere else
+    # The first node is the backbone's own. Later ones belong to models that share the layer.
+    for tensor in layer._inbound_nodes[0].input_tensors:  # noqa: SLF001 - Keras has no public access to these
         yield tensor._keras_history.operation.name  # noqa: SLF001 - see above
 
 
 class FineTuning:
-    """One run of it. ``above`` goes from the activations at the cut to P(class 1), and shares the layers it changes."""
+    """A run of fine-tuning. ``upper`` maps activations at the cut to P(class 1), and shares the layers it changes."""
 
     def __init__(self, backbone: keras.Model, head: keras.layers.Dense, cut: str, config: TrainConfig) -> None:
         self._config = config
         self._cut = cut
-        # BatchNormalization keeps ImageNet's statistics. That its layers are not trainable is what makes sure of it:
-        # training=False, given when the model was built, is overruled by fit() in Keras 3.
-        learning = [
+        # BatchNormalization must keep ImageNet's statistics. Only trainable = False ensures that: in Keras 3, fit()
+        # overrules the training=False with which the model was built.
+        trained = [
             layer
             for layer in backbone.layers[-config.fine_tune :]
             if not isinstance(layer, keras.layers.BatchNormalization)
         ]
         backbone.trainable = True
         for layer in backbone.layers:
-            layer.trainable = any(layer is one for one in learning)
-        self.layers = len(learning)
-        # In the backbone's precision, or Keras would not scale the loss: small gradients are 0 in 16 bits.
+            layer.trainable = any(layer is one for one in trained)
+        self.layers = len(trained)
+        # In the backbone's precision, or Keras would not scale the loss, and small gradients would be 0 in 16 bits.
         with network.precision(backbone.dtype_policy.name):
-            self.above = network.build_upper(backbone, cut, head)
-        # After trainable was changed, or the change would not count.
-        self.above.compile(optimizer=keras.optimizers.RMSprop(config.fine_tune_rate), loss="binary_crossentropy")
-        self.above.optimizer.build(self.above.trainable_variables)
+            self.upper = network.build_upper(backbone, cut, head)
+        # Compiled last: a later change of ``trainable`` would have no effect.
+        self.upper.compile(optimizer=keras.optimizers.RMSprop(config.fine_tune_rate), loss="binary_crossentropy")
+        self.upper.optimizer.build(self.upper.trainable_variables)
 
     def run(
         self,
-        learned: Learned,
-        held: Learned,
+        train: FeatureSet,
+        validation: FeatureSet,
         *,
-        shelf: Shelf,
+        cache: ArrayCache,
         interruption: Interruption,
         advance: Callable[[int], None],
-    ) -> Outcome:
-        """Learns until it no longer helps, and leaves the layers at their best, or as they were.
+    ) -> FineTuningResult:
+        """Trains until the validation loss stops improving. Leaves the layers at their best epoch, or as they were.
 
-        Its state goes to ``shelf`` after each epoch, and in the middle of one when the job is interrupted.
+        The state is saved to ``cache`` after each epoch, and within an epoch when the job is interrupted.
         """
-        before = self._loss(held)
-        state = _State.start(self.above, before) if (kept := shelf.get("state")) is None else _State.load(kept)
-        state.apply(self.above)
+        before = self._loss(validation)
+        saved = cache.get("state")
+        state = _State.start(self.upper, before) if saved is None else _State.load(saved)
+        state.apply(self.upper)
         advance(state.epoch)
         while state.epoch < self._config.fine_tune_epochs and state.epoch - state.best_epoch < PATIENCE:
-            with interruption.deferred() as is_asked:
-                for features, classes in self._batches(learned, state.epoch, start=state.step):
-                    self.above.train_on_batch(features, classes)
+            with interruption.deferred() as is_requested:
+                for activations, classes in self._batches(train, state.epoch, start=state.step):
+                    self.upper.train_on_batch(activations, classes)
                     state.step += 1
-                    if is_asked():
+                    if is_requested():
                         break
                 else:
-                    state.end_epoch(self._loss(held), self.above)
+                    state.end_epoch(self._loss(validation), self.upper)
                     advance(1)
-                shelf.put("state", state.dump(self.above))
-        state.restore_best(self.above)
-        return Outcome(self.layers, self._cut, state.epoch, before, state.best_loss)
+                cache.put("state", state.dump(self.upper))
+        state.restore_best(self.upper)
+        return FineTuningResult(self.layers, self._cut, state.epoch, before, state.best_loss)
 
-    def scores(self, held: Learned) -> Scores:
-        """``(N,)`` P(class 1) of the pictures themselves, without their other views."""
-        scores: Scores = self.above.predict(held.views[0], batch_size=64, verbose=0)[:, 0].astype(np.float64)
+    def scores(self, activations: FeatureSet) -> Scores:
+        """Returns ``(N,)`` P(class 1) of the images themselves, without their variants."""
+        scores: Scores = self.upper.predict(activations.variants[0], batch_size=64, verbose=0)[:, 0].astype(np.float64)
         return scores
 
     def neuron(self) -> Neuron:
-        """The head as it is now."""
-        weights, bias = self.above.layers[-1].get_weights()
+        """Returns the head as it is now."""
+        weights, bias = self.upper.layers[-1].get_weights()
         return Neuron(weights[:, 0].astype(np.float64), float(bias[0]))
 
-    def _loss(self, held: Learned) -> float:
-        return calibration.calibrated_loss(held.classes, self.scores(held))
+    def _loss(self, validation: FeatureSet) -> float:
+        return calibration.calibrated_loss(validation.classes, self.scores(validation))
 
-    def _batches(self, learned: Learned, epoch: int, *, start: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-        """An epoch's batches from number ``start`` on: each image once, as one of its views. The same in every run."""
+    def _batches(self, train: FeatureSet, epoch: int, *, start: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Yields the batches of an epoch from number ``start`` on, each image once, as one of its variants.
+
+        They depend only on the seed and the epoch.
+        """
         random = np.random.default_rng([self._config.seed, epoch])
-        count, size = len(learned.images), self._config.batch_size
-        order, views = random.permutation(count), random.integers(len(learned.views), size=count)
+        count, size = len(train.images), self._config.batch_size
+        order, variants = random.permutation(count), random.integers(len(train.variants), size=count)
         for first in range(start * size, count, size):
             chosen = order[first : first + size]
-            yield learned.views[views[chosen], chosen], learned.classes[chosen].astype(np.float32)
+            yield train.variants[variants[chosen], chosen], train.classes[chosen].astype(np.float32)
 
 
 @dataclass
 class _State:
-    """Where fine-tuning is: enough to go on from as if nothing had happened."""
+    """The state of fine-tuning: enough to resume from as if there had been no interruption."""
 
     weights: list[NDArray[Any]]
     optimizer: list[NDArray[Any]]
@@ -156,7 +160,7 @@ class _State:
     best_loss: float
     best_epoch: int
     epoch: int = 0
-    step: int = 0  #: of the epoch
+    step: int = 0  #: within the epoch
 
     @classmethod
     def start(cls, model: keras.Model, loss: float) -> "_State":

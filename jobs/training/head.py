@@ -1,26 +1,26 @@
-"""The head: fitted, and what the validation images, which its first fit did not see, decide about it."""
+"""The head: fitted to the features, with the temperature and the threshold that the validation images decide."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from jobs.config import TrainConfig
 from jobs.metrics import calibration, classification
-from jobs.metrics.classification import Scores, Truth
-from jobs.training.features import Learned
+from jobs.metrics.arrays import Classes, Scores
+from jobs.training.features import FeatureSet
 from jobs.training.neuron import Neuron
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the validation images were good for."""
+    """What is decided on the validation images."""
 
     temperature: float
     threshold: float
-    validation: dict[str, Any]  #: the figures there, at that temperature and threshold
+    validation: dict[str, Any]  #: figures of the validation images at that temperature and threshold
 
     @classmethod
-    def of(cls, truth: Truth, raw: Scores, config: TrainConfig) -> "Decision":
-        """From ``(N,)`` true classes and scores as the network gave them."""
+    def of(cls, truth: Classes, raw: Scores, config: TrainConfig) -> "Decision":
+        """Decides from ``(N,)`` true classes and the uncalibrated scores of the network."""
         temperature = calibration.fit_temperature(truth, raw)
         scores = calibration.at_temperature(raw, temperature)
         threshold = calibration.choose_threshold(config.threshold, truth, scores)
@@ -29,16 +29,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class Head:
-    """One sigmoid neuron, fitted twice: a first fit tells how it does on images it has not seen."""
+    """One sigmoid neuron, fitted twice. The first fit shows how it does on images that it has not seen."""
 
-    trial: Neuron  #: fitted to the training split alone
-    final: Neuron  #: to the validation split too: nothing is kept back
+    trial: Neuron  #: fitted to the training split
+    final: Neuron  #: fitted to the training and validation splits, so that no image is wasted
     decision: Decision
 
     @classmethod
-    def fit(cls, learned: Learned, config: TrainConfig) -> "Head":
-        """From the features of the training and validation images; every view is an example to learn from."""
-        train, held = learned.of("train"), learned.of("validation")
-        trial = Neuron.fit(*train.flat(), l2=config.l2)
-        decision = Decision.of(held.classes, trial.scores(held.views[0]), config)
-        return cls(trial, Neuron.fit(*learned.flat(), l2=config.l2), decision)
+    def fit(cls, features: FeatureSet, config: TrainConfig) -> "Head":
+        """Fits to the features of the training and validation images. Every variant of an image is an example."""
+        train, validation = features.split("train"), features.split("validation")
+        trial = Neuron.fit(*train.examples(), l2=config.l2)
+        decision = Decision.of(validation.classes, trial.scores(validation.variants[0]), config)
+        return cls(trial, Neuron.fit(*features.examples(), l2=config.l2), decision)

@@ -1,8 +1,8 @@
-"""The one neuron that learns: fitted to the features exactly.
+"""The neuron of the head, fitted to the features exactly.
 
-What the seed descends towards with Adam, epoch by epoch, is the minimum of a convex loss: binary cross-entropy of one
-sigmoid neuron, with a little weight decay. There is one such minimum, and L-BFGS is there in a fraction of a second:
-the same from every start, on every backend, in every run.
+The recipe trains it with Adam, epoch by epoch, towards the minimum of a convex loss: the binary cross-entropy of one
+sigmoid neuron, with some weight decay. There is only one minimum, and L-BFGS finds it in a fraction of a second. The
+result is the same from any start, on any backend, in every run.
 """
 
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from jobs.metrics.classification import Classes, Features
+from jobs.metrics.arrays import Classes, Features
 
-#: Iterations; with a few thousand pictures it takes some fifty.
-_MOST: Final = 1000
-#: Of the gradient: the minimum to six digits, which is more than a score shows.
+#: A few thousand images take about fifty.
+_MAX_ITERATIONS: Final = 1000
+#: Of the gradient. It gives the minimum to six digits, more than a score shows.
 _TOLERANCE: Final = 1e-6
 
 
@@ -33,20 +33,20 @@ class Neuron:
     def fit(cls, features: Features, classes: Classes, *, l2: float) -> "Neuron":
         """Minimises mean cross-entropy + ``l2`` * sum of squared weights over ``(N, D)`` features, ``(N,)`` classes.
 
-        scikit-learn weighs the other way round: C * sum of cross-entropies + squared weights / 2, hence
-        C = 1 / (2 l2 N).
+        scikit-learn minimises C * sum of cross-entropies + squared weights / 2, hence C = 1 / (2 l2 N).
         """
         c = 1 / (2 * l2 * len(features)) if l2 else np.inf
-        # One thread: for matrices this small the others cost ten times what they save.
+        # One thread: for matrices this small, several are ten times slower.
         with threadpool_limits(1, "blas"):
-            found = LogisticRegression(C=c, max_iter=_MOST, tol=_TOLERANCE).fit(features.astype(np.float64), classes)
-        return cls(found.coef_[0].astype(np.float64), float(found.intercept_[0]))
+            fit = LogisticRegression(C=c, max_iter=_MAX_ITERATIONS, tol=_TOLERANCE)
+            fit.fit(features.astype(np.float64), classes)
+        return cls(fit.coef_[0].astype(np.float64), float(fit.intercept_[0]))
 
     def scores(self, features: Features) -> NDArray[np.float64]:
-        """``(N,)`` P(class 1)."""
+        """Returns ``(N,)`` P(class 1) of ``(N, D)`` features."""
         scores: NDArray[np.float64] = expit(features @ self.weights + self.bias)
         return scores
 
-    def cooled(self, temperature: float) -> "Neuron":
-        """With a temperature folded into the weights: the sum is divided by it, and a model needs to know no more."""
+    def with_temperature(self, temperature: float) -> "Neuron":
+        """Returns a neuron whose logits are divided by ``temperature``: a model with it needs no calibration step."""
         return Neuron(self.weights / temperature, self.bias / temperature)

@@ -1,8 +1,8 @@
-"""What a million images cost, from what was measured and what AWS publishes.
+"""The cost of a million images, from measurements and AWS's list prices.
 
-List prices of us-east-1 in USD, without any free tier: https://aws.amazon.com/lambda/pricing/,
+Prices in us-east-1 in USD, without the free tier: https://aws.amazon.com/lambda/pricing/,
 https://aws.amazon.com/fargate/pricing/, https://aws.amazon.com/s3/pricing/, https://aws.amazon.com/sqs/pricing/, as
-published in 2025. Storage, logs and the images' own way into the bucket are left out.
+published in 2025. Storage, logs and uploading the images are not included.
 """
 
 from dataclasses import dataclass
@@ -20,39 +20,39 @@ from worker.batch.cost import (
 )
 
 _MILLION: Final = 1_000_000
-#: One processor of a Lambda: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+#: The memory that comes with one vCPU: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 _LAMBDA_GB: Final = 1.769
 _LAMBDA_ARM_USD_PER_GB_S: Final = 0.0000133334
-#: One processor with 2 GB of a Fargate task, a second.
+#: One vCPU and 2 GB of a Fargate task, per second.
 _FARGATE_X86_USD_PER_S: Final = (0.04048 + 2 * 0.004445) / 3600
 _FARGATE_ARM_USD_PER_S: Final = (0.03238 + 2 * 0.00356) / 3600
-#: Images of a request: a shard, as twofold batch makes them.
+#: Images per request: a shard, as 'twofold batch submit' makes them.
 _PART: Final = 500
-#: Of a part: its CSV, and what tells of it; receive, delete and send of its message.
+#: Requests per part: its CSV and its report, the reads, and receive, delete and send of its message.
 _PUTS, _GETS, _SQS = 3, 4, 3
 
 
 @dataclass(frozen=True)
 class Line:
-    """A way to run the worker, and what a million images cost on it."""
+    """One way to run the worker, and the cost of a million images."""
 
     name: str
     compute_usd: float
 
     @property
     def usd(self) -> float:
-        """With everything else."""
+        """The total cost."""
         return self.compute_usd + requests_usd()
 
 
 def requests_usd() -> float:
-    """Reading a million objects, and the writes and messages of their parts; the same for everybody."""
+    """Returns the cost of reading a million objects and of the writes and messages, which is the same for all."""
     parts = _MILLION / _PART
     return (_MILLION + parts * _GETS) * S3_USD_PER_GET + parts * (_PUTS * S3_USD_PER_PUT + _SQS * SQS_USD_PER_REQUEST)
 
 
 def lines(*, cpu_ms_per_image: float, peer_cpu_ms_per_image: float) -> list[Line]:
-    """Billed is processor time on one processor, as if nothing were ever waited for; arm64 as fast as here."""
+    """Returns the bill for processor time on one vCPU, without waiting times, if arm64 is as fast as this machine."""
     ours_s, peer_s = (ms * _MILLION / 1000 for ms in (cpu_ms_per_image, peer_cpu_ms_per_image))
     calls = _MILLION / _PART * LAMBDA_USD_PER_REQUEST
     return [

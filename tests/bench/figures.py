@@ -1,4 +1,4 @@
-"""What was measured: runs to medians, to a table on the screen, to JSON."""
+"""The measurements: medians of runs, printed as a table and written as JSON."""
 
 import json
 import platform
@@ -14,13 +14,13 @@ from rich.table import Table
 
 from worker.settings import available_cores
 
-#: Of one run, or the medians of several, by the names of the measures.
+#: The values of one run, or the medians of several, by measure.
 Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure: what it is called in JSON and on the screen."""
+    """One figure: its name in the JSON and its title in the table."""
 
     name: str
     title: str
@@ -30,17 +30,17 @@ class Measure:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All runs of both contenders, and what they were given."""
+    """All runs of both contenders, with their input."""
 
     title: str
     measures: Sequence[Measure]
     ours: Sequence[Figures]
     peer: Sequence[Figures]
-    facts: Mapping[str, Any]  #: what they were given and what they came to, for the JSON
-    summary: str  #: the same, for the screen
+    facts: Mapping[str, Any]  #: the input and the agreement, for the JSON
+    summary: str  #: the same, for the table
 
     def as_json(self) -> dict[str, Any]:
-        """Medians, ratios (above 1: ours is better), every run, and where it was measured."""
+        """Returns medians, ratios (above 1: ours is better), every run, and the machine."""
         ours, peer = self.medians()
         return {
             "machine": machine(),
@@ -51,7 +51,7 @@ class Comparison:
         }
 
     def medians(self) -> tuple[Figures, Figures]:
-        """Of ours and of the peer's, figure by figure: the middle one of the runs."""
+        """Returns the median of each figure, for ours and for the peer."""
         ours, peer = (
             {measure.name: statistics.median(run[measure.name] for run in runs) for measure in self.measures}
             for runs in (self.ours, self.peer)
@@ -60,7 +60,7 @@ class Comparison:
 
 
 def machine() -> dict[str, Any]:
-    """The machine and the moment, without which a figure says little."""
+    """Returns the machine and the time, which every figure depends on."""
     return {
         "cores": available_cores(),
         "cpu": _cpu_model(),
@@ -70,7 +70,7 @@ def machine() -> dict[str, Any]:
 
 
 def show(comparison: Comparison, json_file: Path | None) -> None:
-    """Prints the table, and writes the file if one is asked for."""
+    """Prints the table, and writes the file if one is given."""
     if json_file is not None:
         json_file.write_text(json.dumps(comparison.as_json(), indent=2) + "\n", encoding="utf-8")
     ours, peer = comparison.medians()
@@ -99,7 +99,7 @@ def _ratio(measure: Measure, ours: Figures, peer: Figures) -> float:
 def _cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
+    except OSError:  # this is not Linux
         lines = []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())

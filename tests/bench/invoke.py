@@ -1,8 +1,8 @@
-"""A Lambda without Lambda: imports a handler, and calls it once for each file with an event.
+"""A Lambda runtime for one process: imports a handler and calls it once per file with an event.
 
     python -m tests.bench.invoke worker.serverless first.json second.json
 
-It stays when all are answered, so that its memory can be read.
+It keeps running afterwards, so that its memory can be measured.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 
 def main() -> None:
-    """The first call pays for the start, as in a new environment of Lambda."""
+    """Runs the events. The first call includes the start, as in a new Lambda environment."""
     module, *events = sys.argv[1:]
     handler = importlib.import_module(module).handler
     context = SimpleNamespace(

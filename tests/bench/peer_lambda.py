@@ -1,6 +1,6 @@
-"""The peer of the Lambda: the same handler with boto3, Pillow and Keras, as one would write it from their tutorials.
+"""The peer of the Lambda: the same handler with boto3, Pillow and Keras, as you would write it from their tutorials.
 
-The model is loaded when the module is imported, images go through it in batches, failed messages are reported.
+The model is loaded on import, images are scored in batches, and failed messages are reported.
 """
 
 import json
@@ -19,7 +19,7 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, list[dict[str,
     for record in event["Records"]:
         try:
             answer(MODEL, json.loads(record["body"]), OUTPUT_URI)
-        except Exception as error:  # noqa: BLE001 - as the tutorials do
+        except Exception as error:  # noqa: BLE001 - as in the tutorials
             print(f"{record['messageId']}: {error}")
             failures.append({"itemIdentifier": record["messageId"]})
     return {"batchItemFailures": failures}

@@ -1,8 +1,8 @@
-"""The peer: a queue worker of boto3, Pillow and Keras, as one would write it from their tutorials.
+"""The peer: a queue worker with boto3, Pillow and Keras, as you would write it from their tutorials.
 
-It takes the same message from the same variables: ``TWOFOLD_QUEUE_URL``, ``TWOFOLD_MODEL_URI`` (of ``model.keras``)
-and ``TWOFOLD_OUTPUT_URI``. It is meant to be good of its kind: the model is loaded once, the clients are kept,
-images go through it in batches. With ``--drain`` it stops when the queue is empty.
+It reads the same messages and the same variables: ``TWOFOLD_QUEUE_URL``, ``TWOFOLD_MODEL_URI`` (of ``model.keras``) and
+``TWOFOLD_OUTPUT_URI``. It is a fair opponent: the model and the clients are created once, and images are scored in
+batches. With ``--drain`` it stops when the queue is empty.
 """
 
 import csv
@@ -29,7 +29,7 @@ sqs = boto3.client("sqs")
 
 
 def main() -> None:
-    """Receives messages, answers them, deletes them."""
+    """Receives, answers and deletes messages."""
     queue_url = os.environ["TWOFOLD_QUEUE_URL"]
     output_uri = os.environ["TWOFOLD_OUTPUT_URI"]
     model = load_model(os.environ["TWOFOLD_MODEL_URI"])
@@ -65,20 +65,20 @@ def answer(model: Any, request: dict[str, Any], output_uri: str) -> None:
 
 
 def predict(model: Any, refs: list[str]) -> Iterator[float]:
-    """P(class 1) of each image, a batch at a time."""
+    """Yields P(class 1) of each image, scored in batches."""
     for start in range(0, len(refs), BATCH_SIZE):
         batch = np.stack([load_image(ref) for ref in refs[start : start + BATCH_SIZE]])
         yield from model.predict(batch, verbose=0)[:, 0].tolist()
 
 
 def load_image(ref: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """``(160, 160, 3)`` uint8 RGB; the model scales it itself."""
+    """Returns ``(160, 160, 3)`` uint8 RGB. The model does the scaling."""
     image = Image.open(io.BytesIO(download(ref)))
     return np.asarray(image.convert("RGB").resize(IMAGE_SIZE))
 
 
 def download(uri: str) -> bytes:
-    """An object's bytes."""
+    """Returns the content of an object."""
     bucket, key = split(uri)
     return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
 

@@ -1,4 +1,4 @@
-"""Processes measured from outside: a worker while it runs, a job when it has ended."""
+"""Processes measured from outside: a worker while it runs, and a job after it has ended."""
 
 import os
 import subprocess
@@ -14,27 +14,27 @@ import psutil  # type: ignore[import-untyped]
 
 from jobs.user_error import UserError
 
-#: Short against what is timed, long against the millisecond or two that a look into the bucket costs both cores.
+#: Short compared to what is timed, and long compared to the one or two milliseconds that a check of the bucket takes.
 _LOOK_S: Final = 0.01
-#: A worker may wait for its open poll to end, 20 s at most.
+#: A worker may have to wait for its open poll, which takes up to 20 s.
 _STOP_S: Final = 30
 _TAIL_CHARACTERS: Final = 2000
-#: The unit of ``ru_maxrss``, which is another on macOS.
+#: The unit of ``ru_maxrss``, which is different on macOS.
 _MAXRSS_BYTES: Final = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A process from start to end, its children included."""
+    """A process that has ended, including its children."""
 
-    said: str  #: on standard output
+    stdout: str
     wall_s: float
     cpu_s: float  #: user and system time
-    peak_mb: float  #: the most memory that it, or a child, was resident with, in MB
+    peak_mb: float  #: peak resident memory of it or of a child, in MB
 
 
 class WorkerProcess:
-    """``python -m <module> <arguments>`` with ``environment`` on top of ours. A context manager; SIGTERM ends it."""
+    """``python -m <module> <arguments>`` with ``environment`` added. A context manager that ends it with SIGTERM."""
 
     def __init__(self, module: str, environment: dict[str, str], *arguments: str) -> None:
         self._module = module
@@ -63,9 +63,9 @@ class WorkerProcess:
         self._stderr.close()
 
     def wait_until(self, done: Callable[[], bool], *, what: str, limit_s: float) -> float:
-        """The moment, by ``time.monotonic``, at which ``done`` is true.
+        """Returns the time, by ``time.monotonic``, at which ``done`` becomes true.
 
-        Raises UserError, with what the worker said last, when it ends before that or the time is up.
+        Raises UserError, with the end of the worker's log, if it ends before that or the time is up.
         """
         deadline_s = time.monotonic() + limit_s
         while time.monotonic() < deadline_s:
@@ -73,28 +73,28 @@ class WorkerProcess:
                 return time.monotonic()
             status = self._process.poll()
             if status is not None:
-                raise UserError(f"{self._module} ended with exit status {status} before {what}. {self._last_words()}")
+                raise UserError(f"{self._module} ended with exit status {status} before {what}. {self._log_end()}")
             time.sleep(_LOOK_S)
-        raise UserError(f"After {limit_s:.0f} s {self._module} has not come to {what}. {self._last_words()}")
+        raise UserError(f"{self._module} did not reach {what} within {limit_s:.0f} s. {self._log_end()}")
 
     def cpu_s(self) -> float:
-        """User and system time so far, in seconds."""
+        """Returns user and system time so far, in seconds."""
         times = psutil.Process(self._process.pid).cpu_times()
         return float(times.user + times.system + times.children_user + times.children_system)
 
     def peak_mb(self) -> float:
-        """The most memory it and its children were resident with so far, in MB; without /proc, what they are now."""
+        """Returns the peak resident memory of it and its children so far, in MB; without /proc, the current one."""
         parent = psutil.Process(self._process.pid)
         return sum(_peak_bytes(process) for process in (parent, *parent.children(recursive=True))) / 1e6
 
-    def _last_words(self) -> str:
+    def _log_end(self) -> str:
         self._stderr.seek(0)
-        said = self._stderr.read().decode(errors="replace").strip()[-_TAIL_CHARACTERS:]
-        return f"Its last words:\n{said}" if said else "It said nothing."
+        log = self._stderr.read().decode(errors="replace").strip()[-_TAIL_CHARACTERS:]
+        return f"Its log ends with:\n{log}" if log else "It logged nothing."
 
 
 def run_to_end(module: str, arguments: Sequence[str], environment: dict[str, str]) -> Ended:
-    """``python -m <module>`` with ``environment`` on top of ours. Raises UserError if it fails."""
+    """Runs ``python -m <module>`` with ``environment`` added. Raises UserError if it fails."""
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         started_s = time.monotonic()
         process = subprocess.Popen(
@@ -113,11 +113,11 @@ def run_to_end(module: str, arguments: Sequence[str], environment: dict[str, str
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             stderr.seek(0)
-            words = stderr.read().decode(errors="replace")[-_TAIL_CHARACTERS:]
-            raise UserError(f"{module} ended with exit status {process.returncode}. Its last words:\n{words}")
+            log = stderr.read().decode(errors="replace")[-_TAIL_CHARACTERS:]
+            raise UserError(f"{module} ended with exit status {process.returncode}. Its log ends with:\n{log}")
         stdout.seek(0)
         return Ended(
-            said=stdout.read().decode(),
+            stdout=stdout.read().decode(),
             wall_s=wall_s,
             cpu_s=usage.ru_utime + usage.ru_stime,
             peak_mb=usage.ru_maxrss * _MAXRSS_BYTES / 1e6,
@@ -125,7 +125,7 @@ def run_to_end(module: str, arguments: Sequence[str], environment: dict[str, str
 
 
 def _inherited() -> dict[str, str]:
-    """As installed: with bytecode kept, whatever this shell is told."""
+    """Returns the environment with bytecode caching enabled, as it is for an installed package."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 

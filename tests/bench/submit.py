@@ -1,7 +1,7 @@
-"""Planning and submitting long lists: time and peak memory, 10,000 rows beside 100,000, and a million planned.
+"""Submitting long lists: time and peak memory for 10,000 rows, 100,000 rows and a million.
 
-Each is a process of its own, ``twofold batch submit``, against the embedded cloud. The list names the same pictures
-over and over, as rows of a CSV with two columns.
+Each list is submitted by its own process, ``twofold batch submit``, to the embedded cloud. The lists are CSV files with
+two columns that repeat the same images.
 """
 
 import csv
@@ -26,22 +26,22 @@ from jobs.user_error import UserError
 from tests.bench.figures import machine
 
 BUCKET: Final = "twofold-bench"
-_PICTURES: Final = 1000
+_IMAGES: Final = 1000
 
 
 @dataclass(frozen=True)
-class Submission:
+class SubmitRun:
     """One run of the command."""
 
     rows: int
     parts: int
-    seconds: float  #: of the whole process
+    seconds: float  #: of the entire process
     peak_mb: float  #: resident, of the process
     messages: int  #: on the queue afterwards
 
 
-def run(sizes: list[int], reporter: Reporter) -> list[Submission]:
-    """Submits a list of each size. Raises UserError when one is not taken whole."""
+def run(sizes: list[int], reporter: Reporter) -> list[SubmitRun]:
+    """Submits a list of each size. Raises UserError if one is not submitted completely."""
     found = []
     with TemporaryDirectory(prefix="twofold-bench-") as folder, EmbeddedCloud() as cloud:
         cloud.s3().create_bucket(Bucket=BUCKET)
@@ -55,8 +55,8 @@ def run(sizes: list[int], reporter: Reporter) -> list[Submission]:
     return found
 
 
-def show(submissions: list[Submission], json_file: Path | None) -> None:
-    """Prints the table, and writes the file if one is asked for."""
+def show(submissions: list[SubmitRun], json_file: Path | None) -> None:
+    """Prints the table, and writes the file if one is given."""
     where = machine()
     if json_file is not None:
         figures: dict[str, Any] = {"machine": where, "submissions": [asdict(one) for one in submissions]}
@@ -80,14 +80,14 @@ def show(submissions: list[Submission], json_file: Path | None) -> None:
 
 
 def _write_list(path: Path, rows: int) -> None:
-    pictures = [f"s3://{BUCKET}/photographs/intake/2026/{number:06}.jpg" for number in range(_PICTURES)]
+    images = [f"s3://{BUCKET}/photographs/intake/2026/{number:06}.jpg" for number in range(_IMAGES)]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["source_ref", "name"])
-        writer.writerows((uri, f"animal {number}") for number, uri in enumerate(islice(cycle(pictures), rows)))
+        writer.writerows((uri, f"animal {number}") for number, uri in enumerate(islice(cycle(images), rows)))
 
 
-def _submit(cloud: EmbeddedCloud, path: Path, rows: int, settings: dict[str, str]) -> Submission:
+def _submit(cloud: EmbeddedCloud, path: Path, rows: int, settings: dict[str, str]) -> SubmitRun:
     command = [sys.executable, "-c", _MEASURED, "batch", "submit", str(path), "--json"]
     started = time.monotonic()
     done = subprocess.run(
@@ -96,15 +96,15 @@ def _submit(cloud: EmbeddedCloud, path: Path, rows: int, settings: dict[str, str
     seconds = time.monotonic() - started
     if done.returncode:
         raise UserError(f"twofold batch submit ended with exit status {done.returncode}: {done.stderr[-1000:]}")
-    said, peak = (json.loads(line) for line in io.StringIO(done.stdout))
+    printed, peak = (json.loads(line) for line in io.StringIO(done.stdout))
     answer = cloud.sqs().get_queue_attributes(QueueUrl=settings["TWOFOLD_QUEUE_URL"], AttributeNames=["All"])
     messages = int(answer["Attributes"]["ApproximateNumberOfMessages"])
-    if (said["images"], messages) != (rows, said["parts"]):
-        raise UserError(f"{rows:,} rows became {said['images']:,} images and {messages:,} messages.")
-    return Submission(rows, said["parts"], seconds, peak["peak_kib"] * 1024 / 1e6, messages)
+    if (printed["images"], messages) != (rows, printed["parts"]):
+        raise UserError(f"{rows:,} rows became {printed['images']:,} images and {messages:,} messages.")
+    return SubmitRun(rows, printed["parts"], seconds, peak["peak_kib"] * 1024 / 1e6, messages)
 
 
-#: The command, and then the most memory that its process was resident with; getrusage would tell its parent's.
+#: Runs the command, and prints the peak resident memory of its process. getrusage would include that of the parent.
 _MEASURED: Final = """
 import json, re, sys
 from jobs.cli import main

@@ -1,7 +1,7 @@
-"""``twofold train run`` against the recipe it started from: time, processor, memory, and what came of it.
+"""``twofold train run`` against the recipe it is based on: time, processor time, memory and accuracy.
 
-Ours runs twice a round: with nothing kept from before, then again with the features of the first run, as somebody does
-who tries another option of the head.
+Ours runs twice per round: from scratch, and then with the features of the first run, as when you try another option of
+the head.
 """
 
 import json
@@ -17,41 +17,43 @@ from tests.bench.figures import Comparison, Figures, Measure
 from tests.bench.process import Ended, run_to_end
 
 _MEASURES: Final = (
-    Measure("whole_s", "whole process, s", 1),
+    Measure("whole_s", "entire process, s", 1),
     Measure("without_imports_s", "without imports, s", 1),
     Measure("learning_s", "reading, features, fit, s", 1),
     Measure("cpu_s", "processor time, s", 1),
-    Measure("again_whole_s", "whole process, features kept, s", 1),
+    Measure("again_whole_s", "entire process, features kept, s", 1),
     Measure("again_without_imports_s", "without imports, features kept, s", 1),
     Measure("again_learning_s", "reading, features, fit, features kept, s", 2),
     Measure("again_cpu_s", "processor time, features kept, s", 1),
     Measure("peak_mb", "peak resident memory, MB", 0),
     Measure("accuracy", "accuracy on the test images", 3, more_is_better=True),
 )
-#: "Starting" and "Starting TensorFlow".
+#: The steps "Starting" and "Starting TensorFlow".
 _IMPORTS: Final = ("Starting",)
-#: From the files to a fitted head; with the features kept, the files are still listed and hashed.
+#: From the files to a fitted head. With kept features, the files are still listed and hashed.
 _LEARNING: Final = ("Listing", "Hashing the images", "Reading images, computing features", "Training the head")
 _QUIET: Final = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def run(*, data: Path, weights: str, runs: int, reporter: Reporter) -> Comparison:
-    """Measures both, in turns. Raises UserError when one fails or the data have no ``train/`` or ``validation/``."""
+    """Measures both in turns. Raises UserError if one fails, or if ``train/`` or ``validation/`` is missing."""
     for split in ("train", "validation"):
         if not (data / split).is_dir():
-            raise UserError(f"{data} has no folder {split}/, which the recipe reads: give a folder like the seed's.")
+            raise UserError(
+                f"{data} has no folder {split}/. Give a folder with train/ and validation/, which the recipe reads."
+            )
     ours, peer = [], []
     with tempfile.TemporaryDirectory(prefix="twofold-bench-") as name:
         folder = Path(name)
         file = folder / "backbone.weights.h5"
         with (
             hushed(),
-            reporter.step("Taking the backbone's weights"),
-            # TensorFlow stays out of this process: a child's peak begins with the memory of whoever started it.
+            reporter.step("Loading the backbone's weights"),
+            # The peak memory of a child starts with that of its parent, so TensorFlow must not be loaded here.
             ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
         ):
             pool.submit(_save_weights, weights, str(file)).result()
-        # Bytecode is compiled and the images are read from the disk once, not in the first measured run.
+        # So that compiling bytecode and reading the images from disk are not part of the first measured run.
         with reporter.step("Running once, unmeasured: ours"):
             _run_ours(data, file, folder / "0")
         for number in range(1, runs + 1):
@@ -65,40 +67,40 @@ def run(*, data: Path, weights: str, runs: int, reporter: Reporter) -> Compariso
         ours=ours,
         peer=peer,
         facts={"data": data.name},
-        summary=f"Images of {data.name}, 160 pixels; the test images are those of validation/.",
+        summary=f"Images of {data.name} at 160 pixels, tested on validation/.",
     )
 
 
 def _save_weights(source: str, path: str) -> None:
-    from jobs.training import backbone  # noqa: PLC0415 - in a process of its own
+    from jobs.training import backbone  # noqa: PLC0415 - only in the other process
 
     frozen, _ = backbone.load(source, image_size=160)
     frozen.save_weights(path)
 
 
 def _measure_ours(data: Path, weights: Path, folder: Path) -> Figures:
-    first, told = _run_ours(data, weights, folder)
-    again, retold = _run_ours(data, weights, folder)
-    if told["accuracy"] != retold["accuracy"]:
-        raise UserError(f"The same job came to accuracy {told['accuracy']}, then to {retold['accuracy']}.")
+    first, report = _run_ours(data, weights, folder)
+    again, second_report = _run_ours(data, weights, folder)
+    if report["accuracy"] != second_report["accuracy"]:
+        raise UserError(f"The same job had accuracy {report['accuracy']}, then {second_report['accuracy']}.")
     return {
-        **_times("", first, imports_s=_sum(told, _IMPORTS), learning_s=_sum(told, _LEARNING)),
-        **_times("again_", again, imports_s=_sum(retold, _IMPORTS), learning_s=_sum(retold, _LEARNING)),
+        **_times("", first, imports_s=_sum(report, _IMPORTS), learning_s=_sum(report, _LEARNING)),
+        **_times("again_", again, imports_s=_sum(second_report, _IMPORTS), learning_s=_sum(second_report, _LEARNING)),
         "peak_mb": max(first.peak_mb, again.peak_mb),
-        "accuracy": told["accuracy"],
+        "accuracy": report["accuracy"],
     }
 
 
 def _measure_peer(data: Path, weights: Path) -> Figures:
     ended = run_to_end("tests.bench.peer_train", [str(data), str(weights)], _QUIET)
-    told = json.loads(ended.said.splitlines()[-1])  # Keras says before that how many files it found
-    learning_s = told["seconds"]["data"] + told["seconds"]["fit"]
+    report = json.loads(ended.stdout.splitlines()[-1])  # Keras first prints how many files it found
+    learning_s = report["seconds"]["data"] + report["seconds"]["fit"]
     return {
-        **_times("", ended, imports_s=told["seconds"]["imports"], learning_s=learning_s),
-        # It keeps nothing: the next run is the same again.
-        **_times("again_", ended, imports_s=told["seconds"]["imports"], learning_s=learning_s),
+        **_times("", ended, imports_s=report["seconds"]["imports"], learning_s=learning_s),
+        # It keeps nothing, so a second run takes the same time.
+        **_times("again_", ended, imports_s=report["seconds"]["imports"], learning_s=learning_s),
         "peak_mb": ended.peak_mb,
-        "accuracy": told["accuracy"],
+        "accuracy": report["accuracy"],
     }
 
 
@@ -106,13 +108,13 @@ def _run_ours(data: Path, weights: Path, folder: Path) -> tuple[Ended, dict[str,
     options = {"--data": data, "--output": folder / "out", "--cache": folder / "cache", "--weights": weights}
     arguments = [str(word) for option in options.items() for word in option]
     ended = run_to_end("jobs.cli", ["train", "run", *arguments, "--json"], _QUIET)
-    evaluation = json.loads(ended.said)["evaluation"]
+    evaluation = json.loads(ended.stdout)["evaluation"]
     accuracy = evaluation["binary_classification_metrics"]["accuracy"]["value"]
     return ended, {"accuracy": accuracy, "seconds": evaluation["seconds"]}
 
 
-def _sum(told: dict[str, Any], steps: tuple[str, ...]) -> float:
-    return sum(float(seconds) for title, seconds in told["seconds"].items() if title.startswith(steps))
+def _sum(report: dict[str, Any], steps: tuple[str, ...]) -> float:
+    return sum(float(seconds) for title, seconds in report["seconds"].items() if title.startswith(steps))
 
 
 def _times(prefix: str, ended: Ended, *, imports_s: float, learning_s: float) -> dict[str, float]:

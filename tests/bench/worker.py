@@ -1,7 +1,7 @@
-"""Our worker against the peer: images a second, processor time, start, memory.
+"""The worker against the peer: images a second, processor time, start-up time and memory.
 
-Both are asked for one image and then for many, by two messages that wait on the queue when the process starts. The
-first part tells how long the start takes; from the first part to the second is the steady state.
+Both get two messages that are on the queue when the process starts: one image first, then many. The time to the first
+part measures the start, and the time from the first part to the second measures the steady state.
 """
 
 import json
@@ -12,23 +12,24 @@ from typing import Final
 
 import numpy as np
 
+from jobs.local.demo import CHAMPION_URI, OUTPUT_URI
 from jobs.progress import Reporter
 from tests.bench.figures import Comparison, Figures, Measure
 from tests.bench.process import WorkerProcess
-from tests.bench.stage import CHAMPION, OUTPUT, Answer, Stage, open_stage
+from tests.bench.stage import Answer, Stage, open_stage
 
 _START_LIMIT_S: Final = 180
-#: Over ten times what the peer takes for an image on two cores.
+#: More than ten times as long as the peer takes for an image on two cores.
 _IMAGE_LIMIT_S: Final = 0.2
 
 _MEASURES: Final = (
-    # From one part to the next, the emulator's work on the same cores included.
+    # From the first part to the second, with the emulator on the same cores.
     Measure("images_per_s", "images a second", 0, more_is_better=True),
-    # User and system time of the worker alone.
-    Measure("cpu_ms_per_image", "processor time an image, ms", 2),
+    # User and system time of the worker only.
+    Measure("cpu_ms_per_image", "processor time per image, ms", 2),
     # From the start of the process to the CSV of a request with one image.
     Measure("first_score_s", "start to first score, s", 2),
-    # The worker's own until then, which other work on the machine hardly changes.
+    # The worker's processor time until then, which hardly depends on other processes.
     Measure("first_score_cpu_s", "processor time to first score, s", 2),
     Measure("peak_mb", "peak resident memory, MB", 0),
 )
@@ -36,16 +37,16 @@ _MEASURES: Final = (
 
 @dataclass(frozen=True)
 class Contender:
-    """A worker that takes part: a module, and the model in the format it reads."""
+    """A worker: a module, and the model in the format that it reads."""
 
     name: str
     module: str
     model_uri: str
-    #: A Lambda: ``module`` holds a handler, which is given the messages instead of the queue.
+    #: If so, ``module`` has a handler that gets the messages instead of polling the queue.
     is_lambda: bool = False
 
     def start(self, stage: Stage, queue_url: str, folder: Path) -> WorkerProcess:
-        """Its process, not started yet. Files for it lie in ``folder``."""
+        """Returns the process, not started yet. Its files are written to ``folder``."""
         environment = _environment(stage, self, queue_url)
         if not self.is_lambda:
             return WorkerProcess(self.module, environment)
@@ -57,15 +58,15 @@ class Contender:
 
 
 def run(*, data: Path | None, images: int, runs: int, reporter: Reporter, is_lambda: bool = False) -> Comparison:
-    """Measures both, in turns. Raises UserError when a worker fails or its CSV is not what was asked for."""
+    """Measures both in turns. Raises UserError if a worker fails or its CSV does not match the request."""
     names = ("worker.serverless", "tests.bench.peer_lambda") if is_lambda else ("worker", "tests.bench.peer_worker")
     with open_stage(data, reporter) as stage:
-        ours = Contender("ours", names[0], CHAMPION, is_lambda)
+        ours = Contender("ours", names[0], CHAMPION_URI, is_lambda)
         peer = Contender("peer", names[1], stage.keras_model_uri(), is_lambda)
         figures: dict[str, list[Figures]] = {"ours": [], "peer": []}
         answers: dict[str, Answer] = {}
         for contender in (ours, peer):
-            # Bytecode is compiled and files are read from the disk once, not at each start of an installed worker.
+            # So that compiling bytecode and reading files from disk are not part of the first measured run.
             with reporter.step(f"Starting once, unmeasured: {contender.name}"):
                 _measure(stage, contender, job_id=f"{contender.name}-0", images=1)
         for number in range(1, runs + 1):
@@ -82,17 +83,17 @@ def run(*, data: Path | None, images: int, runs: int, reporter: Reporter, is_lam
             ours=figures["ours"],
             peer=figures["peer"],
             facts={"data": source, "images": images, "agreement": agreement},
-            summary=f"{images:,} images a run, from {source}; both give {agreement:.1%} of them the same class.",
+            summary=f"{images:,} images per run from {source}; both assign the same class to {agreement:.1%} of them.",
         )
 
 
 def _measure(stage: Stage, contender: Contender, *, job_id: str, images: int) -> Figures:
-    """One process from start to end."""
-    # A queue of its own: the last worker's open poll must not take the next one's message.
+    """Measures one process from start to end."""
+    # A new queue, so that the open poll of the previous worker does not take this one's message.
     queue_url = stage.make_queue(job_id)
     first = f"{job_id}-first"
     stage.ask(queue_url, first, images=1)
-    # At once, so that the steady state holds no wait for a message; the emulator hands them out in order.
+    # Sent at once, so that the steady state includes no wait. The emulator delivers messages in order.
     stage.ask(queue_url, job_id, images=images)
     with tempfile.TemporaryDirectory() as folder, contender.start(stage, queue_url, Path(folder)) as process:
         first_s = process.wait_until(lambda: stage.is_answered(first), what="the first score", limit_s=_START_LIMIT_S)
@@ -112,14 +113,14 @@ def _measure(stage: Stage, contender: Contender, *, job_id: str, images: int) ->
 def _environment(stage: Stage, contender: Contender, queue_url: str) -> dict[str, str]:
     region = stage.cloud.environment["AWS_REGION"]
     return stage.cloud.environment | {
-        "AWS_DEFAULT_REGION": region,  # the name that boto3 knows
+        "AWS_DEFAULT_REGION": region,  # the name that boto3 reads
         "TWOFOLD_QUEUE_URL": queue_url,
         "TWOFOLD_MODEL_URI": contender.model_uri,
-        "TWOFOLD_OUTPUT_URI": OUTPUT,
+        "TWOFOLD_OUTPUT_URI": OUTPUT_URI,
     }
 
 
 def _agreement(ours: Answer, peer: Answer) -> float:
-    """Share of the images that both put on the same side of 0.5."""
+    """Returns the share of images that both score on the same side of 0.5."""
     sides = [np.array([score for _, score in answer]) >= 0.5 for answer in (ours, peer)]
     return float(np.mean(sides[0] == sides[1]))

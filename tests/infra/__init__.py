@@ -1,1 +1,1 @@
-"""Tests of what is deployed: templates, images, requirements."""
+"""Tests of what is deployed: templates, images and requirements."""

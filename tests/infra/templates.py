@@ -1,4 +1,4 @@
-"""The templates as dictionaries, their short forms written out, and what tests ask of them."""
+"""The templates as dictionaries with long-form functions, and queries for tests."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -11,19 +11,19 @@ from tests.conftest import REPOSITORY
 
 @cache
 def load(name: str) -> dict[str, Any]:
-    """A template of ``infra/``: ``!Ref X`` is ``{"Ref": "X"}``."""
+    """Returns a template of ``infra/``, with ``!Ref X`` as ``{"Ref": "X"}``."""
     template: dict[str, Any] = cfn_yaml.load(str(REPOSITORY / "infra" / name))
     return template
 
 
 def resources(name: str, kind: str) -> dict[str, dict[str, Any]]:
-    """The properties of all resources of a type, by logical name."""
+    """Returns the properties of all resources of a type, by logical name."""
     found = load(name)["Resources"].items()
     return {logical: body.get("Properties", {}) for logical, body in found if body["Type"] == kind}
 
 
 def walk(node: Any) -> Iterator[Any]:
-    """A node, and every node below it."""
+    """Yields a node and every node below it."""
     yield node
     below = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     for child in below:
@@ -31,7 +31,7 @@ def walk(node: Any) -> Iterator[Any]:
 
 
 def statements(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every statement of every policy, and the resource it stands in."""
+    """Yields every statement of every policy, with the resource that holds it."""
     for logical, body in load(name)["Resources"].items():
         for node in walk(body):
             if isinstance(node, dict) and "Effect" in node:
@@ -39,12 +39,12 @@ def statements(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def as_list(value: Any) -> list[Any]:
-    """IAM takes one, or a list."""
+    """Returns a list: IAM accepts one item or a list."""
     return value if isinstance(value, list) else [value]
 
 
 def variables(name: str) -> Iterator[tuple[str, str]]:
-    """Every environment variable that a template sets, and the resource that it is for."""
+    """Yields every environment variable that a template sets, with the resource that gets it."""
     for logical, body in load(name)["Resources"].items():
         for node in walk(body.get("Properties", {})):
             if not isinstance(node, dict) or "Environment" not in node:

@@ -1,4 +1,4 @@
-"""The hashed requirements alone make what runs: no index of extras, no tools, nothing of this environment."""
+"""The hashed requirements: on their own they install everything that runs."""
 
 import os
 import re
@@ -16,6 +16,7 @@ from jobs.cloud.lambda_zip import MAX_BYTES
 from tests.conftest import REPOSITORY, Bench
 
 INFRA = REPOSITORY / "infra"
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 NAMES = ("worker", "train", "train-gpu", "build")
 
 
@@ -25,8 +26,8 @@ def _pins(name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_package_has_its_hashes_and_nothing_names_an_index(name: str) -> None:
-    """So pip refuses whatever else an index serves under that name."""
+def test_every_package_has_hashes_and_no_index_is_named(name: str) -> None:
+    """So pip rejects anything else that an index serves under that name."""
     text = (INFRA / f"{name}-requirements.txt").read_text()
     blocks = [block for block in re.split(r"\n(?=[a-z0-9])", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)) if block]
     assert len(blocks) == len(_pins(name)) > 0
@@ -35,28 +36,31 @@ def test_every_package_has_its_hashes_and_nothing_names_an_index(name: str) -> N
     assert "://" not in text
 
 
-@pytest.mark.parametrize(
-    ("name", "extras"), [("worker", ["lambda"]), ("train", ["train"]), ("train-gpu", ["train", "gpu"])]
-)
-def test_every_dependency_of_the_project_is_in_the_file(name: str, extras: list[str]) -> None:
-    """One that was added to pyproject.toml alone would be missing in the image, and nowhere else."""
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
-    requirements = [Requirement(line) for line in wanted]
+def _requirements(extra: str) -> list[Requirement]:
+    """Returns what an extra installs, including the extras that it names, such as twofold[cli]."""
+    found = [Requirement(line) for line in PROJECT["optional-dependencies"][extra]]
+    named = {name for one in found if one.name == PROJECT["name"] for name in one.extras}
+    others = [one for one in found if one.name != PROJECT["name"]]
+    return [*others, *(one for name in sorted(named) for one in _requirements(name))]
+
+
+@pytest.mark.parametrize(("name", "extra"), [("worker", "lambda"), ("train", "train"), ("train-gpu", "gpu")])
+def test_every_dependency_of_the_project_is_in_the_file(name: str, extra: str) -> None:
+    """One that was added only to pyproject.toml would be missing from the image, and nowhere else."""
+    wanted = [*map(Requirement, PROJECT["dependencies"]), *_requirements(extra)]
     pins = _pins(name)
-    assert [r.name for r in requirements if r.name not in pins or not r.specifier.contains(pins[r.name])] == []
+    assert [r.name for r in wanted if r.name not in pins or not r.specifier.contains(pins[r.name])] == []
 
 
 def test_a_worker_has_no_training_library() -> None:
-    """Nor what only tests need."""
-    assert (
-        not {"tensorflow", "keras", "scikit-learn", "scipy", "h5py", "moto", "ministack", "pytest"}
-        & _pins("worker").keys()
-    )
+    """Nor the command line's libraries, nor what only tests need."""
+    training = {"tensorflow", "keras", "scikit-learn", "scipy", "h5py"}
+    others = {"jinja2", "rich", "typer", "moto", "ministack", "pytest"}
+    assert (training | others) & _pins("worker").keys() == set()
 
 
 def test_the_gpu_image_holds_the_versions_that_are_tested_without_a_gpu() -> None:
-    """The same pins, and CUDA's wheels on top."""
+    """The pins are the same, with CUDA's wheels added."""
     plain, gpu = _pins("train"), _pins("train-gpu")
     assert {name: gpu[name] for name in plain.keys() & gpu.keys()} == {
         name: plain[name] for name in plain.keys() & gpu.keys()
@@ -66,14 +70,14 @@ def test_the_gpu_image_holds_the_versions_that_are_tested_without_a_gpu() -> Non
 
 
 @pytest.mark.parametrize(("name", "other"), [("worker", "train"), ("worker", "train-gpu")])
-def test_training_and_serving_have_the_same_decoder_and_numbers(name: str, other: str) -> None:
-    """G23. Pillow, numpy and LiteRT in the same version on both sides."""
+def test_training_and_serving_use_the_same_decoder_and_arithmetic(name: str, other: str) -> None:
+    """G23. Pillow, numpy and LiteRT have the same version on both sides."""
     shared = ("pillow", "numpy", "ai-edge-litert", "pydantic", "obstore")
     assert [_pins(name)[package] for package in shared] == [_pins(other)[package] for package in shared]
 
 
 def _environment(name: str, folder: Path, *, compiled: bool) -> Path:
-    """A virtual environment of the file alone; returns its Python. ``compiled``: with bytecode, as in the image."""
+    """Creates a virtual environment from the file and returns its Python. The image is ``compiled``, to bytecode."""
     uv = shutil.which("uv")
     assert uv, "uv is not installed: pip install uv"
     python = folder / "bin" / "python"
@@ -98,15 +102,15 @@ def _seconds(*command: str, cwd: Path, **environment: str) -> float:
 
 
 @pytest.mark.slow
-def test_the_workers_file_alone_answers_a_message(
+def test_the_workers_requirements_suffice_to_answer_a_message(
     ministack_bench: Bench, models: Path, digit_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without TensorFlow, in less than Lambda allows; and the answer is the CSV."""
+    """Without TensorFlow, and in less space than Lambda allows."""
     bench = ministack_bench
     python = _environment("worker", tmp_path / "venv", compiled=True)
     size = _size_bytes(tmp_path / "venv" / "lib")
-    picture = bench.put("in/a.png", next(digit_images.rglob("*.png")).read_bytes())
-    bench.send({"schema_version": 1, "job_id": "alone", "images": [picture]})
+    image = bench.put("in/a.png", next(digit_images.rglob("*.png")).read_bytes())
+    bench.send({"schema_version": 1, "job_id": "alone", "images": [image]})
     settings = {
         "TWOFOLD_QUEUE_URL": bench.queues.requests_url,
         "TWOFOLD_MODEL_URI": bench.put_bundle(models),
@@ -123,15 +127,17 @@ def test_the_workers_file_alone_answers_a_message(
 
 
 @pytest.mark.slow
-def test_the_training_file_alone_trains(digit_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The entry of the image, on a few pictures, to a whole bundle; with weights that need no download."""
+def test_the_training_requirements_suffice_to_train(
+    digit_images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The entry point of the image trains on a few images, with weights that need no download."""
     python = _environment("train", tmp_path / "venv", compiled=False)
     for folder in digit_images.iterdir():
         (tmp_path / "few" / folder.name).mkdir(parents=True)
-        for picture in sorted(folder.glob("*.png"))[:12]:
-            shutil.copy(picture, tmp_path / "few" / folder.name)
+        for image in sorted(folder.glob("*.png"))[:12]:
+            shutil.copy(image, tmp_path / "few" / folder.name)
     options = ["--data", "few", "--output", "models", "--version", "v1", "--image-size", "32"]
-    command = ("-m", "jobs.cli", "train", "submit", "--on", "here")  # which starts the entry of the image
+    command = ("-m", "jobs.cli", "train", "submit", "--on", "here")  # which starts the entry point of the image
     train_s = _seconds(str(python), *command, *options, "--weights", "package", cwd=tmp_path)
     assert (tmp_path / "models/model/v1/model.json").is_file()
     with capsys.disabled():

@@ -1,4 +1,4 @@
-"""infra/training.yaml: one promise a test, those that linters miss."""
+"""infra/training.yaml: the promises that linters do not check."""
 
 import json
 import re
@@ -22,22 +22,22 @@ def _environments() -> dict[str, dict[str, Any]]:
     return {name: properties["ComputeResources"] for name, properties in found}
 
 
-def test_no_machine_is_kept_while_no_job_runs() -> None:
-    """Not one, on Spot or on demand."""
-    assert {name: resources_["MinvCpus"] for name, resources_ in _environments().items()} == {"Spot": 0, "OnDemand": 0}
-    assert all("DesiredvCpus" not in resources_ for resources_ in _environments().values())
+def test_no_machine_runs_without_a_job() -> None:
+    """Neither on Spot nor on demand."""
+    assert {name: machines["MinvCpus"] for name, machines in _environments().items()} == {"Spot": 0, "OnDemand": 0}
+    assert all("DesiredvCpus" not in machines for machines in _environments().values())
 
 
-def test_spot_comes_first_and_on_demand_where_there_is_none() -> None:
-    """By the queue's order. Several machines a job: on demand alone, as Batch has it."""
+def test_spot_is_tried_first_and_then_on_demand() -> None:
+    """By the order of the queue. Jobs with several machines run only on demand, because Batch requires it."""
     condition, one, many = _only("AWS::Batch::JobQueue")["ComputeEnvironmentOrder"]["Fn::If"]
     assert condition == "OneNode"
     assert [(item["Order"], item["ComputeEnvironment"]["Ref"]) for item in one] == [(1, "Spot"), (2, "OnDemand")]
     assert [item["ComputeEnvironment"]["Ref"] for item in many] == ["OnDemand"]
 
 
-def test_a_machine_taken_back_is_tried_again_and_a_mistake_is_not() -> None:
-    """Status 75 says: saved, to be continued. Any other failure would fail again, and cost again."""
+def test_an_interrupted_job_is_retried_and_a_failed_job_is_not() -> None:
+    """Status 75 means "saved, to be continued". Any other failure would only fail again, and cost again."""
     retry = resources(TRAINING, "AWS::Batch::JobDefinition")["JobDefinition"]["RetryStrategy"]
     rules = [(set(rule) - {"Action"}, rule["Action"]) for rule in retry["EvaluateOnExit"]]
     assert retry["EvaluateOnExit"][0]["OnStatusReason"] == "Host EC2*"
@@ -47,8 +47,8 @@ def test_a_machine_taken_back_is_tried_again_and_a_mistake_is_not() -> None:
     assert retry["Attempts"] > 1
 
 
-def test_a_job_that_gets_no_machine_says_so_in_the_end() -> None:
-    """And does not stand at the head of the queue for ever."""
+def test_a_job_that_gets_no_machine_fails_with_a_reason() -> None:
+    """It must not block the head of the queue forever."""
     actions = _only("AWS::Batch::JobQueue")["JobStateTimeLimitActions"]
     assert {action["Reason"].partition(":")[0] for action in actions} == {"CAPACITY", "MISCONFIGURATION"}
     assert all(action["Action"] == "CANCEL" for action in actions)
@@ -58,8 +58,8 @@ def _containers() -> list[dict[str, Any]]:
     return [node for node in walk(TEMPLATE["Resources"]) if isinstance(node, dict) and "ReadonlyRootFilesystem" in node]
 
 
-def test_a_job_has_a_gpu_a_time_limit_and_no_rights_on_its_machine() -> None:
-    """Not root, and nothing but /tmp can be written to."""
+def test_a_job_has_a_gpu_and_a_time_limit_and_no_privileges() -> None:
+    """It does not run as root, and can write only to /tmp."""
     assert len(_containers()) == 2
     for container in _containers():
         assert container["ReadonlyRootFilesystem"] is True
@@ -70,8 +70,8 @@ def test_a_job_has_a_gpu_a_time_limit_and_no_rights_on_its_machine() -> None:
         assert definition["Timeout"]["AttemptDurationSeconds"] <= 24 * 3600
 
 
-def test_images_are_named_by_digest_and_their_tags_never_move() -> None:
-    """G30. What was tested is what runs."""
+def test_images_are_named_by_digest_and_tags_are_immutable() -> None:
+    """G30. The tested image is the one that runs."""
     pattern = re.compile(TEMPLATE["Parameters"]["Image"]["AllowedPattern"])
     assert not pattern.fullmatch("repository:latest")
     assert all(container["Image"] == {"Ref": "Image"} for container in _containers())
@@ -87,7 +87,7 @@ def test_without_an_image_there_are_the_repositories_alone() -> None:
 
 
 def test_a_job_writes_models_and_checkpoints_and_deletes_no_model() -> None:
-    """G30. No wildcard for an action, none for a resource but the one call that takes no resource."""
+    """G30. No wildcards for actions, nor for resources, except for the one action that does not support resources."""
     for name, statement in statements(TRAINING):
         actions = as_list(statement["Action"])
         assert all("*" not in action for action in actions), name
@@ -101,24 +101,24 @@ def test_a_job_writes_models_and_checkpoints_and_deletes_no_model() -> None:
 
 
 @pytest.mark.parametrize("role", ["JobRole", "SageMakerRole"])
-def test_a_role_is_taken_on_for_this_account_alone(role: str) -> None:
-    """No confused deputy: a service acts for whoever asks it to."""
+def test_a_role_can_only_be_assumed_for_this_account(role: str) -> None:
+    """Otherwise the service could be used by another account (the confused deputy problem)."""
     (trust,) = resources(TRAINING, "AWS::IAM::Role")[role]["AssumeRolePolicyDocument"]["Statement"]
     assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
 
 
-def test_a_machine_gives_its_credentials_to_no_forged_request() -> None:
-    """Version 2 of the metadata service; and its disk is encrypted."""
+def test_a_forged_request_cannot_read_a_machines_credentials() -> None:
+    """Version 2 of the metadata service is required. The disk is encrypted, too."""
     data = _only("AWS::EC2::LaunchTemplate")["LaunchTemplateData"]
     assert data["MetadataOptions"]["HttpTokens"] == "required"
     assert all(device["Ebs"]["Encrypted"] for device in data["BlockDeviceMappings"])
 
 
-def test_the_jobs_environment_is_the_sdks_own() -> None:
-    """A job is told by its options; a worker's settings have no place here."""
+def test_a_job_only_gets_variables_of_the_sdk() -> None:
+    """A job is configured by its options. The worker's settings do not apply."""
     assert {variable for _, variable in variables(TRAINING)} == {"AWS_REGION"}
 
 
-def test_every_log_ends_some_day() -> None:
-    """CloudWatch keeps a log for ever unless told."""
+def test_every_log_expires() -> None:
+    """By default CloudWatch keeps logs forever."""
     assert all("RetentionInDays" in log for log in resources(TRAINING, "AWS::Logs::LogGroup").values())

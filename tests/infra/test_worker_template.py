@@ -1,4 +1,4 @@
-"""infra/worker.yaml: one promise a test, those that linters miss."""
+"""infra/worker.yaml: the promises that linters do not check."""
 
 import json
 import re
@@ -16,7 +16,7 @@ WORKER = "worker.yaml"
 TEMPLATE = load(WORKER)
 SETTINGS = {f"TWOFOLD_{field.upper()}" for field in WorkerSettings.model_fields}
 DAY_S = 24 * 3600
-#: SQS keeps nothing longer.
+#: The longest that SQS keeps a message.
 MAX_RETENTION_S = 14 * DAY_S
 
 
@@ -30,11 +30,11 @@ def _queue(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("timeout_s", TEMPLATE["Parameters"]["TimeoutS"]["AllowedValues"])
-def test_a_message_is_hidden_for_six_times_the_function_may_take(timeout_s: str) -> None:
-    """G13. Less, and it comes back while the poller still tries: an answer twice, and a receive wasted."""
+def test_the_visibility_timeout_is_six_times_the_functions_timeout(timeout_s: str) -> None:
+    """G13. With less, a message reappears while the poller still retries: two answers, and a wasted receive."""
     hidden = TEMPLATE["Mappings"]["HiddenS"][timeout_s]["Visibility"]
     assert hidden >= 6 * int(timeout_s)
-    assert hidden <= 12 * 3600  # SQS's own limit
+    assert hidden <= 12 * 3600  # the limit of SQS
     assert _queue("RequestQueue")["VisibilityTimeout"]["Fn::FindInMap"] == [
         "HiddenS",
         {"Ref": "TimeoutS"},
@@ -43,13 +43,13 @@ def test_a_message_is_hidden_for_six_times_the_function_may_take(timeout_s: str)
     assert _only("AWS::Lambda::Function")["Timeout"] == {"Ref": "TimeoutS"}
 
 
-def test_a_message_is_received_five_times_before_it_is_given_up() -> None:
-    """G13. Throttling uses up receives too."""
+def test_a_message_is_received_at_least_five_times() -> None:
+    """G13. Throttling uses up receives as well."""
     assert _queue("RequestQueue")["RedrivePolicy"]["maxReceiveCount"] >= 5
 
 
-def test_the_poller_asks_for_no_more_calls_than_are_reserved() -> None:
-    """G13. What it asks for beyond that is throttled, and fills the dead-letter queue."""
+def test_the_poller_starts_no_more_invocations_than_are_reserved() -> None:
+    """G13. Any more would be throttled and fill the dead-letter queue."""
     function, mapping = _only("AWS::Lambda::Function"), _only("AWS::Lambda::EventSourceMapping")
     limit = {"Ref": "MaximumConcurrency"}
     assert mapping["ScalingConfig"]["MaximumConcurrency"] == limit
@@ -58,17 +58,17 @@ def test_the_poller_asks_for_no_more_calls_than_are_reserved() -> None:
 
 
 def test_one_bad_message_does_not_fail_its_batch() -> None:
-    """G12. Without the flag Lambda would not read what the function reports."""
+    """G12. Without the flag, Lambda ignores which messages the function reports as failed."""
     assert _only("AWS::Lambda::EventSourceMapping")["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
 def test_no_filter_deletes_messages() -> None:
-    """G16. What does not match FilterCriteria is deleted without a word."""
+    """G16. Messages that do not match FilterCriteria are deleted silently."""
     assert all("FilterCriteria" not in node for node in walk(TEMPLATE) if isinstance(node, dict))
 
 
-def test_dead_letters_outlive_requests() -> None:
-    """G15. A dead letter's age counts from its first sending: 4 days there leave 10 to look at it."""
+def test_dead_letters_are_kept_longer_than_requests() -> None:
+    """G15. The age of a dead letter counts from when it was first sent: after 4 days in the queue, 10 remain."""
     requests, dead = _queue("RequestQueue"), _queue("DeadLetterQueue")
     assert requests["MessageRetentionPeriod"] <= 4 * DAY_S
     assert dead["MessageRetentionPeriod"] == MAX_RETENTION_S
@@ -76,8 +76,8 @@ def test_dead_letters_outlive_requests() -> None:
     assert "RedrivePolicy" not in dead
 
 
-def test_deleting_the_stack_deletes_no_pictures_and_no_evidence() -> None:
-    """A bucket with results, and a queue with reasons, are kept."""
+def test_the_bucket_and_the_dead_letters_survive_the_stack() -> None:
+    """They hold images, results, and the reasons of failures."""
     for name in ("Bucket", "DeadLetterQueue"):
         assert (TEMPLATE["Resources"][name]["DeletionPolicy"], TEMPLATE["Resources"][name]["UpdateReplacePolicy"]) == (
             "Retain",
@@ -86,7 +86,7 @@ def test_deleting_the_stack_deletes_no_pictures_and_no_evidence() -> None:
 
 
 def test_the_bucket_is_private_and_encrypted() -> None:
-    """G30. Whatever an account's own defaults are."""
+    """G30. Whatever the account's defaults are."""
     bucket = _only("AWS::S3::Bucket")
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
     assert len(bucket["PublicAccessBlockConfiguration"]) == 4
@@ -100,8 +100,8 @@ def test_the_bucket_is_private_and_encrypted() -> None:
     ("policy", "guarded"),
     [("BucketPolicy", "Bucket"), ("RequestQueuePolicy", "RequestQueue"), ("DeadLetterQueuePolicy", "DeadLetterQueue")],
 )
-def test_what_is_not_encrypted_on_its_way_is_denied(policy: str, guarded: str) -> None:
-    """G30. On the bucket, its objects, and both queues, to everybody and for everything."""
+def test_requests_without_tls_are_denied(policy: str, guarded: str) -> None:
+    """G30. For the bucket, its objects and both queues, for every principal and every action."""
     denied = [statement for name, statement in statements(WORKER) if name == policy and statement["Effect"] == "Deny"]
     (tls,) = denied
     assert tls["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
@@ -111,24 +111,24 @@ def test_what_is_not_encrypted_on_its_way_is_denied(policy: str, guarded: str) -
     assert policy != "BucketPolicy" or {"Fn::Sub": "${Bucket.Arn}/*"} in covered
 
 
-def test_only_s3_of_this_account_may_send_from_outside() -> None:
-    """A queue open to s3.amazonaws.com alone is open to everybody's buckets."""
+def test_only_buckets_of_this_account_may_send_events() -> None:
+    """A queue that only requires s3.amazonaws.com accepts events from anyone's bucket."""
     allowed = [statement for name, statement in statements(WORKER) if name == "RequestQueuePolicy"]
     (inbox,) = [statement for statement in allowed if statement["Effect"] == "Allow"]
     assert inbox["Principal"] == {"Service": "s3.amazonaws.com"}
     assert inbox["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
 
 
-def test_no_role_has_a_wildcard_for_an_action_or_for_a_whole_service() -> None:
-    """G30. Each action by its name, each on a resource of the stack or a prefix of it."""
+def test_no_policy_has_wildcards() -> None:
+    """G30. Every action is named, and limited to a resource of the stack or to a prefix of it."""
     for name, statement in statements(WORKER):
         if statement["Effect"] == "Allow":
             assert all("*" not in action for action in as_list(statement["Action"])), name
             assert "*" not in as_list(statement.get("Resource", [])), name
 
 
-def test_a_worker_writes_to_predictions_alone_and_deletes_nothing() -> None:
-    """G30. A request cannot make it change a model, a manifest or an image."""
+def test_a_worker_writes_only_to_predictions_and_deletes_nothing() -> None:
+    """G30. No request can make it change a model, a manifest or an image."""
     granted = [s for name, s in statements(WORKER) if name == "WorkerPolicy"]
     written = [s for s in granted if any("s3:Put" in action for action in as_list(s["Action"]))]
     assert [s["Resource"] for s in written] == [{"Fn::Sub": "${Bucket.Arn}/predictions/*"}]
@@ -136,14 +136,14 @@ def test_a_worker_writes_to_predictions_alone_and_deletes_nothing() -> None:
     assert not {action for action in actions if "Delete" in action} - {"sqs:DeleteMessage"}
 
 
-def test_a_missing_image_is_told_from_a_forbidden_one() -> None:
-    """S3 answers 403 for what is not there, unless the bucket may be listed, without a condition."""
+def test_a_missing_image_is_not_reported_as_forbidden() -> None:
+    """S3 answers 403 for a missing object unless the bucket may be listed without a condition."""
     (listing,) = [s for _, s in statements(WORKER) if as_list(s["Action"]) == ["s3:ListBucket"]]
     assert "Condition" not in listing
 
 
-def test_what_requests_may_read_is_what_the_role_may_read() -> None:
-    """Two lists of prefixes, and no difference."""
+def test_requests_may_read_exactly_what_the_role_may_read() -> None:
+    """Both lists have the same prefixes."""
     (reading,) = [s for _, s in statements(WORKER) if s.get("Sid") == "Read"]
     readable = set(re.findall(r"\$\{Bucket\.Arn\}/(\w+)/\*", json.dumps(reading["Resource"])))
     for node in walk(TEMPLATE["Resources"]):
@@ -153,7 +153,7 @@ def test_what_requests_may_read_is_what_the_role_may_read() -> None:
 
 
 def test_an_image_is_named_by_its_digest() -> None:
-    """G30. A tag can be moved to something that nobody tested."""
+    """G30. A tag could be moved to an image that was never tested."""
     pattern = re.compile(TEMPLATE["Parameters"]["ImageUri"]["AllowedPattern"])
     assert pattern.fullmatch("123456789012.dkr.ecr.eu-west-1.amazonaws.com/twofold@sha256:" + "0" * 64)
     assert not pattern.fullmatch("123456789012.dkr.ecr.eu-west-1.amazonaws.com/twofold:latest")
@@ -162,14 +162,14 @@ def test_an_image_is_named_by_its_digest() -> None:
 
 
 def test_the_inbox_is_the_only_prefix_that_sends_events() -> None:
-    """Results that made events would make the worker classify its own answers."""
-    (notice,) = _only("AWS::S3::Bucket")["NotificationConfiguration"]["QueueConfigurations"]
-    assert notice["Filter"]["S3Key"]["Rules"] == [{"Name": "prefix", "Value": "inbox/"}]
-    assert TEMPLATE["Resources"]["Bucket"]["DependsOn"] == "RequestQueuePolicy"  # S3 asks whether it may send
+    """Otherwise the worker would receive an event for each of its own results."""
+    (events,) = _only("AWS::S3::Bucket")["NotificationConfiguration"]["QueueConfigurations"]
+    assert events["Filter"]["S3Key"]["Rules"] == [{"Name": "prefix", "Value": "inbox/"}]
+    assert TEMPLATE["Resources"]["Bucket"]["DependsOn"] == "RequestQueuePolicy"  # S3 checks that it may send
 
 
-def test_shards_and_broken_uploads_do_not_stay_for_ever() -> None:
-    """Results do, and models."""
+def test_shards_and_incomplete_uploads_expire() -> None:
+    """Results and models do not."""
     rules = {rule["Id"]: rule for rule in _only("AWS::S3::Bucket")["LifecycleConfiguration"]["Rules"]}
     (tag,) = rules["shards"]["TagFilters"]
     assert f"{tag['Key']}={tag['Value']}" == plan.TAG
@@ -178,26 +178,26 @@ def test_shards_and_broken_uploads_do_not_stay_for_ever() -> None:
     assert rules["checkpoints"]["Prefix"] == "checkpoints/"
 
 
-def test_every_log_ends_some_day() -> None:
-    """CloudWatch keeps a log for ever unless told."""
+def test_every_log_expires() -> None:
+    """By default CloudWatch keeps logs forever."""
     logs = resources(WORKER, "AWS::Logs::LogGroup")
     assert logs
     assert all("RetentionInDays" in log for log in logs.values())
     assert _only("AWS::Lambda::Function")["LoggingConfig"]["LogGroup"] == {"Ref": "FunctionLog"}
 
 
-def test_nobody_has_to_look_for_trouble() -> None:
-    """An alarm on old messages, dead letters, errors and throttles, each telling the topic."""
+def test_every_problem_raises_an_alarm() -> None:
+    """Old messages, dead letters, errors and throttles are published to the topic."""
     alarms = resources(WORKER, "AWS::CloudWatch::Alarm")
-    told = {name for name, alarm in alarms.items() if alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}]}
-    assert told == {"OldestMessageAlarm", "DeadLetterAlarm", "ErrorAlarm", "ThrottleAlarm"}
+    published = {name for name, alarm in alarms.items() if alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}]}
+    assert published == {"OldestMessageAlarm", "DeadLetterAlarm", "ErrorAlarm", "ThrottleAlarm"}
     assert all(alarm["TreatMissingData"] == "notBreaching" for alarm in alarms.values())
-    # CloudWatch may not use the key that AWS manages for SNS: its alarms would be lost in silence.
+    # CloudWatch may not use the AWS managed key for SNS: its alarms would be lost silently.
     assert "KmsMasterKeyId" not in _only("AWS::SNS::Topic")
 
 
-def test_a_service_starts_from_nothing_and_goes_back_to_it() -> None:
-    """No task while the queue is empty, and the first message starts one."""
+def test_a_service_scales_from_zero_and_back() -> None:
+    """No task runs while the queue is empty, and the first message starts one."""
     assert _only("AWS::ECS::Service")["DesiredCount"] == 0
     assert _only("AWS::ApplicationAutoScaling::ScalableTarget")["MinCapacity"] == 0
     policies = resources(WORKER, "AWS::ApplicationAutoScaling::ScalingPolicy")
@@ -210,7 +210,7 @@ def test_a_service_starts_from_nothing_and_goes_back_to_it() -> None:
 
 
 def test_a_container_has_a_read_only_root_and_time_to_stop() -> None:
-    """G10. Out in 0.8 of the stop time; and only /tmp can be written to."""
+    """G10. It ends within 0.8 of the stop timeout, and can write only to /tmp."""
     (container,) = _only("AWS::ECS::TaskDefinition")["ContainerDefinitions"]
     assert container["ReadonlyRootFilesystem"] is True
     assert [mount["ContainerPath"] for mount in container["MountPoints"]] == ["/tmp"]
@@ -219,25 +219,25 @@ def test_a_container_has_a_read_only_root_and_time_to_stop() -> None:
     assert container["HealthCheck"]["Command"][:2] == ["CMD", "python"]  # no shell
 
 
-def test_every_variable_in_the_template_is_a_setting_and_every_setting_is_there() -> None:
-    """A name that was mistyped would be ignored, and a setting that was forgotten could not be seen."""
+def test_the_variables_of_the_template_are_the_settings() -> None:
+    """A mistyped name would be ignored silently, and a forgotten setting could not be found."""
     named = {variable for _, variable in variables(WORKER)}
     assert named == SETTINGS
 
 
-def test_the_function_gets_no_setting_that_lambda_has_no_use_for() -> None:
-    """Lambda holds the lease by the queue's own time-out, and watches the process itself."""
+def test_the_function_gets_only_settings_that_apply_to_lambda() -> None:
+    """Lambda uses the visibility timeout of the queue, and monitors the process itself."""
     own = {variable for name, variable in variables(WORKER) if name == "Function"}
     assert SETTINGS - own == {"TWOFOLD_VISIBILITY_S", "TWOFOLD_HEARTBEAT"}
 
 
 def test_every_output_is_a_setting() -> None:
-    """So that a stack's outputs are the environment of a worker and of the command line."""
+    """A stack's outputs are the environment of a worker and of the command line."""
     assert set(as_settings(dict.fromkeys(TEMPLATE["Outputs"], ""))) <= SETTINGS
 
 
-def test_the_dashboard_shows_what_the_function_tells() -> None:
-    """Under the namespace of its metrics; and it is JSON."""
+def test_the_dashboard_shows_the_metrics_of_the_function() -> None:
+    """It is valid JSON, and uses their namespace."""
     body, names = _only("AWS::CloudWatch::Dashboard")["DashboardBody"]["Fn::Sub"]
     widgets = json.loads(re.sub(r"\$\{[\w.:]+\}", "x", body))["widgets"]
     shown = [metric for widget in widgets for metric in widget["properties"]["metrics"]]
@@ -248,7 +248,7 @@ def test_the_dashboard_shows_what_the_function_tells() -> None:
     assert ours == {"Images", "FailedImages"} | stages
 
 
-def test_every_promise_for_a_condition_has_its_parameter() -> None:
-    """A stack that lacks what it needs is refused before anything is made."""
+def test_every_conditional_parameter_is_checked_by_a_rule() -> None:
+    """A stack that lacks one is rejected before anything is created."""
     asserted = json.dumps(TEMPLATE["Rules"])
     assert {"ImageUri", "VpcId", "CodeKey"} <= set(re.findall(r'"Ref": "(\w+)"', asserted))

@@ -1,15 +1,40 @@
-"""What starts a job again."""
+"""The options of a training job: the same in the model, on the command line, and in the command that repeats it."""
 
 import shlex
+from typing import Any
 
 import typer.main
 
-from jobs.cli import app
-from jobs.config import TrainConfig
+from jobs.commands.app import app
+from jobs.config import OptionHelp, TrainConfig
 
 
-def test_the_command_of_a_job_starts_the_same_job() -> None:
-    """Read by the command line itself; only the version is another, since bundles are not written over."""
+def _train_run() -> Any:
+    """The command of the command line, as typer made it."""
+    return typer.main.get_command(app).commands["train"].commands["run"]  # type: ignore[attr-defined]
+
+
+def test_every_field_is_an_option_and_every_option_a_field() -> None:
+    """``train run`` takes the fields of TrainConfig, and ``--json``."""
+    options = {option.name: option.opts for option in _train_run().params}
+    assert options.pop("as_json") == ["--json"]
+    assert options == {name: [f"--{name.replace('_', '-')}"] for name in TrainConfig.model_fields}
+
+
+def test_an_option_has_the_default_and_the_description_of_its_field() -> None:
+    """Where the default depends on the machine or the time, ``--help`` describes it and the option is unset."""
+    options = {option.name: option for option in _train_run().params}
+    for name, field in TrainConfig.model_fields.items():
+        described = next((item.default for item in field.metadata if isinstance(item, OptionHelp)), None)
+        assert options[name].help == field.description, name
+        assert options[name].required == field.is_required(), name
+        assert options[name].show_default == (described or True), name
+        if not field.is_required():
+            assert options[name].default == (None if described else field.default), name
+
+
+def test_the_command_of_a_job_repeats_the_job() -> None:
+    """As the command line itself reads it. Only the version differs, since a bundle is never overwritten."""
     config = TrainConfig(
         data="my pets;rm",
         output="s3://shelter/models",
@@ -23,15 +48,14 @@ def test_the_command_of_a_job_starts_the_same_job() -> None:
     )
     program, group, verb, *options = shlex.split(config.command())
     assert (program, group, verb) == ("twofold", "train", "run")
-    run = typer.main.get_command(app).commands[group].commands[verb]  # type: ignore[attr-defined]
-    values = run.make_context(verb, options).params
+    values = _train_run().make_context(verb, options).params
     again = TrainConfig(
         **{name: value for name, value in values.items() if name in TrainConfig.model_fields and name != "cache"}
     )
     assert again == config.model_copy(update={"version": None})
 
 
-def test_what_is_the_default_is_left_out_of_the_command() -> None:
-    """A person can see what was chosen."""
+def test_the_command_leaves_out_defaults() -> None:
+    """So that it shows what was chosen."""
     config = TrainConfig(data="pets", output="models")
     assert config.command() == "twofold train run --data pets --output models"

@@ -1,7 +1,6 @@
-"""Started as SageMaker starts a training container, with its folders laid out elsewhere."""
+"""The training container, started as SageMaker starts it, with another folder in place of /opt/ml."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from worker.contract import ModelManifest
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """What stands for /opt/ml."""
+    """The folder in place of /opt/ml."""
     (tmp_path / "input/config").mkdir(parents=True)
     (tmp_path / "input/data").mkdir()
     return tmp_path
@@ -34,7 +33,7 @@ def _options(environment: dict[str, str]) -> dict[str, str]:
 
 
 def test_the_layout_becomes_options(base: Path) -> None:
-    """One channel, whatever it is called, is the data; a name may be written with either dash."""
+    """A single channel is the data, whatever its name. Hyperparameters may have hyphens or underscores."""
     environment = _lay_out(base, {"image-size": "96", "fine_tune": "30"}, "training")
     assert _options(environment) == {
         "output": str(base / "model"),
@@ -46,13 +45,13 @@ def test_the_layout_becomes_options(base: Path) -> None:
 
 
 def test_three_channels_are_the_three_splits(base: Path) -> None:
-    """The folder that holds them is laid out as ``--data`` takes it."""
+    """The folder that holds them is what ``--data`` takes."""
     environment = _lay_out(base, {}, "train", "validation", "test")
     assert _options(environment)["data"] == str(base / "input/data")
 
 
-def test_variables_win_over_the_layout(base: Path) -> None:
-    """``SM_HPS``, ``SM_CHANNEL_*``, ``SM_MODEL_DIR``; and a hyperparameter wins over these."""
+def test_environment_variables_override_the_layout(base: Path) -> None:
+    """``SM_HPS``, ``SM_CHANNEL_*`` and ``SM_MODEL_DIR``. A hyperparameter overrides these in turn."""
     environment = _lay_out(base, {"image-size": "96"}, "training") | {
         "SM_HPS": '{"image-size": 64, "threshold": "max-f1", "sagemaker_program": "train.py"}',
         "SM_CHANNELS": '["pets"]',
@@ -71,46 +70,46 @@ def test_variables_win_over_the_layout(base: Path) -> None:
     assert (found["data"], found["output"]) == ("s3://shelter/pets/", "s3://shelter/models")
 
 
-def test_values_packed_by_sagemakers_sdk_are_unpacked(base: Path) -> None:
+def test_values_encoded_by_sagemakers_sdk_are_decoded(base: Path) -> None:
     """Its estimators write each value as JSON within JSON."""
     environment = _lay_out(base, {"threshold": '"max-f1"', "image-size": "64"}, "training")
     assert _options(environment)["threshold"] == "max-f1"
 
 
 @pytest.mark.parametrize(
-    ("hyperparameters", "channels", "said"),
+    ("hyperparameters", "channels", "message"),
     [
         ({"learning_rate": "0.1"}, ("training",), "learning_rate"),
         ({"image-size": "large"}, ("training",), "image_size"),
         ({"threshold": {"max": "f1"}}, ("training",), "threshold"),
         ({"name": "--output=elsewhere"}, ("training",), "name"),
         ({"help": ""}, ("training",), "help"),
-        (["image-size", 96], ("training",), "no JSON object"),
-        (None, ("training",), "no JSON object"),
-        ({}, (), "found: none"),
-        ({}, ("cats", "dogs"), "found: cats, dogs"),
+        (["image-size", 96], ("training",), "not a JSON object"),
+        (None, ("training",), "not a JSON object"),
+        ({}, (), "Found: none"),
+        ({}, ("cats", "dogs"), "Found: cats, dogs"),
     ],
 )
-def test_what_cannot_be_is_explained_and_left_where_sagemaker_looks(
-    base: Path, hyperparameters: object, channels: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+def test_an_invalid_layout_is_explained_where_sagemaker_looks(
+    base: Path, hyperparameters: object, channels: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On standard error and in ``output/failure``; nothing is trained."""
+    """In ``output/failure``, and on standard error. Nothing is trained."""
     environment = _lay_out(base, hyperparameters, *channels)
     assert container.run(main, [], environment) == 2
-    assert said in (base / "output/failure").read_text()
-    assert said in capsys.readouterr().err
+    assert message in (base / "output/failure").read_text()
+    assert message in capsys.readouterr().err
     assert not (base / "model").exists()
 
 
-def test_hyperparameters_that_are_no_json_are_an_error_in_words(base: Path) -> None:
-    """Which says what could not be read."""
+def test_hyperparameters_that_are_not_json_are_reported(base: Path) -> None:
+    """As an error of the user, and without a traceback."""
     environment = _lay_out(base, {}, "training") | {"SM_HPS": "{image-size: 96}"}
     with pytest.raises(UserError, match="hyperparameters cannot be read"):
         container.options(environment)
 
 
-def test_a_program_error_leaves_its_reason_too(base: Path) -> None:
-    """And goes on up: the log has the traceback."""
+def test_an_unexpected_error_is_reported_too(base: Path) -> None:
+    """And raised again, so that the log has the traceback."""
 
     def broken(_: list[str], **__: Any) -> int:
         raise ZeroDivisionError("no such luck")
@@ -120,33 +119,29 @@ def test_a_program_error_leaves_its_reason_too(base: Path) -> None:
     assert (base / "output/failure").read_text() == "ZeroDivisionError: no such luck"
 
 
-def test_options_of_its_own_are_taken_as_they_are(base: Path) -> None:
-    """Plain Docker, or AWS Batch: no layout is looked at."""
-    seen = []
+def test_given_options_are_passed_on_unchanged(base: Path) -> None:
+    """With plain Docker or AWS Batch, the layout is not read."""
+    calls = []
 
-    def noted(given: list[str]) -> int:
-        seen.append(given)
+    def record(given: list[str]) -> int:
+        calls.append(given)
         return 0
 
-    container.run(noted, ["--data=x", "--output=y"], _lay_out(base, {}))
-    container.run(noted, [], {"SAGEMAKER_BASE_DIR": str(base / "nowhere")})
-    assert seen == [["train", "run", "--data=x", "--output=y"], ["train", "run"]]
+    container.run(record, ["--data=x", "--output=y"], _lay_out(base, {}))
+    container.run(record, [], {"SAGEMAKER_BASE_DIR": str(base / "nowhere")})
+    assert calls == [["train", "run", "--data=x", "--output=y"], ["train", "run"]]
 
 
-def test_a_job_in_a_container_leaves_a_bundle(trainer: Trainer, few_digits: Path, base: Path) -> None:
-    """From hyperparameters and a channel to a bundle; unfinished work went to the checkpoints folder."""
-    environment = _lay_out(base, {"image-size": "32", "version": "v1", "name": "pets"})
-    shutil.copytree(few_digits, base / "input/data/training")
-    run = trainer.start_container(**environment)
-    assert run.wait() == 0, run.stderr
-    manifest = ModelManifest.model_validate_json((base / "model/pets/v1/model.json").read_bytes())
-    assert (manifest.version, manifest.image_size) == ("v1", 32)
-    assert {path.name for path in (base / "checkpoints").iterdir()} == {"features"}
-    assert not (base / "output").exists()
+def test_a_job_in_a_container_leaves_a_bundle(container_job: Path) -> None:
+    """Made from hyperparameters and a channel. Features go to the checkpoints folder."""
+    manifest = ModelManifest.model_validate_json((container_job / "model/pets/v1/model.json").read_bytes())
+    assert (manifest.name, manifest.version, manifest.image_size) == ("pets", "v1", 32)
+    assert {path.name for path in (container_job / "checkpoints").iterdir()} == {"features"}
+    assert not (container_job / "output").exists()
 
 
 def test_a_job_that_fails_in_a_container_says_why(trainer: Trainer, base: Path) -> None:
-    """What a person can mend is a status and a line, and SageMaker is told that line."""
+    """An error of the user is one line and a status, and SageMaker gets that line."""
     run = trainer.start_container("train", **_lay_out(base, {}, "training"))
     assert run.wait() == 1
     reason = (base / "output/failure").read_text()

@@ -1,12 +1,12 @@
-"""A store's promises, the same for a folder and for a bucket of each emulator."""
+"""The promises of a store, the same for a folder and for a bucket on each emulator."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 from jobs.store import Store
 
 
-def test_what_is_written_is_read(store: Store) -> None:
-    """A write goes over what is there; what is not there is None, and removing it is no error."""
+def test_a_written_file_is_read_back(store: Store) -> None:
+    """A write replaces the file. A missing file reads as None, and removing it is not an error."""
     assert store.read("a/b.json") is None
     assert not store.exists("a/b.json")
     store.write("a/b.json", b"one")
@@ -19,7 +19,7 @@ def test_what_is_written_is_read(store: Store) -> None:
 
 
 def test_names_are_listed_below_a_prefix_in_order(store: Store) -> None:
-    """Whole names, as they are read."""
+    """Names are complete, as read takes them."""
     for name in ("b/2", "b/1", "a/c/d", "top"):
         store.write(name, b"x")
     assert store.names("") == ["a/c/d", "b/1", "b/2", "top"]
@@ -28,15 +28,15 @@ def test_names_are_listed_below_a_prefix_in_order(store: Store) -> None:
 
 
 def test_a_file_is_written_once(store: Store) -> None:
-    """The second writer is told so, and no draft is left behind."""
+    """The second writer gets False, and no temporary file is left."""
     assert store.write_once("a/model.json", b"one")
     assert not store.write_once("a/model.json", b"two")
     assert store.read("a/model.json") == b"one"
     assert store.names("") == ["a/model.json"]
 
 
-def test_a_file_is_replaced_only_while_it_is_what_was_seen(store: Store) -> None:
-    """Compare and swap: who decided on an old state decides again."""
+def test_a_file_is_replaced_only_if_it_has_not_changed(store: Store) -> None:
+    """Compare and swap: a caller who has seen an older version must decide again."""
     store.write("champion.json", b"v1")
     assert not store.replace("champion.json", b"v3", seen=b"v2")
     assert store.replace("champion.json", b"v2", seen=b"v1")
@@ -44,8 +44,8 @@ def test_a_file_is_replaced_only_while_it_is_what_was_seen(store: Store) -> None
     assert not store.replace("missing.json", b"v1", seen=b"v0")
 
 
-def test_of_racing_writers_exactly_one_wins_and_its_bytes_stay(store: Store) -> None:
-    """Of those that create a file, and of those that replace it."""
+def test_exactly_one_of_several_racing_writers_wins(store: Store) -> None:
+    """Whether they create a file or replace it. The winner's bytes stay."""
     with ThreadPoolExecutor(8) as pool:
         for number in range(5):
             name = f"v{number}/champion.json"

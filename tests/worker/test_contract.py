@@ -82,7 +82,7 @@ def _examples(document: str) -> Iterator[dict[str, Any]]:
 
 def test_every_request_in_the_readme_is_valid() -> None:
     """A producer can copy any of them."""
-    examples = list(_examples((REPOSITORY / "README.md").read_text(encoding="utf-8")))
+    examples = list(_examples((REPOSITORY / "worker/README.md").read_text(encoding="utf-8")))
     assert examples
     for example in examples:
         ClassifyRequest.parse(json.dumps(example))

@@ -1,4 +1,4 @@
-"""The worker's stack on the embedded cloud: the template as it is, and its queue really runs the Lambda."""
+"""The worker's stack on the embedded cloud: the template is deployed unchanged, and its queue runs the Lambda."""
 
 import json
 import time
@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
+from jobs.cloud import lambda_zip
 from jobs.local.emulator import EmbeddedCloud
 from jobs.local.playground import deploy_embedded
 from jobs.progress import Reporter
+from tests.jobs.commands.test_cloud import connect_to, exit_status
 from worker.predictions import from_csv
 from worker.uris import split
 
 
 @dataclass(frozen=True)
-class Stack:
+class DeployedStack:
     """A deployed stack, and what a test does with it."""
 
     cloud: EmbeddedCloud
@@ -32,7 +34,7 @@ class Stack:
         return f"s3://{self.bucket}/{key}"
 
     def parts(self) -> dict[str, list[dict[str, Any]]]:
-        """The rows of each part there is, by job."""
+        """Returns the rows of each part in the bucket, by job."""
         s3 = self.cloud.s3()
         listed = s3.list_objects_v2(Bucket=self.bucket, Prefix="predictions/").get("Contents", ())
         keys = [item["Key"] for item in listed if "/predictions/part-" in item["Key"]]
@@ -60,16 +62,24 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack(models: Path) -> Iterator[Stack]:
-    """infra/worker.yaml deployed in its zip form, with the digits' model in its bucket."""
-    with EmbeddedCloud() as cloud:
-        parameters = {"Model": "digits", "TimeoutS": "60", "AlarmEmail": "someone@example.com"}
-        settings = deploy_embedded(cloud, parameters=parameters, reporter=Reporter(quiet=True))
-        deployed = Stack(cloud, settings)
-        for path in models.rglob("*"):
-            if path.is_file():
-                deployed.put(f"models/{path.relative_to(models).as_posix()}", path.read_bytes())
-        yield deployed
+def cloud(ministack: str) -> Iterator[EmbeddedCloud]:
+    """A client of the running emulator, without the stacks of this module afterwards."""
+    running = EmbeddedCloud(port=int(ministack.rpartition(":")[2]))
+    yield running
+    for name in ("twofold", "command"):
+        running.client("cloudformation").delete_stack(StackName=name)
+
+
+@pytest.fixture
+def stack(cloud: EmbeddedCloud, bundle: Path) -> DeployedStack:
+    """infra/worker.yaml deployed with a zip, with the digits model in its bucket."""
+    parameters = {"Model": "digits", "TimeoutS": "60", "AlarmEmail": "someone@example.com"}
+    settings = deploy_embedded(cloud, parameters=parameters, reporter=Reporter(quiet=True))
+    deployed = DeployedStack(cloud, settings)
+    deployed.put("models/digits/champion.json", (bundle.parent / "champion.json").read_bytes())
+    for name in ("model.json", "model.tflite"):
+        deployed.put(f"models/digits/{bundle.name}/{name}", (bundle / name).read_bytes())
+    return deployed
 
 
 def _wait(done: Callable[[], object]) -> None:
@@ -79,10 +89,12 @@ def _wait(done: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-def test_the_queue_runs_the_lambda_and_one_poisoned_message_delays_nobody(stack: Stack, digit_images: Path) -> None:
-    """A manifest on the queue and one in the inbox become CSVs; poison ends in the dead-letter queue, with why."""
-    pictures = sorted(digit_images.rglob("*.png"))[:4]
-    refs = [stack.put(f"images/{index}.png", picture.read_bytes()) for index, picture in enumerate(pictures)]
+def test_the_queue_runs_the_lambda_and_a_poison_message_delays_no_other(
+    stack: DeployedStack, digit_images: Path
+) -> None:
+    """Manifests on the queue and in the inbox become CSV files. Poison goes to the dead-letter queue with a reason."""
+    images = sorted(digit_images.rglob("*.png"))[:4]
+    refs = [stack.put(f"images/{index}.png", image.read_bytes()) for index, image in enumerate(images)]
     lines = "".join(json.dumps({"source-ref": ref}) + "\n" for ref in [*refs, f"s3://{stack.bucket}/images/none.png"])
     manifest = stack.put("manifests/autumn.jsonl", lines.encode())
     bodies = [
@@ -105,3 +117,26 @@ def test_the_queue_runs_the_lambda_and_one_poisoned_message_delays_nobody(stack:
     (letter,) = stack.dead_letters()
     assert letter["Body"] == bodies[1]
     assert letter["MessageAttributes"]["error_code"]["StringValue"] == "bad_request"
+
+
+def test_the_command_prints_the_settings_and_updates_an_existing_stack(
+    cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Parameters that are not given keep their values, and the bucket stays the same."""
+    build = lambda_zip.build
+    monkeypatch.setattr(lambda_zip, "build", lambda *, libraries: build(libraries=None))
+    connect_to(cloud.endpoint_url, monkeypatch)
+    deploy = ("deploy", "--stack", "command")
+    assert exit_status(*deploy, "--parameter", "Model=pets", "--parameter", "TimeoutS=60") == 0
+    first = capfd.readouterr()
+    assert exit_status(*deploy, "--parameter", "TimeoutS=120") == 0
+    second = capfd.readouterr()
+    resources = cloud.client("cloudformation").describe_stack_resources(StackName="command")["StackResources"]
+    (name,) = [r["PhysicalResourceId"] for r in resources if r["ResourceType"] == "AWS::Lambda::Function"]
+    function = cloud.client("lambda").get_function_configuration(FunctionName=name)
+    assert "run 'twofold cloud push' and then this command again" in first.err
+    assert "/models/pets/champion.json" in second.out
+    assert [line for line in first.out.splitlines() if "OUTPUT" in line] == [
+        line for line in second.out.splitlines() if "OUTPUT" in line
+    ]
+    assert function["Timeout"] == 120

@@ -1,4 +1,4 @@
-"""The worker as a zip, and what a template and a stack make of it."""
+"""The worker as a zip for Lambda, and the templates that refer to it."""
 
 import io
 import sys
@@ -15,15 +15,19 @@ from tests.conftest import REPOSITORY
 from tests.infra.templates import load
 
 
-def test_the_same_sources_make_the_same_zip() -> None:
-    """So its digest is its name, and a stack changes only when the code does."""
-    first, second = lambda_zip.build(libraries=None), lambda_zip.build(libraries=None)
-    assert first.body == second.body
+@pytest.fixture(scope="module")
+def packed() -> lambda_zip.WorkerZip:
+    """The zip without libraries."""
+    return lambda_zip.build(libraries=None)
 
 
-def test_the_zip_holds_the_worker_and_its_bytecode_and_nothing_of_ours_besides() -> None:
-    """Lambda's folder cannot be written to: without bytecode each cold start would compile everything."""
-    packed = lambda_zip.build(libraries=None)
+def test_the_same_sources_make_the_same_zip(packed: lambda_zip.WorkerZip) -> None:
+    """The digest can serve as its name, and a stack changes only when the code does."""
+    assert lambda_zip.build(libraries=None).body == packed.body
+
+
+def test_the_zip_holds_only_the_worker_with_its_bytecode(packed: lambda_zip.WorkerZip) -> None:
+    """Lambda's folder is read-only: without bytecode, every cold start would compile everything."""
     names = zipfile.ZipFile(io.BytesIO(packed.body)).namelist()
     assert {name.partition("/")[0] for name in names} == {"worker"}
     sources = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "worker").glob("*.py")}
@@ -32,15 +36,15 @@ def test_the_zip_holds_the_worker_and_its_bytecode_and_nothing_of_ours_besides()
     assert {f"worker/__pycache__/{Path(name).stem}.{tag}.pyc" for name in sources} <= set(names)
 
 
-def test_a_zip_that_lambda_would_refuse_is_refused_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the next step."""
+def test_a_zip_that_is_too_large_for_lambda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message gives the next step."""
     monkeypatch.setattr(lambda_zip, "MAX_BYTES", 1000)
-    with pytest.raises(UserError, match=r"over Lambda's 1,000: use the image"):
+    with pytest.raises(UserError, match=r"more than Lambda's 1,000\. Use the image"):
         lambda_zip.build(libraries=None)
 
 
-def test_libraries_that_cannot_be_had_are_an_error_with_uvs_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An index that does not answer, say."""
+def test_a_failed_download_of_the_libraries_is_an_error_with_the_output_of_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example if the package index does not respond."""
     monkeypatch.setattr(lambda_zip, "_FIRST_PYTHON", (3, 11))
     monkeypatch.setenv("UV_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
@@ -50,29 +54,29 @@ def test_libraries_that_cannot_be_had_are_an_error_with_uvs_own_words(monkeypatc
         lambda_zip.build(libraries="arm64")
 
 
-def test_a_python_whose_runtime_has_too_old_a_system_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is fetched."""
+def test_a_python_with_too_old_a_runtime_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is downloaded."""
     monkeypatch.setattr(lambda_zip, "_FIRST_PYTHON", (3, 99))
     with pytest.raises(UserError, match=r"uv run --python 3.13 twofold cloud deploy"):
         lambda_zip.build(libraries="arm64")
 
 
-def test_a_template_fits_into_a_call() -> None:
-    """CloudFormation takes larger ones from a bucket alone."""
+def test_a_template_fits_into_a_request() -> None:
+    """CloudFormation accepts larger templates only from a bucket."""
     for path in (REPOSITORY / "infra").glob("*.yaml"):
         assert path.stat().st_size <= MAX_TEMPLATE_BYTES
 
 
-def test_a_file_of_infra_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As in a package that was built without it."""
+def test_a_missing_file_of_infra_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For example if the package was built without it."""
     fake: Any = type("Jobs", (), {"__file__": str(tmp_path / "jobs" / "__init__.py")})
     monkeypatch.setattr(lambda_zip, "jobs", fake)
-    with pytest.raises(UserError, match=r"infra/worker.yaml is not there"):
+    with pytest.raises(UserError, match=r"infra/worker\.yaml is missing"):
         lambda_zip.infra("worker.yaml")
 
 
 def test_outputs_become_the_workers_environment() -> None:
-    """By their names alone."""
+    """Each name follows from the output's name."""
     assert as_settings({"QueueUrl": "q", "AllowedPrefixes": "s3://a/"}) == {
         "TWOFOLD_QUEUE_URL": "q",
         "TWOFOLD_ALLOWED_PREFIXES": "s3://a/",
@@ -81,5 +85,5 @@ def test_outputs_become_the_workers_environment() -> None:
 
 @pytest.mark.parametrize("name", ["worker.yaml", "training.yaml"])
 def test_the_parameters_of_a_template_are_found_without_a_yaml_library(name: str) -> None:
-    """The installed command has none."""
+    """The installed command does not have one."""
     assert parameters_of(REPOSITORY / "infra" / name) == set(load(name)["Parameters"])

@@ -1,4 +1,4 @@
-"""``twofold cloud``: push with a Docker that remembers what it was told, deploy to the embedded cloud."""
+"""``twofold cloud``: push with a fake Docker that records its calls, and errors of deploy."""
 
 import json
 import os
@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from jobs.cli import main
-from jobs.cloud import deploy, lambda_zip, stack
+from jobs.cloud import deploy, lambda_zip
 from jobs.cloud.stack import Stacks
-from jobs.local.emulator import EmbeddedCloud
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from tests.conftest import REPOSITORY
@@ -19,25 +18,25 @@ from tests.conftest import REPOSITORY
 DIGEST = "sha256:" + "a" * 64
 BASE = "sha256:" + "b" * 64
 
-FAKE_DOCKER = f"""#!{sys.executable}
+FAKE_DOCKER = f"""#!{sys.executable} -SE
 import json, os, pathlib, sys
 arguments = sys.argv[1:]
-told = sys.stdin.read() if "--password-stdin" in arguments else None
+password = sys.stdin.read() if "--password-stdin" in arguments else None
 with open(os.environ["DOCKER_LOG"], "a") as log:
-    log.write(json.dumps([arguments, told, os.getcwd()]) + "\\n")
+    log.write(json.dumps([arguments, password, os.getcwd()]) + "\\n")
 if "inspect" in arguments:
     print("{BASE}")
 if "--metadata-file" in arguments:
-    place = arguments[arguments.index("--metadata-file") + 1]
-    pathlib.Path(place).write_text(json.dumps({{"containerimage.digest": "{DIGEST}"}}))
-sys.exit(os.environ.get("DOCKER_FAILS") in arguments and bool(print("no space left", file=sys.stderr)) or
-         (1 if os.environ.get("DOCKER_FAILS") in arguments else 0))
+    path = arguments[arguments.index("--metadata-file") + 1]
+    pathlib.Path(path).write_text(json.dumps({{"containerimage.digest": "{DIGEST}"}}))
+if os.environ.get("DOCKER_FAILS") in arguments:
+    sys.exit("no space left")
 """
 
 
 @pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program of that name; returns the file in which it remembers."""
+    """A ``docker`` program on the path. Returns the file in which it records its calls."""
     program = tmp_path / "bin" / "docker"
     program.parent.mkdir()
     program.write_text(FAKE_DOCKER)
@@ -47,29 +46,29 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "log"
 
 
-def _reach(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+def connect_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets the environment of a client of the emulator."""
     for name in ("AWS_PROFILE", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
     environment = {"AWS_ENDPOINT_URL": endpoint, "AWS_REGION": "us-east-1"}
     for name, value in (environment | {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(stack, "_POLL_S", 0.05)
 
 
-def _typed(*arguments: str) -> int:
-    """The exit status of the command."""
+def exit_status(*arguments: str) -> int:
+    """Runs ``twofold cloud`` and returns its exit status."""
     try:
         return main(["cloud", *arguments])
-    except SystemExit as left:
-        return int(left.code or 0)
+    except SystemExit as ended:
+        return int(ended.code or 0)
 
 
-def test_push_makes_repositories_and_builds_from_a_digest_with_hashes(
+def test_push_creates_repositories_and_builds_from_a_pinned_base(
     moto: str, docker: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Signed in by standard input, never by an argument; the image is named by what was pushed."""
-    _reach(monkeypatch, moto)
-    assert _typed("push", "--stack", "pushed", "--worker") == 0
+    """The password goes through standard input, never through an argument. The image is named by its digest."""
+    connect_to(moto, monkeypatch)
+    assert exit_status("push", "--stack", "pushed", "--worker") == 0
     calls = [json.loads(line) for line in docker.read_text().splitlines()]
     login, *others = calls
     assert login[0][:4] == ["login", "--username", "AWS", "--password-stdin"]
@@ -91,69 +90,49 @@ def test_push_makes_repositories_and_builds_from_a_digest_with_hashes(
     assert printed.count(f"from python@{BASE}") == 2
 
 
-def test_a_build_that_fails_is_told_in_dockers_own_words(
+def test_a_failed_build_is_reported_with_dockers_output(
     moto: str, docker: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And nothing is said to be pushed."""
-    _reach(monkeypatch, moto)
+    """Nothing is printed as pushed."""
+    connect_to(moto, monkeypatch)
     monkeypatch.setenv("DOCKER_FAILS", "build")
-    assert _typed("push", "--stack", "unbuilt", "--base", f"python@{BASE}") == 1
+    assert exit_status("push", "--stack", "unbuilt", "--base", f"python@{BASE}") == 1
     printed = capsys.readouterr()
     assert "docker buildx build failed" in printed.err
     assert "no space left" in printed.err
     assert printed.out == ""
 
 
-def test_without_docker_the_next_step_is_told(
+def test_a_missing_docker_is_reported(
     moto: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The worker needs none."""
-    _reach(monkeypatch, moto)
+    """Only the images need it; the worker's zip does not."""
+    connect_to(moto, monkeypatch)
     monkeypatch.setenv("PATH", "")
-    assert _typed("push") == 1
+    assert exit_status("push") == 1
     assert "Docker is not installed here" in capsys.readouterr().err
 
 
-def test_deploy_prints_the_settings_and_changes_a_stack_that_is_there(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """What was set before stays set, and the bucket stays the same one."""
-    build = lambda_zip.build
-    monkeypatch.setattr(lambda_zip, "build", lambda *, libraries: build(libraries=None))
-    with EmbeddedCloud() as cloud:
-        _reach(monkeypatch, cloud.endpoint_url)
-        assert _typed("deploy", "--parameter", "Model=pets", "--parameter", "TimeoutS=60") == 0
-        first = capfd.readouterr()
-        assert _typed("deploy", "--parameter", "TimeoutS=120") == 0
-        second = capfd.readouterr()
-        function = cloud.client("lambda").list_functions()["Functions"][0]
-    assert "twofold cloud push, then this again" in first.err
-    assert "/models/pets/champion.json" in second.out
-    assert [line for line in first.out.splitlines() if "OUTPUT" in line] == [
-        line for line in second.out.splitlines() if "OUTPUT" in line
-    ]
-    assert function["Timeout"] == 120
-
-
 @pytest.mark.parametrize(
-    ("parameter", "status", "said"), [("Modle=pets", 2, "no template has Modle"), ("Model", 1, "give NAME=VALUE")]
+    ("parameter", "status", "message"),
+    [("Modle=pets", 2, "no template has the parameter Modle"), ("Model", 1, "is not of the form NAME=VALUE")],
 )
-def test_a_parameter_that_no_template_has_is_told(
+def test_a_wrong_parameter_is_reported(
     moto: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     parameter: str,
     status: int,
-    said: str,
+    message: str,
 ) -> None:
-    """Before anything is made."""
-    _reach(monkeypatch, moto)
-    assert _typed("deploy", "--parameter", parameter) == status
-    assert said in capsys.readouterr().err
+    """Before anything is created."""
+    connect_to(moto, monkeypatch)
+    assert exit_status("deploy", "--parameter", parameter) == status
+    assert message in capsys.readouterr().err
 
 
 class FailingStacks:
-    """CloudFormation, whose stack ends in a failure."""
+    """A CloudFormation whose stack fails."""
 
     def create_stack(self, **_: Any) -> Any:
         return {"StackId": "arn:stack"}
@@ -164,7 +143,7 @@ class FailingStacks:
             from botocore.exceptions import ClientError  # noqa: PLC0415
 
             raise ClientError({"Error": {"Code": "V", "Message": f"{StackName} does not exist"}}, "DescribeStacks")
-        assert StackName == "arn:stack"  # by name it is gone
+        assert StackName == "arn:stack"  # a deleted stack is no longer found by name
         return {"Stacks": [{"StackStatus": "DELETE_COMPLETE"}]}
 
     def describe_stack_events(self, **_: Any) -> Any:
@@ -173,16 +152,16 @@ class FailingStacks:
         return {"StackEvents": [{"ResourceStatus": "CREATE_COMPLETE", "LogicalResourceId": "Bucket"}, failed]}
 
 
-def test_a_stack_that_fails_says_which_resource_and_why() -> None:
-    """In CloudFormation's words, with the next step; also when it has deleted the stack again."""
+def test_the_error_of_a_failed_stack_names_the_resource_and_the_reason() -> None:
+    """In CloudFormation's words, with the next step, even if the stack has been deleted again."""
     client: Any = FailingStacks()
     with pytest.raises(UserError, match=r"DELETE_COMPLETE. Function: Specified .* ReserveConcurrency=false"):
         Stacks(client, poll_s=0).deploy("s", lambda_zip.infra("worker.yaml"), {}, Reporter(quiet=True))
 
 
-def test_the_network_is_the_accounts_default_one(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With all its subnets: the more zones, the more Spot capacity."""
-    _reach(monkeypatch, moto)
+def test_the_default_network_is_used(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all its subnets, because more zones have more Spot capacity."""
+    connect_to(moto, monkeypatch)
     from jobs.cloud.aws import open_aws  # noqa: PLC0415
 
     found = deploy.default_network(open_aws())

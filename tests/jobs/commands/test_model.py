@@ -1,4 +1,4 @@
-"""``twofold model`` as it is typed: what a script reads, what a person sees, and what a mistake looks like."""
+"""``twofold model``: what a script reads, what a user sees, and what a mistake looks like."""
 
 import json
 import signal
@@ -8,19 +8,20 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from jobs.cli import app, main
+from jobs.cli import main
+from jobs.commands.app import app
 from jobs.models.champion import Champions
 from jobs.store import FolderStore
 from tests.jobs.models.versions import add_version, images_of, with_mistakes
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, bundle: Path) -> Path:
+def models_folder(tmp_path: Path, bundle: Path) -> Path:
     """A folder with two versions of ``digits``: ``v1``, the champion, and ``v2``, which is worse."""
     store = FolderStore(tmp_path / "models")
     add_version(store, bundle, "v1")
     add_version(store, bundle, "v2", images=with_mistakes(images_of(bundle), range(9)))
-    Champions(store, "digits").crown("v1", seen=None, how="first")
+    Champions(store, "digits").set_champion("v1", expected=None, how="first")
     return tmp_path / "models"
 
 
@@ -34,78 +35,82 @@ def _json(*arguments: object, status: int = 0) -> Any:
     return json.loads(_run(*arguments, "--json", status=status))
 
 
-def test_scripts_read_json(shelf: Path) -> None:
-    """Of each of the five, and nothing else on standard output."""
-    listed = _json("list", shelf)
+def test_every_command_prints_json(models_folder: Path) -> None:
+    """And nothing else on standard output."""
+    listed = _json("list", models_folder)
     assert [(line["name"], line["version"], line["champion"], line["problem"]) for line in listed] == [
         ("digits", "v1", True, None),
         ("digits", "v2", False, None),
     ]
-    shown = _json("show", shelf / "digits")
+    shown = _json("show", models_folder / "digits")
     assert shown["manifest"]["version"] == "v1"
     assert shown["manifest"]["training_config"]["seed"] == 123
     assert shown["evaluation"]["binary_classification_metrics"]["accuracy"]["interval_95"]
     assert [record["how"] for record in shown["history"]] == ["first"]
-    refused = _json("promote", shelf / "digits/v2", status=1)
+    refused = _json("promote", models_folder / "digits/v2", status=1)
     assert refused["moved"] is False
     assert refused["comparison"]["challenger_accuracy"] == 63 / 72
     assert "at most 0.005 may be lost" in refused["refused"]
-    promoted = _json("promote", shelf / "digits/v2", "--force")
+    promoted = _json("promote", models_folder / "digits/v2", "--force")
     assert (promoted["moved"], promoted["how"], promoted["replaced"]) == (True, "forced", "v1")
-    assert _json("rollback", shelf / "digits")["version"] == "v1"
-    assert _json("verify", shelf / "digits")["findings"] == []
+    assert _json("rollback", models_folder / "digits")["version"] == "v1"
+    assert _json("verify", models_folder / "digits")["findings"] == []
 
 
-def test_people_see_tables(shelf: Path) -> None:
-    """The figures of both, what was found, and what it was not able to check."""
-    assert "★" in _run("list", shelf)
-    assert "McNemar" in _run("promote", shelf / "digits/v2", status=1)
-    assert "It was forced." in _run("promote", shelf / "digits/v2", "--force")
-    shown = _run("show", shelf / "digits")
-    for told in ("decoder fingerprint", "seed: 123", "model.keras", "95 % interval", "forced", "first"):
-        assert told in shown
-    (shelf / "digits/v2/quarantine.csv").unlink()
-    said = _run("verify", shelf / "digits/v2", status=1)
-    assert "quarantine.csv" in said
-    assert "missing" in said
-    assert "Only digests were checked" in said
+def test_every_command_prints_tables(models_folder: Path) -> None:
+    """The figures of both versions, what was found, and what could not be checked."""
+    assert "★" in _run("list", models_folder)
+    assert "McNemar" in _run("promote", models_folder / "digits/v2", status=1)
+    assert "It was forced." in _run("promote", models_folder / "digits/v2", "--force")
+    shown = _run("show", models_folder / "digits")
+    for expected in ("decoder fingerprint", "seed: 123", "model.keras", "95 % interval", "forced", "first"):
+        assert expected in shown
+    (models_folder / "digits/v2/quarantine.csv").unlink()
+    printed = _run("verify", models_folder / "digits/v2", status=1)
+    assert "quarantine.csv" in printed
+    assert "missing" in printed
+    assert "Only the digests were checked" in printed
 
 
-def test_names_from_a_bundle_are_shown_as_they_are(shelf: Path, bundle: Path) -> None:
-    """Neither markup nor a terminal's control characters come through."""
+def test_names_from_a_bundle_are_not_interpreted(models_folder: Path, bundle: Path) -> None:
+    """Neither as markup nor as control characters of the terminal."""
     labels = ["[red]eight[/red]", "\x1b[2Jthree"]
-    add_version(FolderStore(shelf), bundle, "v3", images=[], labels=labels)
-    said = _run("show", shelf / "digits/v3")
-    assert "[red]eight[/red]" in said
-    assert "�[2Jthree" in said
-    assert "\x1b" not in said
+    add_version(FolderStore(models_folder), bundle, "v3", images=[], labels=labels)
+    printed = _run("show", models_folder / "digits/v3")
+    assert "[red]eight[/red]" in printed
+    assert "�[2Jthree" in printed
+    assert "\x1b" not in printed
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (("promote", "{shelf}/digits"), "name one of its versions"),
-        (("rollback", "{shelf}/digits/v1"), "name the model"),
-        (("show", "{shelf}/digits/v9"), "twofold model list"),
-        (("verify", "{shelf}/../none"), "twofold model list"),
+        (("promote", "{models}/digits"), "Name one of its versions"),
+        (("rollback", "{models}/digits/v1"), "Name the model"),
+        (("show", "{models}/digits/v9"), "twofold model list"),
+        (("verify", "{models}/../none"), "twofold model list"),
     ],
 )
-def test_a_mistake_is_told_with_the_next_step(shelf: Path, arguments: tuple[str, str], said: str) -> None:
-    """As an error that the command prints, not as a traceback."""
+def test_a_mistake_is_reported_with_the_next_step(
+    models_folder: Path, arguments: tuple[str, str], message: str
+) -> None:
+    """The command prints an error, not a traceback."""
     command, where = arguments
-    done = CliRunner().invoke(app, ["model", command, where.format(shelf=shelf)])
-    assert said in str(done.exception)
+    done = CliRunner().invoke(app, ["model", command, where.format(models=models_folder)])
+    assert message in str(done.exception)
 
 
-def test_a_refusal_has_exit_status_1_and_a_wrong_option_2(shelf: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """One sentence, and no traceback."""
+def test_a_refusal_exits_with_1_and_a_wrong_option_with_2(
+    models_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The message is one sentence without a traceback."""
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit, match=r"^2$"):
-            main(["model", "promote", str(shelf / "digits/v2"), "--margin", "2"])
-        assert main(["model", "promote", str(shelf / "digits/v2")]) == 1
+            main(["model", "promote", str(models_folder / "digits/v2"), "--margin", "2"])
+        assert main(["model", "promote", str(models_folder / "digits/v2")]) == 1
     finally:
-        signal.signal(signal.SIGTERM, handler)  # the command takes it
-    said = capfd.readouterr().err
-    assert "Error: v2 does not replace v1: on the same 72 test images" in said
-    assert "Traceback" not in said
+        signal.signal(signal.SIGTERM, handler)  # the command replaces it
+    printed = capfd.readouterr().err
+    assert "Error: v2 does not replace v1: on the same 72 test images" in printed
+    assert "Traceback" not in printed

@@ -1,4 +1,4 @@
-"""A web server with ranges, conditions, and every way to fail that a test asks for."""
+"""A web server with ranges, conditional requests, and every failure that a test needs."""
 
 import hashlib
 import re
@@ -9,18 +9,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Site:
-    """One file at ``url``, and what the server does next."""
+    """One file at ``url``, and how the server answers."""
 
     def __init__(self, url: str, body: bytes) -> None:
         self.url = url
         self.body = body
-        self.cuts: list[int] = []  #: bytes after which the connection breaks, an answer each
-        self.stalls = False  #: whether a connection that would break stays open instead, and says no more
-        self.statuses: list[int] = []  #: answered instead of the file, one each
+        self.cuts: list[int] = []  #: bytes after which the connection breaks, one entry per response
+        self.stalls = False  #: whether a connection that would break stays open instead, and sends no more
+        self.statuses: list[int] = []  #: sent instead of the file, one entry per request
         self.redirect = ""
-        self.validators = True  #: whether it says how to know the file again
+        self.validators = True  #: whether it sends an entity tag
         self.has_length = True
-        self.asked: list[dict[str, str]] = []  #: headers of each request
+        self.requests: list[dict[str, str]] = []  #: headers of each request
         self.sent = 0  #: bytes of bodies
 
     @property
@@ -29,7 +29,7 @@ class Site:
 
     @property
     def ranges(self) -> list[str]:
-        return [asked["range"] for asked in self.asked if "range" in asked]
+        return [headers["range"] for headers in self.requests if "range" in headers]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -37,22 +37,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         site = self.site
-        asked = {name.lower(): value for name, value in self.headers.items()}
-        site.asked.append(asked)
+        request = {name.lower(): value for name, value in self.headers.items()}
+        site.requests.append(request)
         if site.redirect:
             self._answer(302, {"Location": site.redirect})
         elif site.statuses:
             self._answer(site.statuses.pop(0), {})
-        elif site.validators and asked.get("if-none-match") == site.etag:
+        elif site.validators and request.get("if-none-match") == site.etag:
             self._answer(304, {"ETag": site.etag})
         else:
-            self._send(asked)
+            self._send(request)
 
-    def _send(self, asked: dict[str, str]) -> None:
+    def _send(self, request: dict[str, str]) -> None:
         site = self.site
         headers = {"ETag": site.etag} if site.validators else {}
-        start = re.match(r"bytes=(\d+)-$", asked.get("range", ""))
-        if start and asked.get("if-range") == site.etag:
+        start = re.match(r"bytes=(\d+)-$", request.get("range", ""))
+        if start and request.get("if-range") == site.etag:
             first = int(start[1])
             if first >= len(site.body):
                 self._answer(416, {"Content-Range": f"bytes */{len(site.body)}"})
@@ -70,14 +70,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         sent = body[: self.site.cuts.pop(0)] if body and self.site.cuts else body
-        self.site.sent += len(sent)  # first: the client may look when it has the last byte
+        self.site.sent += len(sent)  # first, since the test may read it as soon as the client has the last byte
         self.wfile.write(sent)
         if len(sent) < len(body) and self.site.stalls:
             self.wfile.flush()
-            self.rfile.read(1)  # until the client has had enough
+            self.rfile.read(1)  # until the client gives up
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What is left out, and when it is too much."""
+"""Images that are left out of a dataset, and when there are too many of them."""
 
 import csv
 import shutil
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from jobs.data.dataset import COLUMNS, Dataset, DatasetCode, Quarantined, Reason, check_share, quarantine_csv
-from jobs.data.loader import Reader
+from jobs.data.loader import ImageLoader
 from jobs.user_error import UserError
 from tests.conftest import REPOSITORY
-from tests.jobs.data.pictures import folder, open_data
+from tests.jobs.data.image_folders import folder, open_data
 from worker.errors import ErrorCode
 
 SPLITS = ("train", "validation", "test")
@@ -39,10 +39,10 @@ def _codes(dataset: Dataset) -> dict[str, str]:
         ("validation/cats/000.png", "test/cats/copy.png", "validation/cats/000.png"),
     ],
 )
-def test_of_copies_in_two_splits_the_one_that_counts_for_more_stays(
+def test_a_duplicate_stays_in_the_split_that_takes_precedence(
     tmp_path: Path, original: str, copy: str, leaves: str
 ) -> None:
-    """Test before validation before training; the reason names the one that stays."""
+    """Test before validation before training. The reason names the image that stays."""
     data = _splits(tmp_path)
     _copy(data, original, copy)
     found = open_data(data)
@@ -52,8 +52,8 @@ def test_of_copies_in_two_splits_the_one_that_counts_for_more_stays(
     assert len(found) == 60
 
 
-def test_copies_within_a_split_and_a_class_stay(tmp_path: Path) -> None:
-    """They promise nothing that is not true, and stay also where a third copy leaves another split."""
+def test_copies_within_one_split_and_class_stay(tmp_path: Path) -> None:
+    """They do no harm. They stay even if a third copy is left out of another split."""
     data = _splits(tmp_path)
     _copy(data, "train/cats/001.png", "test/cats/twice.png", "test/cats/thrice.png")
     _copy(data, "train/cats/000.png", "train/cats/copy.png")
@@ -62,8 +62,8 @@ def test_copies_within_a_split_and_a_class_stay(tmp_path: Path) -> None:
     assert (_codes(found), len(found)) == ({"train/cats/001.png": "duplicate"}, 63)
 
 
-def test_a_picture_in_both_classes_leaves_with_all_its_copies(tmp_path: Path) -> None:
-    """The test set's copy too: it has no right answer."""
+def test_an_image_in_both_classes_is_left_out_with_all_its_copies(tmp_path: Path) -> None:
+    """Even from the test set, because it has no right answer."""
     data = _splits(tmp_path)
     copies = ("train/dogs/copy.png", "test/cats/copy.png")
     _copy(data, "train/cats/000.png", *copies)
@@ -73,8 +73,8 @@ def test_a_picture_in_both_classes_leaves_with_all_its_copies(tmp_path: Path) ->
     assert "train/dogs/copy.png" in reasons["test/cats/copy.png"]
 
 
-def test_where_we_split_no_picture_is_on_both_sides(tmp_path: Path) -> None:
-    """Each picture is there three times: what is learned from is never what is tested with."""
+def test_a_split_never_separates_copies_of_an_image(tmp_path: Path) -> None:
+    """With three copies of each image, no test image is also trained on."""
     data = folder(tmp_path, cats=20, dogs=20)
     for path in list(data.rglob("*.png")):
         _copy(data, path.relative_to(data).as_posix(), *(f"{path.parent.name}/{path.stem}-{n}.png" for n in range(2)))
@@ -87,21 +87,21 @@ def test_where_we_split_no_picture_is_on_both_sides(tmp_path: Path) -> None:
     assert len(found) + len(found.quarantined) == 120
 
 
-def test_copies_that_are_no_pictures_keep_their_own_reason(tmp_path: Path) -> None:
-    """Empty files are all equal; they are empty, and not in conflict."""
+def test_copies_that_cannot_be_decoded_keep_their_own_reason(tmp_path: Path) -> None:
+    """Empty files are all equal. They are reported as empty and not as in conflict."""
     data = _splits(tmp_path)
     for name in ("train/cats/a.png", "train/dogs/a.png", "test/cats/a.png"):
         (data / name).touch()
     found = open_data(data)
-    reader = Reader(32)
-    left_out = reader.read(found.train + found.validation + found.test).left_out
+    loader = ImageLoader(32)
+    left_out = loader.load(found.train + found.validation + found.test).quarantined
     assert _codes(found) == {}
     assert {item.reason.code for item in left_out} == {ErrorCode.EMPTY}
     assert len(left_out) == 3
 
 
-def test_a_split_that_copies_leave_empty_is_told(tmp_path: Path) -> None:
-    """A model of one class would be the alternative."""
+def test_a_split_without_images_after_deduplication_is_an_error(tmp_path: Path) -> None:
+    """Otherwise the model would be validated on one class only."""
     data = _splits(tmp_path)
     for path in (data / "validation" / "cats").iterdir():
         _copy(data, f"validation/cats/{path.name}", f"test/cats/copy-{path.name}")
@@ -115,7 +115,7 @@ def _left_out(dataset: Dataset, count: int) -> list[Quarantined]:
 
 
 def test_too_many_left_out_of_a_class_stop_the_job(tmp_path: Path) -> None:
-    """30 cats: one is 3 %, two are 7 %. The message names the count, the files, and the way to allow it."""
+    """Of 30 cats, one is 3 % and two are 7 %. The message has the count, the files, and the option to allow it."""
     found = open_data(_splits(tmp_path))
     check_share(found, _left_out(found, 1), 0.05)
     with pytest.raises(UserError, match="2 of the 30 files of class cats") as caught:
@@ -128,7 +128,7 @@ def test_too_many_left_out_of_a_class_stop_the_job(tmp_path: Path) -> None:
 
 
 def test_duplicates_do_not_count_and_conflicts_do(tmp_path: Path) -> None:
-    """Of a duplicate the class still has the picture; of a conflict no class has."""
+    """After a duplicate is left out, the class still has the image. After a conflict, no class has it."""
     data = _splits(tmp_path)
     for number in range(4):
         _copy(data, f"train/cats/00{number}.png", f"test/cats/copy{number}.png")
@@ -142,8 +142,8 @@ def test_duplicates_do_not_count_and_conflicts_do(tmp_path: Path) -> None:
     assert len(open_data(data, max_quarantined=0.1).quarantined) == 8
 
 
-def test_the_list_says_where_each_file_was_and_why_it_left(tmp_path: Path) -> None:
-    """As text that a spreadsheet does not run."""
+def test_quarantine_csv_says_where_each_file_is_and_why_it_was_left_out(tmp_path: Path) -> None:
+    """Its text is guarded, so that a spreadsheet does not run it."""
     data = _splits(tmp_path)
     _copy(data, "train/cats/000.png", "test/cats/=cmd.png")
     found = open_data(data)
@@ -156,7 +156,7 @@ def test_the_list_says_where_each_file_was_and_why_it_left(tmp_path: Path) -> No
 
 
 def test_the_readme_explains_every_reason() -> None:
-    """Whoever finds a code in the list finds it there too."""
-    readme = (REPOSITORY / "README.md").read_text()
+    """A user who finds a code in quarantine.csv can look it up."""
+    readme = (REPOSITORY / "jobs/README.md").read_text()
     assert [code for code in DatasetCode if f"`{code}`" not in readme] == []
     assert f"`{','.join(COLUMNS)}`" in readme

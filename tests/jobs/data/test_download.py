@@ -1,4 +1,4 @@
-"""A file from the web: whole, the right one, and no byte twice that need not be."""
+"""Downloads: complete, of the right version, and without a byte that is not needed."""
 
 import subprocess
 import sys
@@ -12,11 +12,11 @@ from urllib.request import Request
 
 import pytest
 
-from jobs.data.download import Version, fetch
+from jobs.data.download import FileVersion, fetch
 from jobs.data.web import WebFile, _SafeRedirects, _validator
 from jobs.user_error import UserError
 from tests.conftest import REPOSITORY
-from tests.jobs.data.pictures import QUIET
+from tests.jobs.data.image_folders import QUIET
 from tests.jobs.data.serving import Site, serve
 from worker.uris import masked
 
@@ -33,47 +33,47 @@ def _fetch(site: Site, folder: Path) -> bytes:
     return fetch(WebFile(site.url), folder, QUIET, pause_s=0).read_bytes()
 
 
-def test_what_did_not_change_is_not_loaded_again(site: Site, tmp_path: Path) -> None:
-    """One request asks; its answer has no body. What did change is."""
+def test_an_unchanged_file_is_not_downloaded_again(site: Site, tmp_path: Path) -> None:
+    """One request asks for it, and the response has no body. A changed file is downloaded."""
     assert _fetch(site, tmp_path) == BODY
     assert _fetch(site, tmp_path) == BODY
-    assert (len(site.asked), site.sent) == (2, len(BODY))
+    assert (len(site.requests), site.sent) == (2, len(BODY))
     site.body = BODY + b"more"
     assert _fetch(site, tmp_path) == BODY + b"more"
 
 
 @pytest.mark.parametrize("cut", [0, 1, 300_000, len(BODY) - 1])
-def test_a_cut_download_goes_on_where_it_broke_off(site: Site, tmp_path: Path, cut: int) -> None:
-    """No byte comes twice, and the file is the one that was served."""
+def test_an_interrupted_download_resumes_where_it_broke_off(site: Site, tmp_path: Path, cut: int) -> None:
+    """No byte is sent twice, and the file is the one that was served."""
     site.cuts = [cut]
     assert _fetch(site, tmp_path) == BODY
     assert site.sent == len(BODY)
     assert site.ranges == ([f"bytes={cut}-"] if cut else [])
 
 
-def test_a_server_that_says_no_more_is_left(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that stays open without a byte is as broken as one that is cut."""
+def test_a_stalled_connection_is_closed(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that stays open and sends nothing counts as broken."""
     monkeypatch.setattr("jobs.data.web._TIMEOUT_S", 0.2)
     site.cuts, site.stalls = [300_000], True
     assert _fetch(site, tmp_path) == BODY
     assert site.sent == len(BODY)
 
 
-def test_a_job_that_gave_up_goes_on_in_its_next_run(site: Site, tmp_path: Path) -> None:
-    """It says that what arrived is kept; and it gives up only after tries that brought nothing."""
+def test_a_failed_download_resumes_in_the_next_run(site: Site, tmp_path: Path) -> None:
+    """It fails only after attempts that brought nothing, and says that what arrived is kept."""
     site.cuts = [1000, 1000, 0, 0, 0, 0, 0]
-    with pytest.raises(UserError, match="2,000 bytes, is kept"):
+    with pytest.raises(UserError, match="The 2,000 bytes that arrived are kept"):
         _fetch(site, tmp_path)
     site.cuts = []
     assert _fetch(site, tmp_path) == BODY
     assert site.ranges[-1] == "bytes=2000-"
 
 
-def test_a_job_that_is_killed_goes_on_in_its_next_run(site: Site, tmp_path: Path) -> None:
-    """With SIGKILL, which nobody can prepare for: what was written is where the next one begins."""
+def test_a_killed_download_resumes_in_the_next_run(site: Site, tmp_path: Path) -> None:
+    """After SIGKILL, which cannot be handled, the next run begins after the bytes that were written."""
     site.cuts, site.stalls = [300_000], True
     code = (
-        "import sys; from pathlib import Path; from jobs.data.download import Version, fetch; "
+        "import sys; from pathlib import Path; from jobs.data.download import FileVersion, fetch; "
         "from jobs.data.web import WebFile; "
         "from jobs.progress import Reporter; fetch(WebFile(sys.argv[1]), Path(sys.argv[2]), Reporter(quiet=True))"
     )
@@ -87,63 +87,61 @@ def test_a_job_that_is_killed_goes_on_in_its_next_run(site: Site, tmp_path: Path
     assert int(site.ranges[0].removeprefix("bytes=").rstrip("-")) >= 200_000
 
 
-def test_a_file_that_changed_in_between_is_loaded_from_its_start(site: Site, tmp_path: Path) -> None:
-    """Never the first half of one version with the second half of another."""
+def test_a_file_that_changed_in_between_is_downloaded_from_its_start(site: Site, tmp_path: Path) -> None:
+    """The first half of one version is never joined to the second half of another."""
     site.cuts = [1000, 0, 0, 0, 0, 0]
-    with pytest.raises(UserError, match="is kept"):
+    with pytest.raises(UserError, match="are kept"):
         _fetch(site, tmp_path)
     site.cuts, site.body = [], BODY[::-1]
     assert _fetch(site, tmp_path) == BODY[::-1]
 
 
-def test_without_an_entity_tag_nothing_is_patched_together(site: Site, tmp_path: Path) -> None:
-    """A server that does not say which version it sends is asked for all of it."""
+def test_a_file_without_an_entity_tag_is_not_resumed(site: Site, tmp_path: Path) -> None:
+    """If the server does not identify the version, the complete file is requested."""
     site.validators = False
     site.cuts = [1000]
     assert _fetch(site, tmp_path) == BODY
     assert site.ranges == []
 
 
-def test_a_weak_entity_tag_is_no_ground_to_patch_on() -> None:
-    """It promises the same meaning, not the same bytes; the date is what is left then (RFC 9110, 13.1.5)."""
+def test_a_weak_entity_tag_is_not_used_to_resume() -> None:
+    """It promises the same meaning, not the same bytes. The date is used instead (RFC 9110, 13.1.5)."""
     date = "Tue, 24 Nov 2026 08:00:00 GMT"
-    assert _validator(Version(etag='W/"1"', last_modified=date)) == date
-    assert _validator(Version(etag='W/"1"')) is None
-    assert _validator(Version(etag='"1"', last_modified=date)) == '"1"'
+    assert _validator(FileVersion(etag='W/"1"', last_modified=date)) == date
+    assert _validator(FileVersion(etag='W/"1"')) is None
+    assert _validator(FileVersion(etag='"1"', last_modified=date)) == '"1"'
 
 
-def test_a_part_that_is_all_of_it_is_the_file(site: Site, tmp_path: Path) -> None:
-    """Killed between the last byte and the new name: nothing is loaded again."""
+def test_a_part_with_all_bytes_is_not_downloaded_again(site: Site, tmp_path: Path) -> None:
+    """A job can be killed between the last byte and the renaming."""
     whole = fetch(WebFile(site.url), tmp_path, QUIET)
     for path in (whole, whole.with_name("whole.json")):
         path.rename(path.with_name(path.name.replace("whole", "part")))
     assert _fetch(site, tmp_path) == BODY
-    assert len(site.asked) == 1
+    assert len(site.requests) == 1
 
 
-def test_what_was_there_is_used_where_the_server_is_down(site: Site, tmp_path: Path) -> None:
-    """A train, a plane, a server's bad day."""
+def test_an_earlier_copy_is_used_while_the_server_is_down(site: Site, tmp_path: Path) -> None:
+    """So that a job runs offline with what it has."""
     assert _fetch(site, tmp_path) == BODY
     site.statuses = [503]
     assert _fetch(site, tmp_path) == BODY
 
 
-@pytest.mark.parametrize(("statuses", "tries"), [([503, 429], 3), ([500] * 9, 5), ([404], 1), ([403], 1)])
-def test_an_answer_that_passes_is_asked_for_again_and_no_other(
-    site: Site, tmp_path: Path, statuses: list[int], tries: int
-) -> None:
-    """With a limit; and the message names the status."""
+@pytest.mark.parametrize(("statuses", "attempts"), [([503, 429], 3), ([500] * 9, 5), ([404], 1), ([403], 1)])
+def test_only_a_status_that_may_pass_is_retried(site: Site, tmp_path: Path, statuses: list[int], attempts: int) -> None:
+    """Up to a limit, after which the message has the status."""
     site.statuses = list(statuses)
     if statuses == [503, 429]:
         assert _fetch(site, tmp_path) == BODY
     else:
         with pytest.raises(UserError, match=str(statuses[0])):
             _fetch(site, tmp_path)
-    assert len(site.asked) == tries
+    assert len(site.requests) == attempts
 
 
 def test_a_redirect_to_anything_but_the_web_is_not_followed(site: Site, tmp_path: Path) -> None:
-    """Not to a file of this machine, and not to an unsafe protocol."""
+    """Neither to a local file nor to an insecure protocol."""
     for target in ("file:///etc/passwd", "ftp://127.0.0.1/a.zip"):
         site.redirect = target
         with pytest.raises(UserError, match=r"not followed|not allowed"):
@@ -151,30 +149,30 @@ def test_a_redirect_to_anything_but_the_web_is_not_followed(site: Site, tmp_path
 
 
 def test_a_redirect_from_https_to_http_is_not_followed() -> None:
-    """Whoever sits in between could send anything."""
-    redirects, asked = _SafeRedirects(), Request("https://host/a.zip?secret", headers={"Range": "bytes=7-"})
+    """Anyone on the way could send any file."""
+    redirects, request = _SafeRedirects(), Request("https://host/a.zip?secret", headers={"Range": "bytes=7-"})
     with pytest.raises(UserError, match=r"https://host/a\.zip redirects to http://host/b\.zip"):
-        redirects.redirect_request(asked, BytesIO(), 302, "Found", HTTPMessage(), "http://host/b.zip?secret")
-    followed = redirects.redirect_request(asked, BytesIO(), 302, "Found", HTTPMessage(), "https://host/b.zip")
+        redirects.redirect_request(request, BytesIO(), 302, "Found", HTTPMessage(), "http://host/b.zip?secret")
+    followed = redirects.redirect_request(request, BytesIO(), 302, "Found", HTTPMessage(), "https://host/b.zip")
     assert followed is not None
     assert followed.headers["Range"] == "bytes=7-"
 
 
 @pytest.mark.parametrize("url", ["https:///a.zip", "https://user:secret@host/a.zip", "https://host:port/a.zip"])
-def test_an_address_that_is_none_is_told(url: str, tmp_path: Path) -> None:
-    """Without its secret."""
-    with pytest.raises(UserError, match="is no address of a file") as caught:
+def test_an_invalid_address_is_reported(url: str, tmp_path: Path) -> None:
+    """The message does not show the password in it."""
+    with pytest.raises(UserError, match="is not the address of a file") as caught:
         fetch(WebFile(url), tmp_path, QUIET)
     assert "secret" not in str(caught.value)
 
 
 def test_no_message_shows_a_signature() -> None:
-    """A presigned address is a secret behind its question mark."""
+    """The query of a presigned address is a secret."""
     assert masked("https://u:p@host:8/a.zip?X-Amz-Signature=secret#x") == "https://host:8/a.zip"
 
 
-def test_jobs_that_want_the_same_file_load_it_once(site: Site, tmp_path: Path) -> None:
-    """The others wait, and ask whether it changed."""
+def test_jobs_that_need_the_same_file_download_it_once(site: Site, tmp_path: Path) -> None:
+    """The others wait, and then ask whether it has changed."""
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(lambda _: _fetch(site, tmp_path), range(4))) == {BODY}
     assert site.sent == len(BODY)

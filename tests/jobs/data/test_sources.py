@@ -1,4 +1,4 @@
-"""A dataset is the same wherever it lies."""
+"""A dataset is the same wherever it is stored."""
 
 import hashlib
 import shutil
@@ -15,20 +15,21 @@ from jobs.config import TrainConfig
 from jobs.data.bucket import read_prefix
 from jobs.user_error import UserError
 from tests.conftest import Bench
-from tests.jobs.data.pictures import QUIET, folder, open_data, pack, picture
+from tests.jobs.data.image_folders import QUIET, folder, open_data, pack, write_image
 from tests.jobs.data.serving import serve
+from worker.aws.clients import open_session
 from worker.aws.storage import Listed, Storage
 from worker.errors import ErrorCode, Reject, Retry
 
 
 @pytest.fixture
 def pets(tmp_path: Path) -> Path:
-    """Two classes and what systems leave beside them; names that archives and buckets may make something else of."""
+    """Two classes, files to ignore, and names that an archive or a bucket could change."""
     data = folder(tmp_path / "pets", cats=10, dogs=10)
     for number, name in enumerate(["é ü.png", "plus+percent%20.png", "two  spaces.png", "a:b.png"]):
-        picture(data / "cats" / "more" / name, 1000 + number)
+        write_image(data / "cats" / "more" / name, 1000 + number)
     (data / "dogs" / "Thumbs.db").write_bytes(b"x")
-    (data / "README.md").write_text("beside the class folders")
+    (data / "README.md").write_text("outside the class folders")
     return data
 
 
@@ -67,7 +68,7 @@ PLACES: dict[str, Place] = {
 
 @pytest.mark.parametrize("place", PLACES)
 def test_every_place_gives_the_same_dataset(pets: Path, tmp_path: Path, place: str) -> None:
-    """Digest, names, classes and splits; also the second time, from the cache."""
+    """Digest, names, classes and splits are equal, and again the second time, from the cache."""
     want = open_data(pets)
     assert len(want) == 24
     with PLACES[place](pets) as data:
@@ -80,8 +81,11 @@ def test_every_place_gives_the_same_dataset(pets: Path, tmp_path: Path, place: s
 
 
 def _use(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connects the sources to the emulator, through one session for all of a test's datasets."""
     for name, value in bench.environment.items():
         monkeypatch.setenv(name, value)
+    session = open_session()
+    monkeypatch.setattr("jobs.data.sources.open_session", lambda: session)
 
 
 def _upload(bench: Bench, data: Path, prefix: str) -> str:
@@ -94,16 +98,16 @@ def _upload(bench: Bench, data: Path, prefix: str) -> str:
 def test_a_prefix_gives_the_same_dataset_and_is_read_once(
     pets: Path, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An object that did not change is not read again; one that did is, and one beside the prefix never."""
+    """A changed object is read again, an unchanged one is not, and one outside the prefix never is."""
     _use(bench, monkeypatch)
     data = _upload(bench, pets, "pets/")
-    bench.put("pets/cats/", b"")  # a folder, as the console makes it
+    bench.put("pets/cats/", b"")  # a folder, as the S3 console creates it
     bench.put("pets-of-others/eels/1.png", b"x")
     assert open_data(data, cache=tmp_path / "cache").digest == open_data(pets).digest
     objects = [path for path in (tmp_path / "cache/data/objects").rglob("*") if path.is_file()]
-    assert len(objects) == 25  # README.md, which is beside the class folders, but no Thumbs.db
+    assert len(objects) == 25  # with README.md, which is outside the class folders, but without Thumbs.db
     before = {path: path.stat().st_mtime_ns for path in objects}
-    picture(pets / "cats" / "000.png", 77)
+    write_image(pets / "cats" / "000.png", 77)
     bench.put("pets/cats/000.png", (pets / "cats" / "000.png").read_bytes())
     assert open_data(data.rstrip("/"), cache=tmp_path / "cache").digest == open_data(pets).digest
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache/data/objects").rglob("*") if path.is_file()}
@@ -114,7 +118,7 @@ def test_a_prefix_gives_the_same_dataset_and_is_read_once(
 def test_an_archive_in_a_bucket_is_read_in_ranges_and_once(
     pets: Path, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And again when it changed."""
+    """It is read again when it has changed."""
     _use(bench, monkeypatch)
     monkeypatch.setattr("jobs.data.bucket._RANGE_BYTES", 3000)
     uri = bench.put("in/pets.zip", pack(pets, tmp_path / "pets.zip").read_bytes())
@@ -124,7 +128,7 @@ def test_an_archive_in_a_bucket_is_read_in_ranges_and_once(
     loaded = whole.stat().st_mtime_ns
     assert open_data(uri, cache=tmp_path / "cache").digest == digest
     assert whole.stat().st_mtime_ns == loaded
-    picture(pets / "cats" / "000.png", 77)
+    write_image(pets / "cats" / "000.png", 77)
     bench.put("in/pets.zip", pack(pets, tmp_path / "pets.zip").read_bytes())
     assert open_data(uri, cache=tmp_path / "cache").digest == open_data(pets).digest != digest
 
@@ -132,7 +136,7 @@ def test_an_archive_in_a_bucket_is_read_in_ranges_and_once(
 def test_an_object_that_cannot_be_read_is_left_out_with_its_reason(
     pets: Path, tmp_path: Path, ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Too large is told from the listing, without reading; the others are read."""
+    """A size over the limit is known from the listing, so the object is not read. The others are."""
     _use(ministack_bench, monkeypatch)
     monkeypatch.setattr("jobs.data.bucket.MAX_BYTES", 1500)
     data = _upload(ministack_bench, pets, "pets/")
@@ -143,7 +147,7 @@ def test_an_object_that_cannot_be_read_is_left_out_with_its_reason(
 
 
 class _FailingStorage:
-    """Ten objects, of which the one at ``fails_at`` cannot be had now."""
+    """Ten objects. Reading the one at ``fails_at`` is throttled."""
 
     def __init__(self) -> None:
         self.fails_at = 7
@@ -159,11 +163,11 @@ class _FailingStorage:
         return b"x"
 
 
-def test_reading_a_bucket_goes_on_where_storage_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_a_bucket_resumes_where_storage_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says so, and no object is read twice."""
     monkeypatch.setattr("jobs.data.bucket._READERS", 1)
     storage = _FailingStorage()
-    with pytest.raises(UserError, match=r"slow down.*is kept: run the same command again"):
+    with pytest.raises(UserError, match=r"slow down.*are kept: run the same command again"):
         read_prefix("s3://shelter/pets/", tmp_path, cast(Storage, storage), QUIET)
     assert len(storage.read_uris) >= 7
     storage.fails_at = -1
@@ -171,10 +175,10 @@ def test_reading_a_bucket_goes_on_where_storage_failed(tmp_path: Path, monkeypat
     assert len(storage.read_uris) == len(set(storage.read_uris)) == 10
 
 
-def test_an_object_that_changes_after_it_was_listed_is_not_kept_under_its_old_tag(
+def test_an_object_that_changes_after_it_was_listed_is_not_cached(
     tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next run would take it for what it was."""
+    """Under its old entity tag, the next run would take it for the old version."""
     bench.put("pets/cats/1.png", b"old")
     storage = bench.storage(monkeypatch)
     listed = list(storage.list(f"s3://{bench.bucket}/pets/"))
@@ -185,10 +189,10 @@ def test_an_object_that_changes_after_it_was_listed_is_not_kept_under_its_old_ta
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
-def test_the_command_keeps_what_it_unpacks_where_the_system_keeps_such(
+def test_the_command_unpacks_to_the_users_cache_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And names what is wrong with the dataset before TensorFlow is started."""
+    """It reports what is wrong with the dataset before TensorFlow is started."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     archive = pack(folder(tmp_path / "zoo", cats=2, dogs=2, eels=2), tmp_path / "zoo.tgz")
     assert main(["train", "run", "--data", str(archive), "--output", str(tmp_path / "out")]) == 1
@@ -196,12 +200,12 @@ def test_the_command_keeps_what_it_unpacks_where_the_system_keeps_such(
     assert (tmp_path / "home/twofold/data/unpacked").is_dir()
 
 
-def test_a_bucket_that_is_missing_or_no_bucket_is_told(
+def test_a_missing_bucket_or_object_is_reported(
     tmp_path: Path, ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before anything is read."""
+    """And an address that is not valid."""
     _use(ministack_bench, monkeypatch)
-    for data, said in (
+    for data, message in (
         ("s3://nobody-has-this-bucket/pets/", "no such bucket"),
         ("s3://nobody-has-this-bucket/pets.zip", "no such bucket"),
         ("s3://No_Bucket/pets/", "not of the form"),
@@ -209,28 +213,28 @@ def test_a_bucket_that_is_missing_or_no_bucket_is_told(
         (f"s3://{ministack_bench.bucket}/none/", "found 0: none"),
         (f"s3://{ministack_bench.bucket}/none/#sha256={'0' * 64}", "is for an archive"),
     ):
-        with pytest.raises((UserError, Reject), match=said):
+        with pytest.raises((UserError, Reject), match=message):
             open_data(data, cache=tmp_path / "cache")
 
 
-def test_an_address_with_a_digest_takes_that_very_file(pets: Path, tmp_path: Path) -> None:
-    """Another is refused and not kept; the right one is not asked for again."""
+def test_a_digest_in_the_address_is_checked(pets: Path, tmp_path: Path) -> None:
+    """A file with another digest is refused and not kept. One with the right digest is not requested again."""
     body = pack(pets, tmp_path / "pets.zip").read_bytes()
     with serve(body) as site:
         wrong, right = hashlib.sha256(b"another").hexdigest(), hashlib.sha256(body).hexdigest()
-        with pytest.raises(UserError, match="is not the file it should be"):
+        with pytest.raises(UserError, match="is not the expected file"):
             open_data(f"{site.url}#sha256={wrong}", cache=tmp_path / "cache")
         assert list((tmp_path / "cache").rglob("whole")) == []
         for _ in range(2):
             assert open_data(f"{site.url}#sha256={right.upper()}", cache=tmp_path / "cache").digest
-        assert len(site.asked) == 2
-        assert not any("sha256" in str(asked) for asked in site.asked)
+        assert len(site.requests) == 2
+        assert not any("sha256" in str(headers) for headers in site.requests)
     with pytest.raises(UserError, match="64 hexadecimal digits"):
         open_data("https://host/pets.zip#sha256=abc", cache=tmp_path / "cache")
 
 
-def test_a_download_that_is_no_archive_is_not_kept(pets: Path, tmp_path: Path) -> None:
-    """Half of one, from a server that does not say how long it is, would else be there for ever."""
+def test_a_download_that_cannot_be_unpacked_is_not_kept(pets: Path, tmp_path: Path) -> None:
+    """If the server does not send the length, half of a file looks complete, and would be used for ever."""
     with serve(pack(pets, tmp_path / "pets.zip").read_bytes()) as site:
         site.has_length, site.cuts = False, [5000]
         with pytest.raises(UserError, match="damaged"):
@@ -238,22 +242,22 @@ def test_a_download_that_is_no_archive_is_not_kept(pets: Path, tmp_path: Path) -
         assert open_data(site.url, cache=tmp_path / "cache").digest == open_data(pets).digest
 
 
-def test_a_bundle_does_not_tell_a_signature_or_a_place_of_this_machine() -> None:
-    """A presigned address is a secret for as long as it works; the cache changes no result."""
+def test_a_bundle_does_not_record_a_signature_or_the_cache() -> None:
+    """A presigned address is a secret for as long as it works. The cache is a local path and changes no result."""
     digest = "0" * 64
-    for data, told in (
+    for data, recorded in (
         ("https://host/pets.zip?X-Amz-Signature=secret", "https://host/pets.zip"),
         (f"https://host/pets.zip?sig=secret#sha256={digest}", f"https://host/pets.zip#sha256={digest}"),
         ("s3://shelter/pets?/", "s3://shelter/pets?/"),
         ("pets?/", "pets?/"),
     ):
         dump = TrainConfig(data=data, output="out").model_dump(mode="json")
-        assert dump["data"] == told
+        assert dump["data"] == recorded
         assert "cache" not in dump
 
 
 def test_an_archive_on_disk_that_changed_is_unpacked_again(pets: Path, tmp_path: Path) -> None:
-    """It is known by its content, not by its name or its date."""
+    """It is identified by its content, not by its name or date."""
     archive = pack(pets, tmp_path / "pets.tar")
     first = open_data(archive, cache=tmp_path / "cache").digest
     shutil.copy(pets / "cats" / "001.png", pets / "cats" / "900.png")

@@ -1,4 +1,4 @@
-"""The embedded cloud."""
+"""The emulator of AWS services."""
 
 import os
 import signal
@@ -6,12 +6,13 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from jobs.local.emulator import EmbeddedCloud, create_queues
+from jobs.local.emulator import EmbeddedCloud
 from jobs.user_error import UserError
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Bench
 
 PARENT = """
 import sys, time
@@ -30,8 +31,8 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def test_it_ends_with_its_parent_even_one_that_is_killed() -> None:
-    """SIGKILL gives the parent no chance to clean up; nothing keeps running all the same."""
+def test_it_ends_with_its_parent_even_if_that_is_killed() -> None:
+    """SIGKILL leaves the parent no chance to clean up, and still nothing keeps running."""
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as parent:
         assert parent.stdout
         _, pid = parent.stdout.readline().split()
@@ -43,8 +44,8 @@ def test_it_ends_with_its_parent_even_one_that_is_killed() -> None:
         time.sleep(0.05)
 
 
-def test_it_listens_on_loopback_alone(ministack: str) -> None:
-    """Nobody on the network can reach it."""
+def test_it_listens_only_on_loopback(ministack: str) -> None:
+    """It cannot be reached from the network."""
     port = int(ministack.rpartition(":")[2])
     addresses = {item[4][0] for item in socket.getaddrinfo(socket.gethostname(), port, socket.AF_INET)}
     for address in addresses - {"127.0.0.1"}:
@@ -53,22 +54,22 @@ def test_it_listens_on_loopback_alone(ministack: str) -> None:
             assert probe.connect_ex((str(address), port)) != 0
 
 
-def test_its_start_failing_is_said_with_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port that is taken, a package that is missing: the log's end is in the message."""
-    monkeypatch.setenv("PYTHONPATH", "/nonexistent")
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(UserError, match="did not start"), EmbeddedCloud():
+def test_a_failed_start_is_reported_with_the_end_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the reason is."""
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho no space left; exit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(UserError, match=r"did not start\. Its log ends with:\nno space left"), EmbeddedCloud():
         pass
 
 
-def test_queues_keep_dead_letters_longer_than_requests() -> None:
-    """A dead letter's age counts from its first sending (GUARANTEES.md G15)."""
-    with EmbeddedCloud() as cloud:
-        sqs = cloud.sqs()
-        queues = create_queues(sqs, "q")
+def test_dead_letters_are_kept_longer_than_requests(ministack_bench: Bench) -> None:
+    """The age of a dead letter counts from when it was first sent (GUARANTEES.md G15)."""
 
-        def kept_s(url: str) -> int:
-            answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["MessageRetentionPeriod"])
-            return int(answer["Attributes"]["MessageRetentionPeriod"])
+    def retention_s(url: str) -> int:
+        answer = ministack_bench.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["MessageRetentionPeriod"])
+        return int(answer["Attributes"]["MessageRetentionPeriod"])
 
-        assert kept_s(queues.dead_letter_url) == 14 * 24 * 3600 > kept_s(queues.requests_url)
+    queues = ministack_bench.queues
+    assert retention_s(queues.dead_letter_url) == 14 * 24 * 3600 > retention_s(queues.requests_url)

@@ -1,4 +1,4 @@
-"""``twofold local``: bucket, queues, model and worker left running, and everything there the next time."""
+"""``twofold local``: a bucket, queues, a model and a worker keep running, and their data is kept for the next start."""
 
 import json
 import os
@@ -12,17 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import boto3
 import pytest
 
+from jobs.cli import main
 from jobs.local.emulator import EmbeddedCloud
 from jobs.local.playground import BUCKET, MODEL
 from tests.conftest import REPOSITORY
 
 
 def free_port() -> int:
-    """One that nobody listens on."""
+    """Returns a port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -34,7 +36,7 @@ def _clients(environment: dict[str, str]) -> tuple[Any, Any]:
 
 
 def prepare(keep: Path, models: Path, digit_images: Path, port: int) -> None:
-    """As a first start leaves it, without the minute that training takes."""
+    """Makes the folder that a first start leaves, without the minute that training takes."""
     shutil.copytree(digit_images, keep / "images")
     with EmbeddedCloud(port=port, keep=keep / "cloud") as cloud:
         s3 = cloud.s3()
@@ -45,7 +47,7 @@ def prepare(keep: Path, models: Path, digit_images: Path, port: int) -> None:
 
 @contextmanager
 def left_running(command: list[str], **options: Any) -> Iterator[tuple["subprocess.Popen[str]", dict[str, Any]]]:
-    """The process, and what it said when it was ready; killed in the end if it has not ended."""
+    """Yields the process and what it printed when it was ready. Ends it afterwards, by force if necessary."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options) as process:
         try:
             assert process.stdout is not None
@@ -59,16 +61,16 @@ def left_running(command: list[str], **options: Any) -> Iterator[tuple["subproce
 
 
 @pytest.mark.slow
-def test_it_runs_takes_a_list_in_its_inbox_and_finds_its_data_again(
+def test_a_manifest_in_the_inbox_is_answered_and_the_data_survives_a_restart(
     models: Path, digit_images: Path, tmp_path: Path
 ) -> None:
-    """What it prints reaches it; it ends with Ctrl-C and exit status 0; bucket and queues outlive it."""
+    """The printed environment connects to it. It ends on Ctrl-C with exit status 0, and its state is kept."""
     port, keep = free_port(), tmp_path / "local"
     prepare(keep, models, digit_images, port)
     command = [sys.executable, "-m", "jobs.cli", "local", "--keep", str(keep), "--port", str(port), "--json"]
-    with left_running(command, cwd=REPOSITORY, env=os.environ | {"TWOFOLD_QUEUE_URL": "nowhere"}) as (running, said):
-        assert said["environment"]["AWS_ENDPOINT_URL"] == f"http://127.0.0.1:{port}"
-        s3, _ = _clients(said["environment"])
+    with left_running(command, cwd=REPOSITORY, env=os.environ | {"TWOFOLD_QUEUE_URL": "nowhere"}) as (running, printed):
+        assert printed["environment"]["AWS_ENDPOINT_URL"] == f"http://127.0.0.1:{port}"
+        s3, _ = _clients(printed["environment"])
         s3.put_object(Bucket=BUCKET, Key="inbox/june.csv", Body=b"source_ref\nno URI\n")
         deadline = time.monotonic() + 60
         while not (found := s3.list_objects_v2(Bucket=BUCKET, Prefix="predictions/june").get("Contents", [])):
@@ -80,15 +82,18 @@ def test_it_runs_takes_a_list_in_its_inbox_and_finds_its_data_again(
         s3, sqs = _clients(cloud.environment)
         listed = s3.list_objects_v2(Bucket=BUCKET, Prefix="predictions/june")["Contents"]
         assert {item["Key"] for item in found} <= {item["Key"] for item in listed}
-        assert said["environment"]["TWOFOLD_QUEUE_URL"] in sqs.list_queues()["QueueUrls"]
+        assert printed["environment"]["TWOFOLD_QUEUE_URL"] in sqs.list_queues()["QueueUrls"]
 
 
-def test_a_port_that_is_taken_is_said_to_be(tmp_path: Path) -> None:
-    """In words, with exit status 1."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        command = [sys.executable, "-m", "jobs.cli", "local", "--keep", str(tmp_path), "--port", str(port)]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 1
-    assert f"Port {port} is taken" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_taken_port_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With exit status 1 and the option that chooses another."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as taken, patch.dict(os.environ):  # the command removes variables
+            port = taken.getsockname()[1]
+            assert main(["local", "--keep", str(tmp_path), "--port", str(port)]) == 1
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    message = f"Error: Port {port} is taken, perhaps by another 'twofold local'. Choose another with --port.\n"
+    assert capsys.readouterr().err == message

@@ -1,4 +1,4 @@
-"""Figures, against numbers worked out by hand and against scikit-learn."""
+"""The metrics, compared with hand-computed values and with scikit-learn."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from jobs.metrics.classification import _FIGURES, _reference, _Sample, evaluate, headline
 
 
-def test_figures_of_six_images_by_hand() -> None:
-    """Class 1 is the positive one, and a score on the threshold is class 1."""
+def test_the_metrics_of_six_images_match_a_hand_computation() -> None:
+    """Class 1 is the positive class, and a score equal to the threshold is class 1."""
     truth = np.array([0, 0, 0, 1, 1, 1])
     scores = np.array([0.1, 0.5, 0.2, 0.9, 0.4, 0.8])
     evaluation = evaluate(truth, scores, threshold=0.5)
@@ -27,7 +27,7 @@ def test_figures_of_six_images_by_hand() -> None:
             "auc": 8 / 9,
             "log_loss": -np.log([0.9, 0.5, 0.8, 0.9, 0.4, 0.8]).mean(),
             "brier_score": (0.01 + 0.25 + 0.04 + 0.01 + 0.36 + 0.04) / 6,
-            # Each score is alone in its bin of 1/15.
+            # Each score is the only one in its bin of width 1/15.
             "expected_calibration_error": (0.1 + 0.5 + 0.2 + 0.1 + 0.6 + 0.2) / 6,
         }
     )
@@ -38,35 +38,35 @@ def test_figures_of_six_images_by_hand() -> None:
     st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.7, 1.0])), max_size=40),
     st.sampled_from([0.1, 0.5, 0.9]),
 )
-def test_what_is_resampled_is_what_scikit_learn_reports(pairs: list[tuple[int, float]], threshold: float) -> None:
-    """With ties, with scores of exactly 0 and 1, and with a class that is never given."""
+def test_the_resampled_metrics_are_those_of_scikit_learn(pairs: list[tuple[int, float]], threshold: float) -> None:
+    """With ties, with scores of exactly 0 and 1, and with a class that is never predicted."""
     truth, scores = np.array([0, 1] + [p[0] for p in pairs]), np.array([0.3, 0.6] + [p[1] for p in pairs])
     sample = _Sample.of(truth, scores, threshold)
     ours = {name: figure(sample, np.ones(len(truth))) for name, figure in _FIGURES.items()}
-    reference = _reference(truth, scores, sample.given)
+    reference = _reference(truth, scores, sample.predicted)
     assert {name: ours[name] for name in reference} == pytest.approx(reference)
 
 
-def test_auc_is_of_the_scores_not_of_rounded_predictions() -> None:
-    """Scores that rank perfectly have an AUC of 1, wherever the threshold is."""
+def test_the_auc_uses_scores_and_not_predicted_classes() -> None:
+    """Scores that rank perfectly have an AUC of 1 with any threshold."""
     figures = headline(evaluate(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.3, 0.4]), threshold=0.5))
     assert (figures["auc"], figures["accuracy"]) == (1.0, 0.5)
 
 
-def test_a_model_that_never_says_class_1_has_precision_0() -> None:
-    """And no NaN that JSON could not hold."""
+def test_a_model_that_never_predicts_class_1_has_precision_0() -> None:
+    """And not NaN, which JSON cannot represent."""
     figures = headline(evaluate(np.array([0, 1]), np.array([0.1, 0.2]), threshold=0.5))
     assert (figures["precision"], figures["recall"], figures["f1"]) == (0.0, 0.0, 0.0)
 
 
 def test_a_calibrated_model_has_no_calibration_error() -> None:
-    """Of images scored 0.7, 7 in 10 are class 1."""
+    """Of the images with a score of 0.7, 7 in 10 are class 1."""
     truth, scores = np.array([1] * 7 + [0] * 3), np.full(10, 0.7)
     assert headline(evaluate(truth, scores, threshold=0.5))["expected_calibration_error"] == pytest.approx(0.0)
 
 
-def test_the_interval_of_an_accuracy_is_that_of_a_binomial() -> None:
-    """900 right of 1,000: 0.9 ± 1.96 · sqrt(0.9 · 0.1 / 1000), within what 1,000 resamples can tell."""
+def test_the_interval_of_an_accuracy_is_the_binomial_one() -> None:
+    """900 of 1,000 correct: 0.9 ± 1.96 · sqrt(0.9 · 0.1 / 1000), to the precision of 1,000 resamples."""
     truth = np.array([0, 1] * 500)
     right = np.arange(1000) < 900
     evaluation = evaluate(truth, np.where(right, truth, 1 - truth).astype(np.float64), threshold=0.5)
@@ -77,6 +77,6 @@ def test_the_interval_of_an_accuracy_is_that_of_a_binomial() -> None:
 
 
 def test_the_same_seed_gives_the_same_intervals() -> None:
-    """Two runs of a job write the same report."""
+    """Two runs of a job write the same evaluation."""
     truth, scores = np.array([0, 1] * 20), np.linspace(0, 1, 40)
     assert evaluate(truth, scores, threshold=0.5) == evaluate(truth, scores, threshold=0.5)

@@ -1,4 +1,4 @@
-"""Challenger against champion: against numbers worked out by hand, by brute force, and by scipy."""
+"""The comparison of two models, checked by hand, by brute force and with SciPy."""
 
 from itertools import product
 
@@ -12,15 +12,16 @@ from jobs.metrics.comparison import compare, mcnemar
 
 _SCORE = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
 _IMAGES = st.lists(st.tuples(st.integers(0, 1), _SCORE, _SCORE), min_size=1, max_size=60)
+_TIE = compare(np.ones(1, np.int64), np.ones(1), np.ones(1), thresholds=(0.5, 0.5))
 _THRESHOLDS = st.tuples(st.sampled_from([0.2, 0.5, 0.8]), st.sampled_from([0.2, 0.5, 0.8]))
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(_IMAGES, _THRESHOLDS)
-def test_changing_sides_changes_the_signs_and_nothing_else(
+def test_swapping_the_models_changes_only_the_signs(
     images: list[tuple[int, float, float]], thresholds: tuple[float, float]
 ) -> None:
-    """Who is called challenger makes neither model better."""
+    """Being the challenger makes neither model better."""
     truth, ours, theirs = (np.array(column) for column in zip(*images, strict=True))
     one = compare(truth, ours, theirs, thresholds=thresholds)
     other = compare(truth, theirs, ours, thresholds=(thresholds[1], thresholds[0]))
@@ -39,10 +40,10 @@ def test_changing_sides_changes_the_signs_and_nothing_else(
     assert one.log_loss_difference.value == pytest.approx(one.challenger_log_loss - one.champion_log_loss)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(_IMAGES)
 def test_a_model_is_as_good_as_itself(images: list[tuple[int, float, float]]) -> None:
-    """Difference 0 without any doubt, p = 1, and no margin is needed."""
+    """The difference and its interval are 0, p is 1, and no margin is needed."""
     truth, scores, _ = (np.array(column) for column in zip(*images, strict=True))
     outcome = compare(truth, scores, scores, thresholds=(0.5, 0.5))
     for difference in (outcome.accuracy_difference, outcome.log_loss_difference):
@@ -51,10 +52,10 @@ def test_a_model_is_as_good_as_itself(images: list[tuple[int, float, float]]) ->
     assert not outcome.is_worse(0.0)
 
 
-def test_six_images_by_hand() -> None:
-    """Each model decides by its own threshold, and a score on it is class 1."""
+def test_the_comparison_of_six_images_matches_a_hand_computation() -> None:
+    """Each model uses its own threshold, and a score equal to it is class 1."""
     truth = np.array([0, 0, 0, 1, 1, 1])
-    challenger = np.array([0.1, 0.2, 0.6, 0.5, 0.9, 0.4])  # right: yes yes no yes yes no
+    challenger = np.array([0.1, 0.2, 0.6, 0.5, 0.9, 0.4])  # correct: yes yes no yes yes no
     champion = np.array([0.1, 0.7, 0.2, 0.6, 0.7, 0.7])  # at 0.7: yes no yes no yes yes
     outcome = compare(truth, challenger, champion, thresholds=(0.5, 0.7))
     assert (outcome.n, outcome.challenger_accuracy, outcome.champion_accuracy) == (6, 4 / 6, 4 / 6)
@@ -63,7 +64,7 @@ def test_six_images_by_hand() -> None:
 
 
 def test_the_interval_is_that_of_a_paired_difference() -> None:
-    """40 better and 20 worse of 1,000: 0.02 ± 1.96 · sqrt((60 - 20² / 1000)) / 1000, far narrower than unpaired."""
+    """40 better and 20 worse of 1,000: 0.02 ± 1.96 · sqrt(60 - 20² / 1000) / 1000, far narrower than unpaired."""
     truth = np.ones(1000, np.int64)
     challenger, champion = np.ones(1000), np.ones(1000)
     champion[:40] = 0
@@ -74,31 +75,30 @@ def test_the_interval_is_that_of_a_paired_difference() -> None:
     assert outcome.accuracy_difference.interval_95 == pytest.approx((0.02 - half, 0.02 + half), abs=0.0025)
 
 
-def test_mcnemars_test_is_that_of_scipy() -> None:
-    """For every division of up to 30 images."""
+def test_mcnemars_test_agrees_with_scipy() -> None:
+    """For every split of up to 30 images."""
     for better, worse in product(range(16), range(16)):
         expected = binomtest(better, better + worse).pvalue if better + worse else 1.0
         assert mcnemar(better, worse) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("better", "worse"), [(0, 1), (1, 4), (3, 3), (2, 7), (9, 0)])
-def test_mcnemars_test_is_that_of_counting(better: int, worse: int) -> None:
-    """The share of all ways to toss a coin for each image that divide them as unevenly, or more so."""
+def test_mcnemars_test_agrees_with_counting(better: int, worse: int) -> None:
+    """Its p is the share of all coin-toss sequences that split the images at least as unevenly."""
     n = better + worse
     uneven = [abs(2 * sum(tosses) - n) >= abs(better - worse) for tosses in product((0, 1), repeat=n)]
     assert mcnemar(better, worse) == pytest.approx(sum(uneven) / len(uneven))
 
 
-def test_a_margin_that_is_no_number_allows_nothing() -> None:
-    """Not even a tie."""
-    assert compare(np.ones(1, np.int64), np.ones(1), np.ones(1), thresholds=(0.5, 0.5)).is_worse(float("nan"))
+def test_nan_as_a_margin_rejects_everything() -> None:
+    """Even a tie."""
+    assert _TIE.is_worse(float("nan"))
 
 
 @settings(max_examples=50)
 @given(n=st.integers(1, 5000), data=st.data())
-def test_what_is_worse_by_exactly_the_margin_is_not_refused(n: int, data: st.DataObject) -> None:
-    """And one image more is; whatever floating point makes of the margin."""
+def test_exactly_the_margin_is_accepted(n: int, data: st.DataObject) -> None:
+    """And one more image is not, however the margin is rounded in floating point."""
     lost = data.draw(st.integers(0, n - 1))
-    outcome = compare(np.ones(1, np.int64), np.ones(1), np.ones(1), thresholds=(0.5, 0.5))
     for wrong, worse in ((lost, False), (lost + 1, True)):
-        assert outcome.model_copy(update={"n": n, "only_champion_right": wrong}).is_worse(lost / n) is worse
+        assert _TIE.model_copy(update={"n": n, "only_champion_right": wrong}).is_worse(lost / n) is worse

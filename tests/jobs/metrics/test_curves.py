@@ -1,4 +1,4 @@
-"""What charts show is what the evaluation says, and every mark lies inside its chart."""
+"""The charts agree with the evaluation, and every mark is inside its chart."""
 
 import numpy as np
 import pytest
@@ -18,8 +18,8 @@ def _arrays(pairs: list[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(PAIRS)
-def test_the_area_below_the_roc_curve_is_the_auc(pairs: list[tuple[int, float]]) -> None:
-    """As it is drawn, ties and all."""
+def test_the_area_under_the_roc_curve_is_the_auc(pairs: list[tuple[int, float]]) -> None:
+    """As drawn, including ties."""
     truth, scores = _arrays(pairs)
     x, y = np.array(curves.roc(truth, scores)).T
     assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(truth, scores), abs=5e-3)
@@ -27,8 +27,8 @@ def test_the_area_below_the_roc_curve_is_the_auc(pairs: list[tuple[int, float]])
 
 
 @given(PAIRS)
-def test_the_area_below_the_precision_recall_steps_is_the_average_precision(pairs: list[tuple[int, float]]) -> None:
-    """Between two points the precision is the second one's, and no straight line."""
+def test_the_area_under_the_precision_recall_steps_is_the_average_precision(pairs: list[tuple[int, float]]) -> None:
+    """Between two points the precision is that of the second."""
     truth, scores = _arrays(pairs)
     x, y = np.array(curves.precision_recall(truth, scores)).T
     assert (np.diff(x) * y[1:]).sum() == pytest.approx(average_precision_score(truth, scores), abs=5e-3)
@@ -47,8 +47,8 @@ def test_a_million_images_make_no_larger_page() -> None:
 
 
 @given(PAIRS)
-def test_the_bins_are_those_of_the_calibration_error(pairs: list[tuple[int, float]]) -> None:
-    """Weighted by their images, the distances in the diagram are the figure in the table; no image is left out."""
+def test_the_reliability_diagram_agrees_with_the_calibration_error(pairs: list[tuple[int, float]]) -> None:
+    """The distances in the diagram, weighted by images, add up to the calibration error; no image is left out."""
     truth, scores = _arrays(pairs)
     bins = curves.reliability(truth, scores)
     error = sum(b.images * abs(b.mean_score - b.share) for b in bins) / len(truth)
@@ -60,8 +60,8 @@ def test_the_bins_are_those_of_the_calibration_error(pairs: list[tuple[int, floa
 
 
 @given(PAIRS)
-def test_every_image_is_in_the_histogram(pairs: list[tuple[int, float]]) -> None:
-    """Once, with its class; a score of exactly 1 too."""
+def test_the_histogram_counts_every_image_once(pairs: list[tuple[int, float]]) -> None:
+    """With its class, and even with a score of exactly 1."""
     truth, scores = _arrays(pairs)
     zeros, ones = curves.histogram(truth, scores).counts
     assert (sum(zeros), sum(ones)) == ((truth == 0).sum(), (truth == 1).sum())
@@ -71,8 +71,8 @@ def test_every_image_is_in_the_histogram(pairs: list[tuple[int, float]]) -> None
     ("share", "count", "interval"),
     [(0.5, 10, (0.2366, 0.7634)), (0.0, 10, (0.0, 0.2775)), (1.0, 72, (0.9493, 1.0)), (0.3, 0, (0.0, 1.0))],
 )
-def test_wilson_by_the_book(share: float, count: int, interval: tuple[float, float]) -> None:
-    """Brown, Cai and DasGupta 2001; nothing seen is nothing known."""
+def test_wilsons_interval_matches_published_values(share: float, count: int, interval: tuple[float, float]) -> None:
+    """Brown, Cai and DasGupta 2001; without images it is [0, 1]."""
     assert wilson(share, count) == pytest.approx(interval, abs=1e-4)
 
 
@@ -90,20 +90,20 @@ AXES = st.sampled_from(
 
 
 @given(AXES, st.floats(0, 1), st.floats(0, 1))
-def test_an_axis_keeps_order_and_stays_within_itself(axis: charts.Axis, a: float, b: float) -> None:
-    """Whatever the scale."""
+def test_an_axis_keeps_the_order_and_its_bounds(axis: charts.Axis, a: float, b: float) -> None:
+    """On every scale."""
     low, high = (axis.low + (axis.high - axis.low) * share for share in sorted((a, b)))
     assert 0 <= axis.share(low) <= axis.share(high) <= 1
     assert axis.share(axis.low) == 0
     assert axis.share(axis.high) == 1
-    assert axis.share(axis.high + 1) == 1  # what lies beyond is drawn at the end, not outside the chart
+    assert axis.share(axis.high + 1) == 1  # a value beyond the end is drawn at the end, not outside the chart
     assert all(axis.low - 1e-9 <= value <= axis.high + 1e-9 for value, _ in axis.ticks)
     assert len({text for _, text in axis.ticks if not text.startswith("0")}) >= len(axis.ticks) // 2
 
 
 @pytest.mark.parametrize("most", [1, 2, 7, 450, 12_345, 9_999_999])
-def test_ticks_of_counts_are_round_and_few(most: int) -> None:
-    """And none beyond the highest count, nor so low that it runs into 0."""
+def test_the_ticks_of_counts_are_few(most: int) -> None:
+    """None is beyond the highest count, or so low that its label would overlap that of 0."""
     ticks = [value for value, _ in charts.count_ticks(most, most / 100)]
     assert 1 <= len(ticks) <= 3
     assert all(most / 100 <= value <= most for value in ticks)

@@ -1,4 +1,4 @@
-"""The file of test predictions: what is written is read, whatever files and classes are called."""
+"""The test predictions of a bundle survive a round trip, whatever the files and classes are called."""
 
 import csv
 import io
@@ -21,27 +21,27 @@ def _image(*, ref: str = "a.jpg", labels: tuple[str, str] = ("cat", "dog"), scor
 
 
 @given(ref=_TEXT, label=_TEXT, score=st.floats(0, 1))
-def test_what_is_written_is_read(ref: str, label: str, score: float) -> None:
-    """Formulas, quotes, line ends and all."""
+def test_writing_and_reading_gives_equal_images(ref: str, label: str, score: float) -> None:
+    """Even with formulas, quotes and line breaks."""
     images = [_image(ref=ref, labels=(label, f"{label}2"), score=score)] * 2
     assert from_csv(to_csv(images)) == images
 
 
 @given(label=_TEXT, sign=st.sampled_from("=+-@\t\r\n＝＋－＠"))  # noqa: RUF001 - full-width signs are formulas, too
 def test_no_cell_is_run_by_a_spreadsheet(label: str, sign: str) -> None:
-    """Whatever the classes are called."""
+    """Even if it is the name of a class."""
     data = to_csv([_image(labels=(f"{sign}{label}", "b"))])
     cells = list(csv.reader(io.StringIO(data.decode(), newline="")))[1]
     assert cells[COLUMNS.index("true_label")] == f"'{sign}{label}"
 
 
-def test_its_first_columns_are_those_of_any_answer() -> None:
-    """Who can read the one can read the other."""
+def test_its_first_columns_are_those_of_the_workers_csv() -> None:
+    """The same code reads both."""
     assert (*predictions.COLUMNS, "true_label", "sha256") == COLUMNS
 
 
-def test_truth_and_scores_come_as_arrays() -> None:
-    """Class 0 is the first of the labels."""
+def test_true_classes_and_scores_are_arrays() -> None:
+    """Class 0 is the first label."""
     images = [_image(score=0.25), _image(labels=("dog", "cat"))]
     assert truth(images, ("cat", "dog")).tolist() == [0, 1]
     assert scores(images).tolist() == [0.25, 0.7]
@@ -51,25 +51,34 @@ def test_truth_and_scores_come_as_arrays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "reason"),
     [
         (b"", "header"),
         (b"a,b\n", "header"),
-        (predictions.to_csv([]), "header"),  # an answer of a worker holds no truth
+        (predictions.to_csv([]), "header"),  # the worker's CSV has no true labels
         (b"\xff", "decode"),
         (to_csv([_image()])[:-70] + b"\n", "cells"),
         (to_csv([_image()])[:-9] + b"\n", "sha256"),
         (to_csv([_image()]) + b"1\n", "cells"),
     ],
+    ids=[
+        "empty",
+        "other columns",
+        "worker's CSV",
+        "not UTF-8",
+        "cut before the digest",
+        "cut in the digest",
+        "extra line",
+    ],
 )
-def test_another_file_is_refused(data: bytes, said: str) -> None:
-    """By ValueError, whatever it is."""
-    with pytest.raises(ValueError, match=said):
+def test_any_other_file_is_rejected(data: bytes, reason: str) -> None:
+    """With a ValueError, whatever it contains."""
+    with pytest.raises(ValueError, match=reason):
         from_csv(data)
 
 
-def test_a_test_image_has_a_score() -> None:
-    """One that has none is in the quarantine list instead."""
+def test_a_test_image_without_a_score_is_rejected() -> None:
+    """It belongs in the quarantine list."""
     failed = _image().model_dump() | {"label": None, "confidence": None, "score": None, "error_code": "damaged"}
-    with pytest.raises(ValueError, match="has a score"):
+    with pytest.raises(ValueError, match="must have a score"):
         ScoredImage.model_validate(failed)

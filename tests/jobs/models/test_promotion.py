@@ -1,4 +1,4 @@
-"""Promotion's promises: what is worse or damaged stays out, what is in use can always be replaced or gone back from."""
+"""Promotion: a worse or damaged version is refused, and a champion can always be replaced or rolled back."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobs.models.champion import Champions
-from jobs.models.gate import Gate, Refused
+from jobs.models.gate import Gate, PromotionRefused
 from jobs.models.promotion import Change, promote, rollback
 from jobs.progress import Reporter
 from jobs.store import FolderStore, Store
@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> FolderStore:
 
 @pytest.fixture
 def refused(folder: FolderStore) -> Callable[..., str]:
-    """Promotes a version, which must be refused and change nothing; returns the reason."""
+    """Promotes a version, which must be refused and change nothing, and returns the reason."""
 
     def attempt(version: str, **options: Any) -> str:
         before = state(folder)
@@ -46,8 +46,8 @@ def refused(folder: FolderStore) -> Callable[..., str]:
     return attempt
 
 
-def test_what_is_better_or_as_good_is_promoted_and_the_record_says_why(store: Store, bundle: Path) -> None:
-    """In a folder and in a bucket; the comparison is on the same pictures, from the scores on record."""
+def test_a_version_that_is_no_worse_is_promoted_and_the_record_says_why(store: Store, bundle: Path) -> None:
+    """In a folder and in a bucket. The recorded scores of the same images are compared."""
     images = images_of(bundle)
     for version, wrong in (("v1", {1, 2, 3}), ("v2", {3}), ("v3", {9})):
         add_version(store, bundle, version, images=with_mistakes(images, wrong))
@@ -63,7 +63,7 @@ def test_what_is_better_or_as_good_is_promoted_and_the_record_says_why(store: St
 
 
 def test_racing_promotions_are_decided_one_after_the_other(folder: FolderStore, bundle: Path) -> None:
-    """Eight at once, each as good as the other: each was compared with the very one it replaced, and none is lost."""
+    """Of eight equally good versions, each is compared with the one that it replaces, and none is lost."""
     images = images_of(bundle)
     for number in range(9):
         add_version(folder, bundle, f"v{number}", images=with_mistakes(images, {number}))
@@ -76,17 +76,17 @@ def test_racing_promotions_are_decided_one_after_the_other(folder: FolderStore, 
     assert {change.version: change.replaced for change in changes} | {"v0": None} == replaced
 
 
-def test_what_is_worse_by_more_than_the_margin_is_refused(
+def test_a_version_worse_by_more_than_the_margin_is_refused(
     folder: FolderStore, bundle: Path, refused: Callable[..., str]
 ) -> None:
-    """With both accuracies and what can be done; a margin allows it, force does, and both go on record."""
+    """The message gives both accuracies and the options. A margin or force allows it, and goes on record."""
     images = images_of(bundle)
     add_version(folder, bundle, "v1", images=with_mistakes(images, {1}))
     add_version(folder, bundle, "v2", images=with_mistakes(images, {1, 2, 3}))
     _promote(folder, "v1")
-    said = refused("v2")
-    assert "0.9583 against 0.9861" in said
-    assert "at most 0.005 may be lost. --margin allows more, --force" in said
+    reason = refused("v2")
+    assert "0.9583 against 0.9861" in reason
+    assert "at most 0.005 may be lost. Use --margin to allow more, or --force" in reason
     refused("v2", margin=1.9 / 72)
     assert _promote(folder, "v2", margin=2 / 72).how == "promoted"
     _promote(folder, "v1")
@@ -95,8 +95,8 @@ def test_what_is_worse_by_more_than_the_margin_is_refused(
     assert (record.how, record.comparison and record.comparison["only_champion_right"]) == ("forced", 2)
 
 
-def test_the_champion_itself_is_not_promoted_again(folder: FolderStore, bundle: Path) -> None:
-    """Nothing is written, and it is no error."""
+def test_promoting_the_champion_changes_nothing(folder: FolderStore, bundle: Path) -> None:
+    """It is not an error either."""
     add_version(folder, bundle, "v1")
     _promote(folder, "v1")
     before = state(folder)
@@ -104,75 +104,80 @@ def test_the_champion_itself_is_not_promoted_again(folder: FolderStore, bundle: 
     assert state(folder) == before
 
 
-@pytest.mark.parametrize("labels", [["eight", "nine"], ["three", "eight"]])
-def test_another_question_is_refused_and_no_force_helps(
+@pytest.mark.parametrize(
+    "labels",
+    [pytest.param(["eight", "nine"], id="other classes"), pytest.param(["three", "eight"], id="the other order")],
+)
+def test_a_version_with_other_classes_is_refused_even_by_force(
     folder: FolderStore, bundle: Path, refused: Callable[..., str], labels: list[str]
 ) -> None:
-    """Other classes, or the same in the other order: a score would mean something else."""
+    """With other classes, or the same in the other order, a score would mean something else."""
     add_version(folder, bundle, "v1", labels=labels)
     add_version(folder, bundle, "v2")
     _promote(folder, "v1")
     for force in (False, True):
-        assert f"{labels[0]} (0) from {labels[1]} (1)" in refused("v2", force=force)
+        assert f"{labels[0]} (0) and {labels[1]} (1)" in refused("v2", force=force)
 
 
-def test_a_picture_of_both_classes_is_refused(folder: FolderStore, bundle: Path, refused: Callable[..., str]) -> None:
-    """One of the two test sets is wrong about it, and nobody here knows which."""
+def test_test_sets_that_disagree_on_an_image_are_refused(
+    folder: FolderStore, bundle: Path, refused: Callable[..., str]
+) -> None:
+    """One of the two is wrong about it, and it is unknown which."""
     images = images_of(bundle)
     contested = images[5].model_copy(update={"true_label": "three"})
     assert images[5].true_label == "eight"
     add_version(folder, bundle, "v1", images=[*images[:5], contested, *images[6:]])
     add_version(folder, bundle, "v2")
     _promote(folder, "v1")
-    assert f"{images[5].source_ref} is of both classes" in refused("v2")
+    assert f"{images[5].source_ref} has both classes" in refused("v2")
     assert _promote(folder, "v2", force=True).how == "forced"
 
 
-def test_on_other_pictures_the_champion_is_scored_again(
+def test_the_champion_is_scored_again_on_other_test_images(
     folder: FolderStore, bundle: Path, digit_images: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    """Which needs the pictures: without them, or with a folder that lacks some, it says what to type."""
+    """That needs the images. Without them, or with a folder that lacks some, the message says what to type."""
     images = images_of(bundle)
     add_version(folder, bundle, "v1", images=images[10:])
     add_version(folder, bundle, "v2", images=images[:40])
     _promote(folder, "v1")
-    assert "not tested on the same pictures. Add --data FOLDER" in refused("v2")
-    assert "40 of the 40 test pictures are not in" in refused("v2", data=tmp_path)
+    assert "not tested on the same images. Add --data FOLDER" in refused("v2")
+    assert "40 of the 40 test images are not in" in refused("v2", data=tmp_path)
     change = _promote(folder, "v2", data=digit_images)
     assert change.picture_scored
     assert change.comparison
     assert (change.comparison["n"], change.comparison["champion_scores"]) == (40, "scored again")
-    # It is the same graph: the very same answers.
+    # Both versions have the same graph, and therefore the same scores.
     assert change.comparison["log_loss_difference"]["value"] == pytest.approx(0, abs=1e-7)
 
 
-def test_a_champion_that_tells_no_truth_is_scored_again(
+def test_a_champion_without_true_labels_is_scored_again(
     folder: FolderStore, bundle: Path, digit_images: Path, refused: Callable[..., str]
 ) -> None:
-    """As one of an older version: its graph is all it takes."""
+    """Older releases did not record them. Its graph is all that is needed."""
     add_version(folder, bundle, "v1")
     folder.write("digits/v1/test_predictions.csv", b"row,source_ref\n")
     add_version(folder, bundle, "v2")
-    Champions(folder, "digits").crown("v1", seen=None, how="first")
-    assert "v1/test_predictions.csv: 15 bytes, not" in refused("v2")
+    Champions(folder, "digits").set_champion("v1", expected=None, how="first")
+    assert "v1/test_predictions.csv: 15 bytes instead of" in refused("v2")
     assert _promote(folder, "v2", data=digit_images).how == "promoted"
 
 
 def test_a_version_without_test_images_cannot_be_compared(
     folder: FolderStore, bundle: Path, refused: Callable[..., str]
 ) -> None:
-    """And says so, instead of dividing by their number."""
+    """The message says so, instead of a division by zero."""
     add_version(folder, bundle, "v1")
     add_version(folder, bundle, "v2", images=[])
     _promote(folder, "v1")
-    assert "holds no test images" in refused("v2")
+    assert "contains no test images" in refused("v2")
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_version_with_a_file_altered_or_missing_is_refused_by_force_too(
+def test_a_version_with_an_altered_or_missing_file_is_refused_even_by_force(
     folder: FolderStore, bundle: Path, refused: Callable[..., str], name: str
 ) -> None:
-    """Naming the file; the champion stays."""
+    """The message names the file, and the champion stays."""
     add_version(folder, bundle, "v1")
     add_version(folder, bundle, "v2")
     _promote(folder, "v1")
@@ -184,26 +189,26 @@ def test_a_version_with_a_file_altered_or_missing_is_refused_by_force_too(
     assert name in refused("v2", force=True)
 
 
-def test_a_graph_that_scores_something_else_than_it_says_is_refused(
+def test_a_graph_whose_scores_differ_from_those_on_record_is_refused(
     folder: FolderStore, bundle: Path, digit_images: Path, refused: Callable[..., str]
 ) -> None:
-    """Seen where a picture is at hand."""
+    """That is noticed if a test image is available."""
     add_version(folder, bundle, "v1", images=with_mistakes(images_of(bundle), {0}))
     assert "when v1 was trained" in refused("v1", data=digit_images)
 
 
-def test_a_champion_that_is_gone_can_be_replaced_by_force(
+def test_a_deleted_champion_can_be_replaced_by_force(
     folder: FolderStore, bundle: Path, refused: Callable[..., str]
 ) -> None:
-    """There is nothing left to compare with, and nothing to wait for."""
-    Champions(folder, "digits").crown("v1", seen=None, how="first")
+    """There is nothing left to compare with."""
+    Champions(folder, "digits").set_champion("v1", expected=None, how="first")
     add_version(folder, bundle, "v2")
     assert "--force" in refused("v2")
     assert _promote(folder, "v2", force=True).how == "forced"
 
 
-def test_rollback_goes_back_one_each_time(store: Store, bundle: Path) -> None:
-    """To a bundle that was opened and checked first; before the first champion there is nothing."""
+def test_each_rollback_goes_back_one_champion(store: Store, bundle: Path) -> None:
+    """The bundle is opened and checked first. The first champion cannot be rolled back."""
     for version in ("v1", "v2", "v3"):
         add_version(store, bundle, version)
         _promote(store, version)
@@ -211,14 +216,14 @@ def test_rollback_goes_back_one_each_time(store: Store, bundle: Path) -> None:
         change = rollback(store, "digits", _QUIET)
         assert (change.version, change.replaced, change.how) == (version, replaced, "rolled back")
         assert _champion(store) == version
-    with pytest.raises(Refused, match="no record of a champion before v1"):
+    with pytest.raises(PromotionRefused, match="No champion is on record before v1"):
         rollback(store, "digits", _QUIET)
-    with pytest.raises(Refused, match="has no champion"):
+    with pytest.raises(PromotionRefused, match="has no champion"):
         rollback(store, "cats", _QUIET)
 
 
-def test_racing_rollbacks_never_go_back_further_than_one_each(folder: FolderStore, bundle: Path) -> None:
-    """Who was overtaken is told, and does not go on from there."""
+def test_racing_rollbacks_go_back_at_most_one_champion_each(folder: FolderStore, bundle: Path) -> None:
+    """A rollback that was overtaken is refused and does not continue from there."""
     for version in ("v1", "v2", "v3", "v4", "v5"):
         add_version(folder, bundle, version)
         _promote(folder, version)
@@ -226,7 +231,7 @@ def test_racing_rollbacks_never_go_back_further_than_one_each(folder: FolderStor
     def attempt(_: int) -> bool:
         try:
             return rollback(folder, "digits", _QUIET).moved
-        except Refused:
+        except PromotionRefused:
             return False
 
     with ThreadPoolExecutor(3) as pool:
@@ -236,11 +241,11 @@ def test_racing_rollbacks_never_go_back_further_than_one_each(folder: FolderStor
 
 
 def test_a_rollback_to_a_damaged_bundle_is_refused(folder: FolderStore, bundle: Path) -> None:
-    """Naming the file and the way out."""
+    """The message names the file and the command that helps."""
     for version in ("v1", "v2"):
         add_version(folder, bundle, version)
         _promote(folder, version)
     folder.remove("digits/v1/model.tflite")
-    with pytest.raises(Refused, match=r"model\.tflite: missing.*twofold model promote .*--force"):
+    with pytest.raises(PromotionRefused, match=r"model\.tflite: missing.*twofold model promote .*--force"):
         rollback(folder, "digits", _QUIET)
     assert _champion(folder) == "v2"

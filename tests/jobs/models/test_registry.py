@@ -1,4 +1,4 @@
-"""Where models are, and which there are: whatever somebody types, or has put there."""
+"""Finding and listing models, whatever a user types or has stored there."""
 
 from pathlib import Path
 from typing import get_args
@@ -21,7 +21,7 @@ def _listed(where: str) -> list[tuple[str, str, bool]]:
 
 @pytest.fixture
 def stocked(tmp_path: Path, bundle: Path) -> FolderStore:
-    """Two versions of ``digits``, the younger one, ``a``, the champion."""
+    """Two versions of ``digits``. The newer one, ``a``, is the champion."""
     store = FolderStore(tmp_path / "models")
     _stock(store, bundle)
     return store
@@ -30,56 +30,57 @@ def stocked(tmp_path: Path, bundle: Path) -> FolderStore:
 def _stock(store: Store, bundle: Path) -> None:
     add_version(store, bundle, "b", graph=b"", created_at="2026-11-23T00:00:00Z")
     add_version(store, bundle, "a", graph=b"", created_at="2026-11-24T00:00:00Z")
-    Champions(store, "digits").crown("a", seen=None, how="first")
+    Champions(store, "digits").set_champion("a", expected=None, how="first")
 
 
-def test_models_are_listed_by_age_from_their_output_or_by_one_of_them(stocked: FolderStore) -> None:
-    """The champion marked."""
+def test_versions_are_listed_by_age_with_the_champion_marked(stocked: FolderStore) -> None:
+    """For an output, and for one model of it."""
     for where in ("", "/digits/"):
         assert _listed(f"{stocked.uri}{where}") == [("digits", "b", False), ("digits", "a", True)]
 
 
-def test_a_model_and_a_version_are_found_by_what_one_would_type(stocked: FolderStore) -> None:
-    """With or without a slash, and by their files."""
+def test_a_model_or_version_is_found_by_its_folder_or_by_its_file(stocked: FolderStore) -> None:
+    """With or without a slash at the end."""
     for where in ("digits/", "digits/champion.json"):
-        place = find(f"{stocked.uri}/{where}")
-        assert (place.store.uri, place.name, place.version, place.bundle()) == (stocked.uri, "digits", None, "a")
+        location = find(f"{stocked.uri}/{where}")
+        assert (location.store.uri, location.name, location.version) == (stocked.uri, "digits", None)
+        assert location.bundle() == "a"
     for where in ("digits/b", "digits/b/model.json"):
-        place = find(f"{stocked.uri}/{where}")
-        assert (place.store.uri, place.name, place.version) == (stocked.uri, "digits", "b")
+        location = find(f"{stocked.uri}/{where}")
+        assert (location.store.uri, location.name, location.version) == (stocked.uri, "digits", "b")
 
 
-@pytest.mark.parametrize("prefix", ["", "/models/of/ours"])
-def test_a_bucket_is_read_as_a_folder_is(
+@pytest.mark.parametrize("prefix", [pytest.param("", id="top"), pytest.param("/our/models", id="prefix")])
+def test_a_bucket_is_read_like_a_folder(
     ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch, bundle: Path, prefix: str
 ) -> None:
-    """From its top, where a model's address has one part, and below a prefix."""
+    """At the top of the bucket and below a prefix."""
     uri = f"s3://{ministack_bench.bucket}{prefix}"
     _stock(BucketStore(uri, ministack_bench.storage(monkeypatch)), bundle)
     assert _listed(f"{uri}/") == [("digits", "b", False), ("digits", "a", True)]
     assert find(f"{uri}/digits").bundle() == "a"
-    place = find(f"{uri}/digits/b/model.json")
-    assert (place.store.uri, place.name, place.version) == (uri, "digits", "b")
+    location = find(f"{uri}/digits/b/model.json")
+    assert (location.store.uri, location.name, location.version) == (uri, "digits", "b")
     with pytest.raises(UserError, match="twofold model list"):
         find(f"{uri}/digits/v9")
 
 
-def test_a_version_that_cannot_be_read_is_listed_with_its_problem(stocked: FolderStore) -> None:
-    """And costs the others nothing; a name that is none of ours is not listed."""
+def test_an_unreadable_version_is_listed_with_its_problem(stocked: FolderStore) -> None:
+    """The others are listed as usual. Files that are not bundles are left out."""
     stocked.write("digits/broken/model.json", b"{}")
     stocked.write("digits/champions/notes.txt", b"")
     stocked.write("digits/ spaced/model.json", b"{}")
     found = {version.version: version.problem for version in find_all(stocked.uri)}
     assert set(found) == {"a", "b", "broken"}
     assert found["a"] is None
-    assert "is no model manifest" in (found["broken"] or "")
+    assert "is not a model manifest" in (found["broken"] or "")
 
 
 _NOWHERE = ("nothing", "digits/v9", "../digits", "digits/..", "digits/a/../b", "a b", "digits/_history", "-", "x" * 65)
 
 
-def test_what_is_not_there_is_told_and_nothing_is_made(stocked: FolderStore) -> None:
-    """With the next step; no folder appears by asking for it, and no name climbs out."""
+def test_a_missing_model_is_an_error_and_creates_nothing(stocked: FolderStore) -> None:
+    """The message gives the next step. No folder is created, and no name leads out of the output."""
     before = stocked.names("")
     for name in _NOWHERE:
         with pytest.raises(UserError, match=r"twofold model list|such as s3://"):
@@ -87,37 +88,37 @@ def test_what_is_not_there_is_told_and_nothing_is_made(stocked: FolderStore) -> 
     assert stocked.names("") == before
 
 
-def test_an_upload_that_broke_off_is_told_from_one_that_never_was(stocked: FolderStore) -> None:
-    """Its model.json is what is missing."""
+def test_a_partly_written_bundle_is_not_reported_as_missing(stocked: FolderStore) -> None:
+    """Only its model.json is missing, and the message says so."""
     stocked.remove("digits/b/model.json")
-    with pytest.raises(UserError, match=r"has no model\.json.*broke off"):
+    with pytest.raises(UserError, match=r"has no model\.json.*partly written"):
         find(f"{stocked.uri}/digits/b")
 
 
 @pytest.mark.parametrize("where", ["s3://", "s3://x", "s3:///models", "s3://UPPER/models/pets", "s3://a_b/models"])
-def test_what_is_no_bucket_is_told_without_a_request(where: str) -> None:
-    """No credentials are needed to learn of a slip."""
+def test_a_malformed_address_is_reported_without_a_request(where: str) -> None:
+    """You need no credentials to find a typing mistake."""
     with pytest.raises(UserError, match="s3://bucket/prefix"):
         find_all(where)
 
 
-def test_a_folder_without_models_says_how_to_make_one(tmp_path: Path) -> None:
-    """And one that is not there is not made."""
+def test_for_a_folder_without_models_the_error_says_how_to_train_one(tmp_path: Path) -> None:
+    """A folder that does not exist is not created."""
     with pytest.raises(UserError, match="twofold train run"):
         find_all(str(tmp_path))
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         find_all(str(tmp_path / "none"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_name_is_what_the_contract_says() -> None:
-    """What cannot be written to a model.json is not looked for."""
+def test_a_model_name_follows_the_contract() -> None:
+    """Both patterns are the same."""
     assert get_args(Name)[1].pattern == f"^{_NAME}$"
 
 
-def test_a_model_without_a_champion_names_its_versions(tmp_path: Path, bundle: Path) -> None:
-    """What is meant is not guessed."""
+def test_for_a_model_without_a_champion_the_error_lists_its_versions(tmp_path: Path, bundle: Path) -> None:
+    """Which version is meant is not guessed."""
     store = FolderStore(tmp_path)
     add_version(store, bundle, "v1", graph=b"")
-    with pytest.raises(UserError, match="has no champion: name a version, one of v1"):
+    with pytest.raises(UserError, match=r"has no champion\. Name one of its versions: v1"):
         find(str(tmp_path / "digits")).bundle()

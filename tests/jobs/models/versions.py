@@ -1,4 +1,4 @@
-"""More versions of a trained model, for tests: its graph with other test predictions, made in no time."""
+"""More versions of a trained model for tests, made instantly: the same graph with other test predictions."""
 
 import hashlib
 import json
@@ -15,12 +15,12 @@ FILES = ("model.keras", "model.tflite", "evaluation.json", FILE, "quarantine.csv
 
 
 def images_of(bundle: Path) -> list[ScoredImage]:
-    """The test images of a bundle, with what it scored."""
+    """Returns the test images of a bundle with their scores."""
     return from_csv((bundle / FILE).read_bytes())
 
 
 def with_mistakes(images: Iterable[ScoredImage], wrong: Iterable[int]) -> list[ScoredImage]:
-    """The same images, scored 0.9 for the right class, and for the other where the position is among the ``wrong``."""
+    """Returns the same images, scored 0.9 for the right class, or for the other one at the ``wrong`` positions."""
     wrong = set(wrong)
     rule = Rule(labels=("eight", "three"), threshold=0.5, model_version="made")
     answers = []
@@ -40,28 +40,27 @@ def add_version(
     graph: bytes | None = None,
     **changes: Any,
 ) -> None:
-    """Writes ``<name>/<version>/``, of the name ``digits``, with these test images and ``changes`` of model.json.
+    """Writes ``digits/<version>/`` with these test images and these ``changes`` to model.json.
 
-    All digests fit. Without a ``graph`` it is the bundle's, of 9 MB.
+    All digests match. Without ``graph``, the version has the bundle's graph, of 9 MB.
     """
-    told = json.loads((bundle / "model.json").read_text())
-    # Not where it was trained from: the scores may be made up.
-    told["training_config"] |= {"data": "gone"}
-    told |= {"version": version} | changes
+    manifest = json.loads((bundle / "model.json").read_text())
+    manifest["training_config"] |= {"data": "gone"}  # the scores may be invented, so nothing may be scored again
+    manifest |= {"version": version} | changes
     evaluation = json.loads((bundle / "evaluation.json").read_text())
-    evaluation["model"] = {key: value for key, value in told.items() if key != "files"}
+    evaluation["model"] = {key: value for key, value in manifest.items() if key != "files"}
     files = {
-        "model.keras": b"no worker reads it",
+        "model.keras": b"not read by workers",
         "model.tflite": (bundle / "model.tflite").read_bytes() if graph is None else graph,
         "evaluation.json": json.dumps(evaluation).encode(),
         FILE: to_csv(images_of(bundle) if images is None else images),
         "quarantine.csv": (bundle / "quarantine.csv").read_bytes(),
     }
-    told["files"] = {name: file.model_dump() for name, file in describe(files).items()}
-    for name, body in (*files.items(), ("model.json", json.dumps(told).encode())):
-        store.write(f"{told['name']}/{version}/{name}", body)
+    manifest["files"] = {name: file.model_dump() for name, file in describe(files).items()}
+    for name, body in (*files.items(), ("model.json", json.dumps(manifest).encode())):
+        store.write(f"{manifest['name']}/{version}/{name}", body)
 
 
 def state(store: Store) -> dict[str, str]:
-    """The digest of everything that is stored, by name."""
+    """Returns the digest of every stored file, by name."""
     return {name: hashlib.sha256(store.read(name) or b"").hexdigest() for name in store.names("")}

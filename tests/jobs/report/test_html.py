@@ -1,4 +1,4 @@
-"""Numbers and names as a page shows them."""
+"""How a page shows numbers and names."""
 
 import unicodedata
 
@@ -10,24 +10,50 @@ from jobs.report.html import compact, count, figure, percent, plain, points, sho
 
 
 @given(st.text(st.characters(codec=None)))
-def test_what_is_shown_can_be_seen_and_written(text: str) -> None:
-    """No control character, no half of a pair, nothing that turns the line around it."""
+def test_every_character_shown_can_be_seen_and_encoded(text: str) -> None:
+    """No control character, no surrogate, and nothing that reorders the text around it."""
     seen = visible(text)
     seen.encode()
     assert not [c for c in seen if unicodedata.category(c) in {"Cc", "Cs"}]
     assert not [c for c in seen if unicodedata.bidirectional(c) in {"LRO", "RLO", "LRE", "RLE", "PDF", "LRI", "RLI"}]
 
 
-@pytest.mark.parametrize("text", ["cat.1.jpg", "חתולים", "كلاب", "👩\u200d🔬.jpg", "naïve\u0301", "a b"])
-def test_a_name_in_any_script_stays_as_it_is(text: str) -> None:
-    """Joiners and marks belong to it."""
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cat.1.jpg",
+        "חתולים",
+        "كلاب",
+        "می\u200cروم",
+        "क्\u200dष",
+        "👩\u200d🔬.jpg",
+        "❤\ufe0f\u200d🔥",
+        "naïve\u0301",
+        "a b",
+    ],
+    ids=ascii,
+)
+def test_a_name_in_any_script_is_unchanged(text: str) -> None:
+    """Its joiners and marks belong to it."""
     assert visible(text) == text
 
 
-def test_a_name_that_lies_about_its_end_is_shown_as_it_is() -> None:
-    """With its bytes where they are no text."""
-    assert visible("a\u202egpj.exe") == "a\\u202egpj.exe"
-    assert visible("cat\udcff\n") == "cat\\udcff\\n"
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\u202egpj.exe", r"a\u202egpj.exe"),
+        ("cat\udcff\n", r"cat\udcff\n"),
+        ("cat\u200b.jpg", r"cat\u200b.jpg"),
+        ("cat\u200d.jpg", r"cat\u200d.jpg"),
+        ("\u200ccat", r"\u200ccat"),
+        ("c\xadat\ufeff", r"c\xadat\ufeff"),
+        ("cat\U000e0063", r"cat\U000e0063"),
+    ],
+    ids=ascii,
+)
+def test_invisible_characters_are_written_out(text: str, shown: str) -> None:
+    """A name that hides its real ending, bytes that are not UTF-8, and joiners with nothing to join."""
+    assert visible(text) == shown
 
 
 @pytest.mark.parametrize(
@@ -41,13 +67,13 @@ def test_a_name_that_lies_about_its_end_is_shown_as_it_is() -> None:
         (0.99999999, "99.999999 %"),
     ],
 )
-def test_nearly_all_is_not_all(share: float, shown: str) -> None:
+def test_only_everything_is_100_percent(share: float, shown: str) -> None:
     """One mistake in ten thousand is a mistake."""
     assert percent(share) == shown.replace(" ", "\u202f")
 
 
-def test_numbers_read_well() -> None:
-    """Thousands apart, a true minus sign, no more digits than are worth it."""
+def test_numbers_are_easy_to_read() -> None:
+    """Thousands separators, a true minus sign, and no more digits than are meaningful."""
     assert (count(1234567), compact(999), compact(1234), compact(45_678), compact(1_200_000)) == (
         *("1,234,567", "999", "1.2k", "46k"),
         "1.2M",

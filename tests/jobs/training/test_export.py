@@ -1,4 +1,4 @@
-"""The two formats of a model."""
+"""The export: both formats of one model."""
 
 import io
 import json
@@ -18,24 +18,24 @@ keras = pytest.importorskip("keras")
 
 
 def _model() -> Any:
-    """As a process makes it that has made no model before: Keras numbers the names it gives."""
+    """Builds a model as the first one of a process, since Keras numbers the names that it gives."""
     keras.utils.clear_session(free_memory=False)
     config = TrainConfig(data="x", output="y", image_size=32)
-    frozen, _ = backbone.load("package", image_size=32)
+    base_model, _ = backbone.load("package", image_size=32)
     neuron = Neuron(np.random.default_rng(1).normal(0, 0.02, 1280), 0.1)
-    return network.join(network.build_extractor(frozen, image_size=32), network.as_layer(neuron, config))
+    return network.join(network.build_extractor(base_model, image_size=32), network.as_layer(neuron, config))
 
 
-def test_one_model_has_one_model_keras_and_both_formats_say_the_same(tmp_path: Path) -> None:
-    """No time and no address is in model.keras; Keras reads it, and scores as LiteRT does."""
+def test_the_same_model_gives_the_same_bytes_and_both_formats_give_the_same_scores(tmp_path: Path) -> None:
+    """No time and no address is in model.keras. Keras can load it, and scores as LiteRT does."""
     model = _model()
     file, litert = export.to_keras_bytes(model), export.to_litert_bytes(model)
     assert export.to_keras_bytes(_model()) == file
-    with zipfile.ZipFile(io.BytesIO(file)) as whole:
-        assert whole.testzip() is None
-        assert json.loads(whole.read("metadata.json"))["date_saved"].startswith("1980")
+    with zipfile.ZipFile(io.BytesIO(file)) as members:
+        assert members.testzip() is None
+        assert json.loads(members.read("metadata.json"))["date_saved"].startswith("1980")
     path = tmp_path / "model.keras"
     path.write_bytes(file)
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
-    said = keras.models.load_model(path).predict(pictures, verbose=0)[:, 0]
-    assert np.abs(said - Scorer(litert).score_all(pictures)).max() < 1e-5
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    by_keras = np.asarray(keras.models.load_model(path)(pixels))[:, 0]
+    assert np.abs(by_keras - Scorer(litert).score_all(pixels)).max() < 1e-5

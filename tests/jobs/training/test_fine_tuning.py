@@ -1,8 +1,8 @@
-"""Fine-tuning: what may change changes, what may not does not, and it goes on as if nothing had happened."""
+"""Fine-tuning: only the intended weights change, and an interruption changes nothing."""
 
 import os
 import signal
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,21 @@ import pytest
 from numpy.typing import NDArray
 
 from jobs.config import TrainConfig
-from jobs.data.cache import Shelf
+from jobs.data.cache import ArrayCache
 from jobs.data.dataset import LabelledImage
 from jobs.store import FolderStore
 from jobs.training import backbone, network
-from jobs.training.features import Extractor, Learned
-from jobs.training.fine_tuning import FineTuning, Outcome, find_cut
+from jobs.training.features import Extractor, FeatureSet
+from jobs.training.fine_tuning import FineTuning, FineTuningResult, find_cut
 from jobs.training.interruption import EXIT_STATUS, Interruption
 from jobs.training.neuron import Neuron
 
 keras = pytest.importorskip("keras")
 
 SIZE = 32
+#: The neuron before fine-tuning.
+HEAD = Neuron(np.random.default_rng(1).normal(0, 0.02, 1280), 0.0)
+
 Weights = dict[str, list[NDArray[Any]]]
 
 
@@ -32,44 +35,73 @@ def _config(**options: object) -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
-def plain() -> Any:
+def base_model() -> Any:
     return backbone.load("package", image_size=SIZE)[0]
 
 
+@pytest.fixture(scope="module")
+def imagenet(base_model: Any) -> list[NDArray[Any]]:
+    """The weights that the backbone begins with."""
+    return list(base_model.get_weights())
+
+
 @pytest.fixture
-def frozen(plain: Any) -> Iterator[Any]:
-    """The backbone, with ImageNet's weights at the start of each test."""
-    before = plain.get_weights()
-    yield plain
-    plain.set_weights(before)
-    plain.trainable = False
+def frozen(base_model: Any, imagenet: list[NDArray[Any]]) -> Any:
+    """The backbone with ImageNet's weights, whatever an earlier test did to it."""
+    base_model.set_weights(imagenet)
+    base_model.trainable = False
+    return base_model
 
 
 @pytest.fixture(scope="module")
-def pictures() -> NDArray[np.uint8]:
-    """Class 1 is brighter."""
-    random = np.random.default_rng(0)
-    dark = random.integers(0, 200, (20, SIZE, SIZE, 3))
+def pixels() -> NDArray[np.uint8]:
+    """Twenty images. Those of class 1 are brighter."""
+    dark = np.random.default_rng(0).integers(0, 200, (20, SIZE, SIZE, 3))
     return (dark + 30 * (np.arange(20) % 2)[:, None, None, None]).astype(np.uint8)
 
 
-def _learned(model: Any, pictures: NDArray[np.uint8]) -> Learned:
-    images = [LabelledImage(Path("x"), str(number), number % 2, split="train") for number in range(len(pictures))]
-    values = network.predict_in_batches(model)(pictures)
-    return Learned(images, np.stack([values, values[:, :, ::-1]]))
+@pytest.fixture(scope="module")
+def activations(base_model: Any, imagenet: object, pixels: NDArray[np.uint8]) -> FeatureSet:
+    """Of the twenty images and a second variant, at the cut. Training never changes them."""
+    lower = network.build_lower(base_model, find_cut(base_model, _config().fine_tune), image_size=SIZE)
+    images = [LabelledImage(Path("x"), str(number), number % 2, split="train") for number in range(len(pixels))]
+    values = np.asarray(lower(pixels))
+    return FeatureSet(images, np.stack([values, values[:, :, ::-1]]))
 
 
-def _tuning(frozen: Any, pictures: NDArray[np.uint8], config: TrainConfig) -> tuple[FineTuning, Learned]:
-    cut = find_cut(frozen, config.fine_tune)
-    learned = _learned(network.build_lower(frozen, cut, image_size=SIZE), pictures)
-    head = network.as_layer(Neuron(np.random.default_rng(1).normal(0, 0.02, 1280), 0.0), config)
-    return FineTuning(frozen, head, cut, config), learned
+def _tuning(base_model: Any, config: TrainConfig) -> FineTuning:
+    return FineTuning(base_model, network.as_layer(HEAD, config), find_cut(base_model, config.fine_tune), config)
 
 
-def _run(tuning: FineTuning, learned: Learned, shelf: Shelf, interruption: Interruption | None = None) -> Outcome:
+def _run(
+    tuning: FineTuning, activations: FeatureSet, cache: ArrayCache, interruption: Interruption | None = None
+) -> FineTuningResult:
     return tuning.run(
-        learned, learned, shelf=shelf, interruption=interruption or Interruption(), advance=lambda _: None
+        activations, activations, cache=cache, interruption=interruption or Interruption(), advance=lambda _: None
     )
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run without interruption, and the way back to its start, as another process would begin there."""
+
+    tuning: FineTuning
+    start: list[NDArray[Any]]
+    base_before: Weights
+    base_after: Weights
+    result: FineTuningResult
+    weights: list[NDArray[Any]]
+    neuron: Neuron
+
+    def rewind(self) -> FineTuning:
+        """Sets every weight and the state of the optimizer to their first values."""
+        for variable, value in zip(_variables(self.tuning), self.start, strict=True):
+            variable.assign(value)
+        return self.tuning
+
+
+def _variables(tuning: FineTuning) -> list[Any]:
+    return [*tuning.upper.weights, *tuning.upper.optimizer.variables]
 
 
 def _weights(model: Any) -> Weights:
@@ -80,24 +112,95 @@ def _changed(before: Weights, after: Weights) -> set[str]:
     return {name for name, found in before.items() if not all(map(np.array_equal, found, after[name]))}
 
 
+@pytest.fixture(scope="module")
+def undisturbed(
+    base_model: Any,
+    imagenet: list[NDArray[Any]],
+    activations: FeatureSet,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Undisturbed:
+    """Shared by the tests below, since Keras takes seconds to trace a step of training."""
+    base_model.set_weights(imagenet)
+    before = _weights(base_model)
+    tuning = _tuning(base_model, _config())
+    start = [keras.ops.convert_to_numpy(variable).copy() for variable in _variables(tuning)]
+    result = _run(tuning, activations, ArrayCache(FolderStore(tmp_path_factory.mktemp("undisturbed")), "s"))
+    weights, neuron = tuning.upper.get_weights(), tuning.neuron()
+    return Undisturbed(tuning, start, before, _weights(base_model), result, weights, neuron)
+
+
+def test_only_the_top_layers_change(undisturbed: Undisturbed) -> None:
+    """Neither the statistics, gamma and beta of BatchNormalization do, nor any layer below the cut."""
+    assert undisturbed.result.kept
+    changed = _changed(undisturbed.base_before, undisturbed.base_after)
+    assert changed == {"block_16_depthwise", "block_16_project", "Conv_1"}
+    assert undisturbed.result.layers == 5  # two of them have no weights
+    assert not np.array_equal(undisturbed.neuron.weights, HEAD.weights)
+
+
+@pytest.mark.parametrize("steps", [4, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (1, 3))])
+def test_a_run_interrupted_within_an_epoch_resumes_as_if_nothing_had_happened(
+    undisturbed: Undisturbed, activations: FeatureSet, tmp_path: Path, steps: int
+) -> None:
+    """By a real SIGTERM after that many batches, of which an epoch has three. The end is equal bit for bit."""
+    tuning, taken = undisturbed.rewind(), []
+    train_on_batch = tuning.upper.train_on_batch
+
+    def interrupted(*batch: Any) -> Any:
+        taken.append(1)
+        if len(taken) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train_on_batch(*batch)
+
+    tuning.upper.train_on_batch = interrupted
+    interruption = Interruption()
+    cache = ArrayCache(FolderStore(tmp_path), "s")
+    try:
+        with interruption.listening(), pytest.raises(SystemExit) as leaving:
+            _run(tuning, activations, cache, interruption)
+    finally:
+        tuning.upper.train_on_batch = train_on_batch
+    assert leaving.value.code == EXIT_STATUS
+    assert len(taken) == steps
+
+    assert _run(undisturbed.rewind(), activations, cache) == undisturbed.result
+    assert all(map(np.array_equal, tuning.upper.get_weights(), undisturbed.weights))
+
+
+def test_fine_tuning_that_does_not_help_is_undone(frozen: Any, activations: FeatureSet, tmp_path: Path) -> None:
+    """With a learning rate of 0.5 it stops early, and every weight is as before."""
+    before = _weights(frozen)
+    tuning = _tuning(frozen, _config(fine_tune_rate=0.5, fine_tune_epochs=10))
+    shuffled = np.random.default_rng(2).permutation(activations.variants, axis=1)
+    result = tuning.run(
+        activations,
+        FeatureSet(activations.images, shuffled),
+        cache=ArrayCache(FolderStore(tmp_path), "s"),
+        interruption=Interruption(),
+        advance=lambda _: None,
+    )
+    assert not result.kept
+    assert result.epochs < 10
+    assert _changed(before, _weights(frozen)) == set()
+
+
 @pytest.mark.parametrize(
     "layers", [14, *(pytest.param(layers, marks=pytest.mark.slow) for layers in (1, 2, 7, 8, 9, 20, 27, 30, 54, 100))]
 )
-def test_all_that_is_above_the_cut_is_reached_through_it(frozen: Any, pictures: NDArray[np.uint8], layers: int) -> None:
-    """What is above the cut, given the activations there, comes to what the whole network comes to."""
+def test_every_path_to_the_top_passes_through_the_cut(frozen: Any, pixels: NDArray[np.uint8], layers: int) -> None:
+    """The part above the cut, given the activations there, computes what the complete network computes."""
     cut = find_cut(frozen, layers)
-    head = network.as_layer(Neuron(np.random.default_rng(1).normal(0, 0.02, 1280), 0.1), _config())
-    whole = network.join(network.build_extractor(frozen, image_size=SIZE), head)
+    head = network.as_layer(HEAD, _config())
+    complete = network.join(network.build_extractor(frozen, image_size=SIZE), head)
     lower = network.build_lower(frozen, cut, image_size=SIZE)
     upper = network.build_upper(frozen, cut, head)
-    scores = upper.predict(lower.predict(pictures[:4], verbose=0), verbose=0)
-    assert np.abs(scores - whole.predict(pictures[:4], verbose=0)).max() < 1e-5
+    assert np.abs(np.asarray(upper(lower(pixels[:4]))) - np.asarray(complete(pixels[:4]))).max() < 1e-5
     names = [layer.name for layer in frozen.layers]
     assert len(names) - 1 - names.index(cut) >= layers
 
 
-def test_cuts_with_the_same_weights_below_have_features_of_their_own(frozen: Any) -> None:
-    """A layer and its ReLU: same weights, other activations. Size, precision and weights count, too."""
+def test_the_key_of_activations_depends_on_the_cut(frozen: Any) -> None:
+    """A layer and its ReLU have the same weights below them. Size, precision and weights count too."""
 
     def key(cut: str, size: int = SIZE, precision: str = "float32") -> str:
         model = network.build_lower(frozen, cut, image_size=SIZE)
@@ -111,90 +214,27 @@ def test_cuts_with_the_same_weights_below_have_features_of_their_own(frozen: Any
     assert keys[-1] == key("block_16_expand_BN")
 
 
-def test_another_decoder_has_features_of_its_own(frozen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it makes of a picture would be other features."""
+def test_the_key_of_features_depends_on_the_decoder(frozen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another decoder gives other pixels, and so other features."""
     model = network.build_extractor(frozen, image_size=SIZE)
-    here = Extractor.of(model, image_size=SIZE, precision="float32", on_gpu=False).key
+    before = Extractor.of(model, image_size=SIZE, precision="float32", on_gpu=False).key
     monkeypatch.setattr("jobs.training.features.fingerprint", lambda: "f" * 64)
-    assert Extractor.of(model, image_size=SIZE, precision="float32", on_gpu=False).key != here
+    assert Extractor.of(model, image_size=SIZE, precision="float32", on_gpu=False).key != before
 
 
-def test_only_what_may_learn_changes(frozen: Any, pictures: NDArray[np.uint8], tmp_path: Path) -> None:
-    """The top layers do; BatchNormalization, statistics, gamma and beta, does not, nor does anything below."""
-    before = _weights(frozen)
-    tuning, learned = _tuning(frozen, pictures, _config())
-    assert _run(tuning, learned, Shelf(FolderStore(tmp_path), "s")).kept
-    changed = _changed(before, _weights(frozen))
-    assert changed == {"block_16_depthwise", "block_16_project", "Conv_1"}
-    assert tuning.layers == 5  # two of them have no weights
-    assert not np.array_equal(tuning.neuron().weights, np.random.default_rng(1).normal(0, 0.02, 1280))
-
-
-def test_what_does_no_good_is_thrown_away(frozen: Any, pictures: NDArray[np.uint8], tmp_path: Path) -> None:
-    """At a rate of a half, every weight is as it was in the end, and patience is over soon."""
-    before = _weights(frozen)
-    tuning, learned = _tuning(frozen, pictures, _config(fine_tune_rate=0.5, fine_tune_epochs=10))
-    random = np.random.default_rng(2)
-    held = Learned([*learned.images], random.permutation(learned.views, axis=1))
-    outcome = tuning.run(
-        learned, held, shelf=Shelf(FolderStore(tmp_path), "s"), interruption=Interruption(), advance=lambda _: None
-    )
-    assert not outcome.kept
-    assert outcome.epochs < 10
-    assert _changed(before, _weights(frozen)) == set()
-
-
-@pytest.mark.parametrize("steps", [4, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (1, 3))])
-def test_a_job_interrupted_in_the_middle_of_an_epoch_goes_on_as_if_it_had_not_been(
-    frozen: Any, pictures: NDArray[np.uint8], tmp_path: Path, steps: int
-) -> None:
-    """By a real SIGTERM after so many batches, three of which are an epoch; equal bit for bit in the end."""
-    imagenet = frozen.get_weights()
-    tuning, learned = _tuning(frozen, pictures, _config())
-    undisturbed = _run(tuning, learned, Shelf(FolderStore(tmp_path / "1"), "s"))
-    expected = tuning.above.get_weights()
-
-    frozen.set_weights(imagenet)
-    tuning, _ = _tuning(frozen, pictures, _config())
-    learn, taken = tuning.above.train_on_batch, []
-
-    def learn_and_be_interrupted(*batch: Any) -> Any:
-        taken.append(1)
-        if len(taken) == steps:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return learn(*batch)
-
-    tuning.above.train_on_batch = learn_and_be_interrupted
-    interruption, before = Interruption(), signal.getsignal(signal.SIGTERM)
-    interruption.install()
-    shelf = Shelf(FolderStore(tmp_path / "2"), "s")
-    try:
-        with pytest.raises(SystemExit) as leaving:
-            _run(tuning, learned, shelf, interruption)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert leaving.value.code == EXIT_STATUS
-    assert len(taken) == steps
-
-    frozen.set_weights(imagenet)  # another process would begin there
-    tuning, _ = _tuning(frozen, pictures, _config())
-    assert _run(tuning, learned, shelf) == undisturbed
-    assert all(map(np.array_equal, tuning.above.get_weights(), expected))
-
-
-@pytest.mark.parametrize(("trainable", "moves"), [(True, True), (False, False)])
-def test_keras_overrules_training_false_while_it_learns(*, trainable: bool, moves: bool) -> None:
-    """Why BatchNormalization is kept by ``trainable = False``: ``training=False``, given when a model was built, does
-    not keep train_on_batch() and fit() from changing its statistics. Should this fail, Keras has mended it.
+@pytest.mark.parametrize(("trainable", "changes"), [(True, True), (False, False)], ids=["trainable", "frozen"])
+def test_keras_overrules_training_false_while_it_trains(*, trainable: bool, changes: bool) -> None:
+    """Why fine-tuning sets ``trainable = False``: the ``training=False`` with which a model was built does not keep
+    train_on_batch() and fit() from changing the statistics of BatchNormalization. If this fails, Keras has fixed it.
     """
-    pixels = keras.Input((4,))
+    inputs = keras.Input((4,))
     normal = keras.layers.BatchNormalization()
     normal.trainable = trainable
-    model = keras.Model(pixels, keras.layers.Dense(1)(normal(pixels, training=False)))
+    model = keras.Model(inputs, keras.layers.Dense(1)(normal(inputs, training=False)))
     model.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")
     mean = normal.get_weights()[2]
     model.train_on_batch(np.full((8, 4), 5.0), np.zeros((8, 1)))
-    assert np.array_equal(normal.get_weights()[2], mean) != moves
+    assert np.array_equal(normal.get_weights()[2], mean) != changes
     again = normal.get_weights()[2]
     model.fit(np.full((8, 4), 9.0), np.zeros((8, 1)), verbose=0)
-    assert np.array_equal(normal.get_weights()[2], again) != moves
+    assert np.array_equal(normal.get_weights()[2], again) != changes

@@ -1,4 +1,4 @@
-"""The head's one neuron: the minimum of its loss, and nothing near it."""
+"""The neuron of the head: fitted to the minimum of its loss, not merely near it."""
 
 import numpy as np
 from scipy.special import expit
@@ -14,7 +14,7 @@ def _examples() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_fit_minimises_the_loss_of_the_head() -> None:
-    """Mean cross-entropy plus l2 times the squared weights, as Keras has it: any step away makes it larger."""
+    """Mean cross-entropy plus l2 times the squared weights, as in Keras. Any step away makes it larger."""
     features, classes = _examples()
     neuron = Neuron.fit(features, classes, l2=0.05)
 
@@ -29,16 +29,16 @@ def test_the_fit_minimises_the_loss_of_the_head() -> None:
 
 
 def test_scores_are_the_sigmoid_of_the_weighted_sum() -> None:
-    """Also where the sum is so large that the score is 0 or 1."""
+    """Even if the sum is so large that the score is 0 or 1."""
     neuron = Neuron(np.array([1.0, -2.0]), 0.5)
     assert np.allclose(neuron.scores(np.array([[1, 1], [0, 0]], np.float32)), expit([-0.5, 0.5]))
     assert neuron.scores(np.array([[0, 1000], [1000, 0]], np.float32)).tolist() == [0.0, 1.0]
 
 
-def test_a_cooled_neuron_says_the_same_less_surely() -> None:
-    """Its logits are divided by the temperature; no score crosses a half."""
+def test_a_temperature_divides_the_logits() -> None:
+    """No score crosses 0.5."""
     features, classes = _examples()
     neuron = Neuron.fit(features, classes, l2=0.01)
-    hot, cool = neuron.scores(features), neuron.cooled(2.0).scores(features)
-    assert np.allclose(np.log(cool / (1 - cool)), np.log(hot / (1 - hot)) / 2)
-    assert np.array_equal(cool >= 0.5, hot >= 0.5)
+    before, after = neuron.scores(features), neuron.with_temperature(2.0).scores(features)
+    assert np.allclose(np.log(after / (1 - after)), np.log(before / (1 - before)) / 2)
+    assert np.array_equal(after >= 0.5, before >= 0.5)

@@ -1,4 +1,4 @@
-"""Small datasets for the tests: folders of pictures, packed and opened."""
+"""Small datasets for the tests: folders of images, packed and opened."""
 
 import tarfile
 import zipfile
@@ -16,24 +16,24 @@ from jobs.progress import Reporter
 QUIET = Reporter(quiet=True)
 
 
-def picture(path: Path, seed: int) -> Path:
-    """Writes a small PNG, another one for each seed."""
+def write_image(path: Path, seed: int) -> Path:
+    """Writes a small PNG. Each seed gives another image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(path)
     return path
 
 
 def folder(root: Path, **counts: int) -> Path:
-    """Class folders of so many pictures, all different."""
+    """Writes class folders with that many images, all different."""
     for name, count in counts.items():
         (root / name).mkdir(parents=True)
         for number in range(count):
-            picture(root / name / f"{number:03d}.png", zlib.crc32(f"{root.name}/{name}/{number}".encode()))
+            write_image(root / name / f"{number:03d}.png", zlib.crc32(f"{root.name}/{name}/{number}".encode()))
     return root
 
 
 def pack(data: Path, archive: Path) -> Path:
-    """The folder as a zip or a tar, by the archive's name, with the folder itself in it, as people pack."""
+    """Packs the folder itself, as users do, to a zip or a tar, according to the name of the archive."""
     if archive.suffix == ".zip":
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
             for path in sorted(data.rglob("*")):
@@ -45,6 +45,6 @@ def pack(data: Path, archive: Path) -> Path:
 
 
 def open_data(data: Path | str, **options: object) -> Dataset:
-    """The dataset, as a training job would open it."""
+    """Opens the dataset as a training job does."""
     config = TrainConfig.model_validate({"data": str(data), "output": "out", "cache": Path("no-cache"), **options})
     return open_dataset(config, QUIET)

@@ -1,0 +1,84 @@
+"""A missing extra is reported with the command that installs it."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from jobs.extras import EXTRAS, Extra, explain_missing
+from tests.conftest import REPOSITORY
+from tests.infra.test_requirements import PROJECT
+
+CLI = "The command line needs typer and rich. Install it with: pip install 'twofold[cli]'"
+TRAIN = "Training needs TensorFlow. Install it with: pip install 'twofold[train]'"
+LOCAL = "The local cloud needs ministack. Install it with: pip install 'twofold[local]'"
+DEMO = (
+    "Training needs TensorFlow. The local cloud needs ministack. Install them with: pip install 'twofold[train,local]'"
+)
+
+#: Hides the modules of an environment that lacks the extras, and runs ``python -m jobs.cli`` once per command.
+SCRIPT = """
+import json, runpy, sys
+hidden, commands = map(json.loads, sys.argv[1:])
+sys.modules.update(dict.fromkeys(hidden))
+for sys.argv[1:] in commands:
+    try:
+        runpy.run_module("jobs.cli", run_name="__main__")
+    except SystemExit as ended:
+        print(ended.code, file=sys.stderr)
+"""
+
+
+def _run_without(extras: set[str], *commands: list[str]) -> list[str]:
+    """Returns what the commands print to standard error, and each exit status as one more line."""
+    hidden = [module for extra in EXTRAS if extra.name in extras for module in extra.modules]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(hidden), json.dumps(commands)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == ""
+    return done.stderr.splitlines()
+
+
+def test_the_worker_alone_has_no_command_line_and_says_so() -> None:
+    """``pip install twofold`` installs the command, but not its libraries."""
+    printed = _run_without({"cli", "train", "local"}, [], ["train", "run", "--help"])
+    assert printed == [f"Error: {CLI}", "1"] * 2
+
+
+def test_a_command_without_its_extra_says_how_to_install_it(tmp_path: Path) -> None:
+    """The demo names both of its extras at once."""
+    folder = str(tmp_path)
+    printed = _run_without(
+        {"train", "local"},
+        ["train", "run", "--data", folder, "--output", folder],
+        ["model", "promote", folder],
+        ["local", "--keep", folder],
+        ["demo", "--keep", folder],
+    )
+    expected = [line for message in (TRAIN, TRAIN, LOCAL, DEMO) for line in (f"Error: {message}", "1")]
+    assert printed == expected
+
+
+@pytest.mark.parametrize("extra", EXTRAS, ids=lambda extra: extra.name)
+def test_the_table_lists_every_library_of_an_extra(extra: Extra) -> None:
+    """Any of them may be the one that an environment lacks."""
+    wanted = map(Requirement, PROJECT["optional-dependencies"][extra.name])
+    distributions = packages_distributions()
+    listed = {canonicalize_name(distributions[module][0]) for module in extra.modules}
+    assert listed == {canonicalize_name(one.name) for one in wanted} - {"twofold"}
+
+
+def test_a_module_of_no_extra_is_not_explained() -> None:
+    """A missing dependency of the worker, or a mistake of ours, stays a traceback."""
+    assert explain_missing(ModuleNotFoundError(name="jinja2.ext")) == CLI
+    assert explain_missing(ModuleNotFoundError(name="pydantic")) is None
+    assert explain_missing(ModuleNotFoundError("no name")) is None
