@@ -6,9 +6,8 @@ This is transfer learning as in Keras's guide: MobileNetV2 without its top, froz
 neuron, trained with binary cross-entropy. One thing is different. A frozen backbone gives the same features in every
 epoch, so they are computed once, and the neuron is then fitted to them exactly (``jobs.training.neuron``).
 
-``_Job.make_files`` is the recipe, one call per phase. Whatever takes long is saved when it is done
-(``jobs.training.checkpoint``). If a job is interrupted, run the same command again: it resumes, and ends with the same
-model.
+``_Job.make_files`` is the recipe, one call per phase. Finished work is saved (``jobs.training.checkpoint``): after an
+interruption, run the same command again. The job resumes, and ends with the same model.
 
 https://keras.io/guides/transfer_learning/
 """
@@ -90,12 +89,12 @@ class _Job:
 
     def make_files(self) -> dict[str, bytes]:
         """Trains, exports and evaluates the model. Shapes are for N images of 160 by 160 pixels."""
-        # The images: two classes, each split into train, validation and test. Decoded, (N, 160, 160, 3) uint8 RGB.
+        # The images: two classes, each split into train, validation and test. (N, 160, 160, 3) uint8 RGB
         self._show_images()
         with devices.distribute_over(devices.gpus()):
             # The backbone: MobileNetV2 with ImageNet's weights, without its top, frozen.
             # (N, 160, 160, 3) pixels, scaled to [-1, 1] -> (N, 5, 5, 1280) feature maps
-            base_model, weights = self._load_backbone()
+            base_model, weights_source = self._load_backbone()
             # The features: global average pooling. Frozen layers give the same in every epoch, so this is done once.
             # (N, 5, 5, 1280) feature maps -> (N, 1280) features
             features = self._compute_features(base_model)
@@ -112,7 +111,7 @@ class _Job:
         # The evaluation: the exported model on the test images, scored by the worker's own code.
         model_with_maps = network.with_feature_maps(model)
         test, parity = self._score_test_images(model_with_maps, litert_file, head.decision)
-        facts = {"fine_tuning": tuning and tuning.as_json(), "weights": weights, "parity_max_difference": parity}
+        facts = {"fine_tuning": tuning and tuning.as_json(), "weights": weights_source, "parity_max_difference": parity}
         figures = self._evaluate(test, head.decision, features, facts)
         # The report: the figures, a gallery of mistakes that shows what the model looked at, and a learning curve.
         gallery, curve = self._illustrate(model_with_maps, test, head.decision, features)
@@ -131,9 +130,9 @@ class _Job:
 
     def _load_backbone(self) -> tuple[keras.Model, str]:
         with self._reporter.step("Loading the backbone"), network.precision(devices.precision(self._config)):
-            base_model, weights = backbone.load(self._config.weights, image_size=self._config.image_size)
-        self._reporter.say(f"  {weights}")
-        return base_model, weights
+            base_model, weights_source = backbone.load(self._config.weights, image_size=self._config.image_size)
+        self._reporter.say(f"  {weights_source}")
+        return base_model, weights_source
 
     def _compute_features(self, base_model: keras.Model) -> FeatureSet:
         extractor = network.build_extractor(base_model, image_size=self._config.image_size)

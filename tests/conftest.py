@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlparse
 
 import hypothesis
@@ -39,6 +39,19 @@ hypothesis.settings.register_profile("twofold", deadline=None)  # a busy laptop 
 hypothesis.settings.load_profile("twofold")
 
 REPOSITORY = Path(__file__).parent.parent
+
+#: Processes that share the tests, unless -n says otherwise: the suite waits more than it computes.
+PROCESSES: Final = 2
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Sets the default of -n here and not in addopts, so that pytest also runs without pytest-xdist and with --pdb."""
+    has_xdist = config.pluginmanager.hasplugin("xdist") and "PYTEST_XDIST_WORKER" not in os.environ
+    if has_xdist and config.option.numprocesses is None and not config.option.usepdb:
+        config.option.numprocesses = PROCESSES
+    if has_xdist and config.option.numprocesses and config.option.dist == "no":
+        config.option.dist = "worksteal"
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,11 @@ def serve(path: str, owner: int) -> None:
     listener.bind(f"{path}.new")
     listener.listen()
     Path(f"{path}.new").rename(path)  # whoever sees it can connect
-    import jobs.train  # noqa: F401, PLC0415 - what takes the time; clients wait for their first answer
+    # What takes the time, so that no child has to load it; clients wait for their first answer.
+    import jobs.commands.app  # noqa: PLC0415
+    import jobs.container  # noqa: PLC0415
+    import jobs.data.prepare  # noqa: PLC0415
+    import jobs.train  # noqa: F401, PLC0415
 
     sockets = selectors.DefaultSelector()
     sockets.register(listener, selectors.EVENT_READ)

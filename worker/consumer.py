@@ -1,4 +1,4 @@
-"""The loop of a worker: receive a message, answer it, settle it. And a clean stop."""
+"""The loop of a worker: receive a message, answer it, settle it; and stop cleanly."""
 
 import logging
 import math

@@ -80,7 +80,7 @@ def settle(queue: Queue, message: Message, outcome: Outcome) -> bool:
             return False
         if isinstance(outcome, Reject):
             queue.reject(message, outcome)
-            log.error("message %s to the dead-letter queue: %s", message.message_id, outcome)
+            log.error("message %s sent to the dead-letter queue: %s", message.message_id, outcome)
         else:
             queue.acknowledge(message)
             log.info("%s", outcome.what)
@@ -107,4 +107,4 @@ def _release(queue: Queue, message: Message, reason: Retry) -> None:
     if delay_s is None:
         delay_s = backoff_s(message.receive_count, random_=random.random())  # noqa: S311 - jitter
     queue.release(message, delay_s=delay_s)
-    log.warning("message %s back on the queue in %d s: %s", message.message_id, delay_s, reason)
+    log.warning("message %s returns to the queue in %d s: %s", message.message_id, delay_s, reason)

@@ -1,10 +1,8 @@
 """Message bodies, parsed into the requests they hold.
 
-    ClassifyRequest       the request itself
-    S3 event              a request for the object that was created, which is a manifest
-    S3 event through      the same
-    SNS or EventBridge
-    s3:TestEvent          no request; S3 sends it when notifications are set up
+    ClassifyRequest    the request itself
+    S3 event           a request for the new object, which is a manifest; directly, or through SNS or EventBridge
+    s3:TestEvent       no request; S3 sends it when notifications are set up
 
 S3 may send an event twice. The job's id is derived from the event, so the second event finds the work done.
 """

@@ -32,10 +32,8 @@ class WorkerSettings(BaseSettings):
     dead_letter_url: str | None = Field(
         default=None, description="the queue for requests that can never succeed; default: the request queue's own"
     )
-    model_uri: str | None = Field(default=None, description="the model, when a request names none")
-    output_uri: S3Uri | None = Field(
-        default=None, description="the s3:// prefix of the results, when a request names none"
-    )
+    model_uri: str | None = Field(default=None, description="the model for requests that name none")
+    output_uri: S3Uri | None = Field(default=None, description="the s3:// output prefix for requests that name none")
     allowed_prefixes: Annotated[tuple[S3Uri, ...], NoDecode] = Field(
         default=(), description="the s3:// prefixes that requests may read from and write to, separated by commas"
     )

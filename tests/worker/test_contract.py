@@ -1,4 +1,4 @@
-"""The contract: what is a request is understood, and what is not is refused in one line."""
+"""The contract: a request is parsed as it is written, and anything else is refused in one line."""
 
 import ast
 import json
@@ -45,7 +45,7 @@ json_values = st.recursive(
 
 @st.composite
 def requests(draw: st.DrawFn) -> dict[str, Any]:
-    """Any valid request, as a producer's JSON object: fields left out, or null, or given."""
+    """Any valid request as a producer's JSON object, with fields left out, null or given."""
     asked: dict[str, Any] = {"schema_version": 1, "job_id": draw(job_ids)}
     if draw(st.booleans()):
         asked["images"] = draw(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1))
@@ -61,7 +61,7 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def _refusal(body: str) -> str:
-    """Why ``parse`` refuses a body; checks that it says so in one line, by ValueError and nothing else."""
+    """Returns why ``parse`` refuses a body. It must raise ValueError, with a message of one line."""
     with pytest.raises(ValueError, match=r".") as caught:
         ClassifyRequest.parse(body)
     message = str(caught.value)
@@ -70,7 +70,7 @@ def _refusal(body: str) -> str:
 
 
 def _examples(document: str) -> Iterator[dict[str, Any]]:
-    """The requests in the JSON and Python blocks of a Markdown file."""
+    """Yields the requests in the JSON and Python blocks of a Markdown file."""
     for language, block in re.findall(r"^```(json|python)\n(.*?)^```", document, flags=re.DOTALL | re.MULTILINE):
         if language == "json":
             found = [json.loads(block)]
@@ -80,16 +80,16 @@ def _examples(document: str) -> Iterator[dict[str, Any]]:
         yield from (example for example in found if {"images", "manifest"} & set(example))
 
 
-def test_every_request_in_the_readme_is_one() -> None:
-    """What a producer copies from the README is understood."""
+def test_every_request_in_the_readme_is_valid() -> None:
+    """A producer can copy any of them."""
     examples = list(_examples((REPOSITORY / "worker/README.md").read_text(encoding="utf-8")))
     assert examples
     for example in examples:
         ClassifyRequest.parse(json.dumps(example))
 
 
-def test_every_request_in_the_design_is_one(shared: Path) -> None:
-    """The design and the code speak of the same message."""
+def test_every_request_in_the_design_is_valid(shared: Path) -> None:
+    """The design and the code mean the same message."""
     examples = list(_examples((shared / "DESIGN.md").read_text(encoding="utf-8")))
     assert examples
     for example in examples:
@@ -97,15 +97,15 @@ def test_every_request_in_the_design_is_one(shared: Path) -> None:
 
 
 @given(requests())
-def test_any_valid_request_is_parsed_to_what_it_says(asked: dict[str, Any]) -> None:
-    """No field is changed on the way in."""
+def test_a_valid_request_is_parsed_as_it_is_written(asked: dict[str, Any]) -> None:
+    """No field is changed."""
     parsed = ClassifyRequest.parse(json.dumps(asked)).model_dump(mode="json", exclude_unset=True)
     assert parsed == asked
 
 
 @given(requests())
-def test_a_request_written_and_read_again_is_the_same(asked: dict[str, Any]) -> None:
-    """``model_dump_json`` and ``parse`` are each other's inverse, the digest included."""
+def test_a_request_survives_a_round_trip_through_json(asked: dict[str, Any]) -> None:
+    """``parse`` reverses ``model_dump_json``, and the digest stays the same."""
     request = ClassifyRequest.parse(json.dumps(asked))
     again = ClassifyRequest.parse(request.model_dump_json())
     assert again == request
@@ -113,26 +113,26 @@ def test_a_request_written_and_read_again_is_the_same(asked: dict[str, Any]) -> 
 
 
 @given(asked=requests(), indent=st.sampled_from([None, 1, 4]), ascii_only=st.booleans(), data=st.data())
-def test_the_digest_is_of_what_is_asked_not_of_how_it_is_written(
+def test_the_digest_depends_on_what_is_asked_and_not_on_how_it_is_written(
     asked: dict[str, Any], indent: int | None, *, ascii_only: bool, data: st.DataObject
 ) -> None:
-    """Key order, white space, escapes and defaults said aloud change nothing."""
-    aloud = {"images": None, "manifest": None, "model_uri": None, "output_uri": None, "threshold": None} | asked
-    if aloud["manifest"] is not None:
-        aloud["manifest"] = {"format": None} | aloud["manifest"]
-    shuffled = dict(data.draw(st.permutations(list(aloud.items()))))
+    """Key order, white space, escapes and explicit defaults change nothing."""
+    explicit = {"images": None, "manifest": None, "model_uri": None, "output_uri": None, "threshold": None} | asked
+    if explicit["manifest"] is not None:
+        explicit["manifest"] = {"format": None} | explicit["manifest"]
+    shuffled = dict(data.draw(st.permutations(list(explicit.items()))))
     body = json.dumps(shuffled, indent=indent, ensure_ascii=ascii_only)
     assert ClassifyRequest.parse(body).digest() == ClassifyRequest.parse(json.dumps(asked)).digest()
 
 
 @given(requests(), requests())
-def test_two_requests_have_one_digest_only_if_they_ask_for_the_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+def test_only_equal_requests_have_the_same_digest(one: dict[str, Any], other: dict[str, Any]) -> None:
     """The digest is the identity of a request."""
     first, second = ClassifyRequest.parse(json.dumps(one)), ClassifyRequest.parse(json.dumps(other))
     assert (first.digest() == second.digest()) == (first == second)
 
 
-def test_a_change_of_anything_asked_for_is_another_digest() -> None:
+def test_any_change_of_a_request_changes_its_digest() -> None:
     """Each field counts, and so does the order of the images."""
     two = ASKED | {"images": ["s3://shelter/a.jpg", "s3://shelter/b.jpg"]}
     manifest = {key: value for key, value in ASKED.items() if key != "images"}
@@ -156,13 +156,13 @@ def test_a_change_of_anything_asked_for_is_another_digest() -> None:
     assert len(digests) == len(variants)
 
 
-def test_minus_zero_is_zero() -> None:
-    """A threshold of -0.0 asks for what 0.0 asks for."""
+def test_a_threshold_of_minus_zero_is_zero() -> None:
+    """Both ask for the same, so they have the same digest."""
     zero, minus = (ClassifyRequest.parse(json.dumps(ASKED | {"threshold": value})) for value in (0.0, -0.0))
     assert minus.digest() == zero.digest()
 
 
-#: The request with something changed in it, and a word of the reason.
+#: Changes that make the request invalid, and a word of the reason.
 BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "a newer schema_version": ({"schema_version": 2}, "schema_version"),
     "schema_version as text": ({"schema_version": "1"}, "schema_version"),
@@ -171,18 +171,18 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "job_id as a number": ({"job_id": 1}, "job_id"),
     "an empty job_id": ({"job_id": ""}, "job_id"),
     "job_id with a newline at its end": ({"job_id": "intake\n"}, "job_id"),
-    "job_id that climbs": ({"job_id": ".."}, "job_id"),
+    "job_id of dots": ({"job_id": ".."}, "job_id"),
     "job_id with a slash": ({"job_id": "a/b"}, "job_id"),
     "job_id with a backslash": ({"job_id": "a\\b"}, "job_id"),
     "job_id with a space": ({"job_id": "a b"}, "job_id"),
-    "job_id that is hidden": ({"job_id": ".a"}, "job_id"),
+    "job_id that begins with a dot": ({"job_id": ".a"}, "job_id"),
     "job_id of digits that are not ASCII": ({"job_id": "١٢٣"}, "job_id"),
     "job_id of 129 characters": ({"job_id": "a" * 129}, "job_id"),
     "neither images nor manifest": ({"images": None}, "exactly one"),
     "both images and manifest": ({"manifest": {"uri": "s3://shelter/m.csv"}}, "exactly one"),
-    "no image": ({"images": []}, "images"),
+    "an empty list of images": ({"images": []}, "images"),
     "images as text": ({"images": "s3://shelter/a.jpg"}, "images"),
-    "an image that is no text": ({"images": ["s3://shelter/a.jpg", 7]}, "images.1"),
+    "an image that is not text": ({"images": ["s3://shelter/a.jpg", 7]}, "images.1"),
     "an empty image": ({"images": [""]}, "images.0"),
     "an image of 2,049 characters": ({"images": ["a" * 2049]}, "images.0"),
     "threshold above 1": ({"threshold": 1.0000001}, "threshold"),
@@ -190,12 +190,12 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "threshold as text": ({"threshold": "0.5"}, "threshold"),
     "threshold as a boolean": ({"threshold": True}, "threshold"),
     "threshold as a list": ({"threshold": [0.5]}, "threshold"),
-    "output_uri that climbs": ({"output_uri": "s3://shelter/out/../models/"}, "output_uri"),
-    "output_uri that ends climbing": ({"output_uri": "s3://shelter/out/.."}, "output_uri"),
+    "output_uri with a dot-dot segment": ({"output_uri": "s3://shelter/out/../models/"}, "output_uri"),
+    "output_uri that ends in a dot-dot segment": ({"output_uri": "s3://shelter/out/.."}, "output_uri"),
     "output_uri with a dot segment": ({"output_uri": "s3://shelter/./out"}, "output_uri"),
-    "model_uri that climbs": ({"model_uri": "s3://shelter/../evil/model"}, "model_uri"),
-    "manifest that climbs": ({"images": None, "manifest": {"uri": "s3://shelter/../m.csv"}}, "manifest.uri"),
-    "output_uri on this machine": ({"output_uri": "/tmp/out"}, "output_uri"),
+    "model_uri with a dot-dot segment": ({"model_uri": "s3://shelter/../evil/model"}, "model_uri"),
+    "manifest with a dot-dot segment": ({"images": None, "manifest": {"uri": "s3://shelter/../m.csv"}}, "manifest.uri"),
+    "a local output_uri": ({"output_uri": "/tmp/out"}, "output_uri"),
     "output_uri over http": ({"output_uri": "http://169.254.169.254/"}, "output_uri"),
     "output_uri with a newline": ({"output_uri": "s3://shelter/out\n"}, "output_uri"),
     "model_uri of 1,101 characters": ({"model_uri": "s3://shelter/" + "a" * 1088}, "model_uri"),
@@ -206,7 +206,7 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
         {"images": None, "manifest": {"uri": "s3://shelter/m", "etag": "x"}},
         "manifest.etag",
     ),
-    "a manifest of an unknown form": (
+    "a manifest of an unknown format": (
         {"images": None, "manifest": {"uri": "s3://shelter/m", "format": "parquet"}},
         "format",
     ),
@@ -216,22 +216,22 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_VALUES)
-def test_a_request_with_a_wrong_field_is_refused_by_its_name(name: str) -> None:
-    """The message tells the producer which field to mend."""
-    changes, said = BAD_VALUES[name]
-    assert said in _refusal(json.dumps(ASKED | changes))
+def test_a_wrong_field_is_refused_by_its_name(name: str) -> None:
+    """The message shows which field to fix."""
+    changes, reason = BAD_VALUES[name]
+    assert reason in _refusal(json.dumps(ASKED | changes))
 
 
 _BODY = json.dumps(ASKED)
 _OPEN = _BODY[:-1]
 
-#: Bodies that are not even the JSON of a request, and a word of the reason.
+#: Bodies that are not the JSON of a request, and a word of the reason.
 BAD_BODIES: dict[str, tuple[str, str]] = {
     "empty": ("", "not JSON"),
     "white space": (" \n\t ", "not JSON"),
     "HTML": ("<!DOCTYPE html>\n<html><body>502 Bad Gateway</body></html>", "not JSON"),
     "a byte order mark": ("\ufeff" + _BODY, "BOM"),
-    "a cut message": (_OPEN, "not JSON"),
+    "a truncated message": (_OPEN, "not JSON"),
     "two requests": (_BODY + "\n" + _BODY, "not JSON"),
     "a trailing comma": (_OPEN + ",}", "not JSON"),
     "a comment": (_OPEN + "/* urgent */}", "not JSON"),
@@ -244,7 +244,7 @@ BAD_BODIES: dict[str, tuple[str, str]] = {
     "NaN": (_OPEN + ',"threshold":NaN}', "NaN"),
     "Infinity": (_OPEN + ',"threshold":Infinity}', "Infinity"),
     "-Infinity": (_OPEN + ',"threshold":-Infinity}', "Infinity"),
-    "a number beyond all floats": (_OPEN + ',"threshold":1e400}', "threshold"),
+    "a number above all floats": (_OPEN + ',"threshold":1e400}', "threshold"),
     "a number of 5,000 digits": (_OPEN + ',"threshold":' + "1" * 5000 + "}", "digits"),
     "a number of 5,000 digits as schema_version": ('{"schema_version":' + "1" * 5000 + "}", "digits"),
     "a key twice": (_OPEN + ',"job_id":"other"}', "twice"),
@@ -267,25 +267,25 @@ BAD_BODIES: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_BODIES)
-def test_a_body_that_is_no_request_is_refused(name: str) -> None:
-    """Each gets a clear answer, in one line, and nothing crashes on it."""
-    body, said = BAD_BODIES[name]
-    assert said in _refusal(body)
+def test_a_body_that_is_not_a_request_is_refused(name: str) -> None:
+    """With a clear reason in one line."""
+    body, reason = BAD_BODIES[name]
+    assert reason in _refusal(body)
 
 
-def test_a_request_of_exactly_256_kib_is_taken() -> None:
-    """The limit is the last size that passes."""
+def test_a_request_of_exactly_256_kib_is_accepted() -> None:
+    """The limit itself passes."""
     assert ClassifyRequest.parse(_BODY.ljust(MAX_REQUEST_BYTES)).job_id == "intake"
 
 
-def test_a_key_that_is_there_twice_is_found_among_25_000() -> None:
-    """In one pass over the keys: whoever may write to the queue cannot keep a worker busy."""
+def test_a_duplicate_key_is_found_among_25_000() -> None:
+    """In one pass over the keys, so a hostile message cannot keep a worker busy."""
     assert "twice" in _refusal("{" + ",".join(f'"{i:x}":0' for i in range(25_000)) + ',"0":0}')
 
 
 @given(st.text(), st.integers(0, 2**31))
-def test_no_text_whatever_does_anything_but_parse_or_be_refused(noise: str, place: int) -> None:
-    """Arbitrary text, lone surrogates included, alone and in the middle of a request."""
+def test_any_text_is_parsed_or_refused(noise: str, place: int) -> None:
+    """Alone and in the middle of a request, lone surrogates included."""
     cut = place % len(_BODY)
     for body in (noise, _BODY[:cut] + noise + _BODY[cut:]):
         try:
@@ -295,8 +295,8 @@ def test_no_text_whatever_does_anything_but_parse_or_be_refused(noise: str, plac
 
 
 @given(json_values, st.sampled_from([*ClassifyRequest.model_fields, "manifest.uri", "manifest.format", "images.0"]))
-def test_no_json_whatever_does_anything_but_parse_or_be_refused(value: Any, place: str) -> None:
-    """Arbitrary JSON, alone and in place of each field."""
+def test_any_json_is_parsed_or_refused(value: Any, place: str) -> None:
+    """Alone and in place of each field."""
     field, _, inner = place.partition(".")
     nested = {"": value, "0": [value]}.get(inner, {"uri": "s3://shelter/m.csv", inner: value})
     for body in (json.dumps(value), json.dumps(ASKED | {field: nested}), json.dumps(ASKED | {str(value): value})):
@@ -306,8 +306,8 @@ def test_no_json_whatever_does_anything_but_parse_or_be_refused(value: Any, plac
             _refusal(body)
 
 
-def test_a_request_cannot_be_changed_after_it_was_checked() -> None:
-    """All documents are frozen."""
+def test_a_request_cannot_be_changed() -> None:
+    """All models of the contract are frozen."""
     request = ClassifyRequest.parse(_BODY)
     with pytest.raises(ValidationError, match="frozen"):
         request.job_id = "other"  # type: ignore[misc]
@@ -330,14 +330,14 @@ _ROW: dict[str, Any] = {"row": 0, "source_ref": "s3://shelter/a.jpg", "threshold
         {"error_message": "no code"},
     ],
 )
-def test_a_row_is_scored_or_failed_and_never_both_or_neither(cells: dict[str, Any]) -> None:
-    """Label, confidence and score stand together, or an error_code stands alone."""
+def test_a_row_is_either_scored_or_failed(cells: dict[str, Any]) -> None:
+    """It has label, confidence and score, or else an error_code."""
     with pytest.raises(ValidationError, match="or else an error_code"):
         PredictionRow(**_ROW, **cells)
 
 
 @pytest.mark.parametrize("cells", [_SCORED, {"error_code": "damaged"}, {"error_code": "damaged", "error_message": "x"}])
-def test_a_row_that_is_scored_or_failed_is_one(cells: dict[str, Any]) -> None:
+def test_a_scored_or_a_failed_row_is_valid(cells: dict[str, Any]) -> None:
     """The two kinds of row."""
     assert PredictionRow(**_ROW, **cells).model_dump(exclude_unset=True) == _ROW | cells
 
@@ -356,7 +356,7 @@ def test_a_row_that_is_scored_or_failed_is_one(cells: dict[str, Any]) -> None:
     ],
 )
 def test_a_row_with_a_cell_out_of_range_is_refused(cells: dict[str, Any]) -> None:
-    """No NaN, nothing outside [0, 1], no code that is no word."""
+    """NaN, a number outside [0, 1], an error_code with spaces."""
     with pytest.raises(ValidationError):
         PredictionRow(**_ROW | cells)
 
@@ -377,8 +377,8 @@ _REPORT: dict[str, Any] = {
 }
 
 
-def test_a_report_that_adds_up_is_one() -> None:
-    """It goes through its JSON unchanged, as the part's metadata has it."""
+def test_a_report_that_adds_up_is_valid() -> None:
+    """It survives a round trip through JSON, which a part's metadata holds."""
     report = PartReport(**_REPORT)
     assert PartReport.model_validate_json(report.model_dump_json()) == report
 
@@ -396,7 +396,7 @@ def test_a_report_that_adds_up_is_one() -> None:
     ],
 )
 def test_a_report_that_does_not_add_up_is_refused(changes: dict[str, Any]) -> None:
-    """Rows = scored + failed, and failed = the sum of errors, for every request, always."""
+    """``rows = scored + failed`` and ``failed = the sum of errors`` hold for every request."""
     with pytest.raises(ValidationError):
         PartReport(**_REPORT | changes)
 
@@ -419,7 +419,7 @@ _MODEL: dict[str, Any] = {
 }
 
 
-def test_a_model_manifest_goes_through_its_json_unchanged() -> None:
+def test_a_model_manifest_survives_a_round_trip_through_json() -> None:
     """``model.json`` is read as it was written."""
     manifest = ModelManifest.model_validate_json(json.dumps(_MODEL))
     assert ModelManifest.model_validate_json(manifest.model_dump_json()) == manifest
@@ -450,28 +450,28 @@ def test_a_model_manifest_goes_through_its_json_unchanged() -> None:
     ],
 )
 def test_a_model_manifest_with_a_wrong_field_is_refused(changes: dict[str, Any]) -> None:
-    """Two labels that differ, digests that are digests, a time with its zone, and no field it does not know."""
+    """Labels must differ, digests be digests, times have a zone; unknown fields are refused."""
     with pytest.raises(ValidationError):
         ModelManifest.model_validate_json(json.dumps(_MODEL | changes))
 
 
 @settings(max_examples=50)
 @given(s3_uris)
-def test_a_manifest_may_lie_anywhere_in_a_bucket(uri: str) -> None:
-    """Any key that climbs nowhere."""
+def test_a_manifest_may_have_any_key(uri: str) -> None:
+    """Except for dot segments."""
     assert ManifestRef(uri=uri).uri == uri
 
 
-def test_a_field_that_is_left_out_does_not_change_a_digest() -> None:
-    """Fields were added since these were written down; parts in buckets still answer their requests."""
+def test_the_digests_of_earlier_versions_still_hold() -> None:
+    """Fields have been added since, and parts in buckets must still match their requests."""
     images = ClassifyRequest(schema_version=1, job_id="june", images=("s3://shelter/a.jpg",), threshold=0.5)
     manifest = ClassifyRequest(schema_version=1, job_id="june", manifest=ManifestRef(uri="s3://shelter/a.csv"))
     assert images.digest() == "501704ebadc48b51ef5819585744e29b642fc12b7bd072df16528ffaf8f3c684"
     assert manifest.digest() == "90608ade5b812aaef5eea77eb0149f01f7c7623b53ed0918a120216e59532e1a"
 
 
-def test_a_shard_is_a_manifest_with_a_number_of_five_digits() -> None:
-    """Each its own request."""
+def test_each_shard_is_a_request_of_its_own() -> None:
+    """It needs a manifest, and a number of at most five digits."""
     shard = {"schema_version": 1, "job_id": "june", "manifest": {"uri": "s3://shelter/june/shards/00000.jsonl"}}
     digests = {ClassifyRequest.parse(json.dumps(shard | {"shard": number})).digest() for number in (0, 1, 99_999)}
     assert len(digests | {ClassifyRequest.parse(json.dumps(shard)).digest()}) == 4
@@ -481,8 +481,8 @@ def test_a_shard_is_a_manifest_with_a_number_of_five_digits() -> None:
 
 
 @given(images=st.integers(1, 10_000), size=st.integers(1, 700))
-def test_the_parts_of_a_job_hold_its_images(images: int, size: int) -> None:
-    """Each full but the last, which is not empty."""
+def test_the_parts_of_a_job_hold_all_its_images(images: int, size: int) -> None:
+    """Every part but the last is full, and the last is not empty."""
     common: dict[str, Any] = {"job_id": "june", "created_at": datetime.now(UTC), "sources": (), "digest": "0" * 64}
     job = Job(**common, images=images, shards=-(-images // size), shard_images=size, output_uri="s3://shelter/out")
     rows = [job.rows_of(part) for part in range(job.parts)]

@@ -1,4 +1,4 @@
-"""What a message's body asks for: a request, or an S3 event by one of three ways."""
+"""Message bodies: a request, or an S3 event that comes directly, through SNS or through EventBridge."""
 
 import json
 from typing import Any
@@ -17,7 +17,7 @@ keys = st.text(st.sampled_from(" +%\"',;=#?&/é😀") | st.characters(exclude_ca
 
 
 def _event(key: str, **changes: Any) -> dict[str, Any]:
-    """As S3 sends it, with fields that nobody here asks for."""
+    """An event as S3 sends it, with fields that are not read."""
     item = {"key": quote_plus(key, safe="/"), "size": 7, "eTag": "0a1b", "sequencer": "0055AED6DCD90281E5"}
     record = {
         "eventVersion": "2.1",
@@ -45,8 +45,8 @@ def _one(document: Any) -> ClassifyRequest:
 
 
 @given(keys)
-def test_the_object_of_an_event_is_the_manifest_whatever_its_key(key: str) -> None:
-    """Keys come URL-encoded from S3, by SNS too, and plain from EventBridge."""
+def test_the_object_of_an_event_is_the_manifest(key: str) -> None:
+    """Whatever its key. S3 URL-encodes keys, through SNS too; EventBridge does not."""
     uri = f"s3://shelter/{key}"
     for document in (_event(key), _sns(_event(key)), _eventbridge(key)):
         request = _one(document)
@@ -56,22 +56,22 @@ def test_the_object_of_an_event_is_the_manifest_whatever_its_key(key: str) -> No
     assert _one(_event(key)) == _one(_eventbridge(key))
 
 
-def test_a_request_is_itself_also_by_way_of_sns() -> None:
-    """A topic between the producer and the queue changes nothing."""
+def test_a_request_may_come_through_sns() -> None:
+    """A topic between producer and queue changes nothing."""
     request = {"schema_version": 1, "job_id": "x", "images": ["s3://shelter/a.jpg"]}
     assert _one(request) == _one(_sns(request)) == ClassifyRequest.parse(json.dumps(request))
 
 
-def test_one_upload_is_one_job_however_often_it_is_told() -> None:
-    """S3 may send an event twice; another upload of the same name is another job."""
+def test_one_upload_is_one_job_however_often_its_event_comes() -> None:
+    """S3 may send an event twice. Another upload of the same key is another job."""
     assert _one(_event("inbox/june.csv")) == _one(_event("inbox/june.csv"))
     again = json.dumps(_event("inbox/june.csv")).replace("0055AED6DCD90281E5", "0055AED6DCD90281E6")
     assert read(again)[0].job_id != _one(_event("inbox/june.csv")).job_id
     assert _one(_event("inbox/june.csv")).job_id.startswith("june-")
 
 
-def test_the_version_that_was_uploaded_is_the_one_read() -> None:
-    """In a bucket with versions; elsewhere there is none to name."""
+def test_the_uploaded_version_is_the_one_that_is_read() -> None:
+    """In a bucket with versioning. Elsewhere there is no version."""
     for version, expected in (("3HL4kqtJvjVBH40Nrjfkd", "3HL4kqtJvjVBH40Nrjfkd"), ("null", None), ("", None)):
         event = _event("inbox/june.csv")
         event["Records"][0]["s3"]["object"]["versionId"] = version
@@ -89,19 +89,19 @@ def test_the_version_that_was_uploaded_is_the_one_read() -> None:
         _eventbridge("a") | {"detail-type": "Object Deleted"},
     ],
 )
-def test_a_notice_of_anything_else_asks_for_nothing(document: Any) -> None:
-    """The first one comes when a bucket is told to notify."""
+def test_any_other_event_asks_for_nothing(document: Any) -> None:
+    """S3 sends a test event when notifications are set up."""
     assert read(json.dumps(document)) == ()
 
 
 @pytest.mark.parametrize("version", ["2.0", "2.1", "2.6", "2.10"])
 def test_a_minor_version_of_the_event_is_read(version: str) -> None:
-    """They add fields."""
+    """Minor versions add fields."""
     assert _one(_event("a.csv", eventVersion=version)).manifest is not None
 
 
 @pytest.mark.parametrize(
-    ("document", "said"),
+    ("document", "reason"),
     [
         (_event("a.csv", eventVersion="3.0"), "eventVersion"),
         (_event("a.csv", s3={"bucket": {}}), "s3.bucket.name"),
@@ -117,19 +117,19 @@ def test_a_minor_version_of_the_event_is_read(version: str) -> None:
         ({"Type": "Notification"}, "schema_version"),
     ],
 )
-def test_what_cannot_be_read_is_refused_in_one_line(document: Any, said: str) -> None:
-    """It says where the mistake is."""
+def test_an_unreadable_message_is_refused_in_one_line(document: Any, reason: str) -> None:
+    """The reason says where the mistake is."""
     body = json.dumps(document)
-    if said == "not JSON":
+    if reason == "not JSON":
         body = json.dumps(document | {"Message": "<html>"})
-    with pytest.raises(ValueError, match=said) as caught:
+    with pytest.raises(ValueError, match=reason) as caught:
         read(body)
     assert "\n" not in str(caught.value)
 
 
 @given(st.text(max_size=300), st.text(max_size=20))
-def test_any_name_of_a_file_gives_a_name_for_a_job(name: str, identity: str) -> None:
-    """One that the contract takes."""
+def test_any_file_name_gives_a_valid_job_id(name: str, identity: str) -> None:
+    """Always the same one."""
     job_id = job_id_of(f"s3://shelter/{quote(name)}", identity=identity)
     assert ClassifyRequest(schema_version=1, job_id=job_id, images=("a",)).job_id == job_id
     assert job_id_of(f"s3://shelter/{name}", identity=identity) == job_id_of(f"s3://shelter/{name}", identity=identity)

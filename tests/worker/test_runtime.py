@@ -1,4 +1,4 @@
-"""The handler under Lambda's own runtime client, ``awslambdaric``, which asks a runtime API of ours for its calls."""
+"""The handler in Lambda's own runtime client, ``awslambdaric``, which gets its calls from a runtime API in the test."""
 
 import json
 import os
@@ -30,8 +30,8 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the client told the API: an answer, or the error of a call or of the start."""
+class Reply:
+    """What the client sends to the API: a response, or the error of a call or of the start."""
 
     kind: str
     body: Any
@@ -39,17 +39,17 @@ class Told:
 
 @dataclass
 class RuntimeApi:
-    """https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html , as much of it as a client needs."""
+    """The part of https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html that a client needs."""
 
     calls: "queue.Queue[Call]" = field(default_factory=queue.Queue)
-    told: "queue.Queue[Told]" = field(default_factory=queue.Queue)
+    replies: "queue.Queue[Reply]" = field(default_factory=queue.Queue)
     port: int = 0
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(1, 1000)))
 
-    def ask(self, call: Call) -> Told:
-        """Makes a call and waits for what comes of it."""
+    def ask(self, call: Call) -> Reply:
+        """Makes a call and waits for its reply."""
         self.calls.put(call)
-        return self.told.get(timeout=LIMIT_S)
+        return self.replies.get(timeout=LIMIT_S)
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def serve() -> Iterator[RuntimeApi]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            call = api.calls.get()  # as Lambda does: the client waits here until there is a call
+            call = api.calls.get()  # as in Lambda, the client waits here for the next call
             headers = {
                 "Lambda-Runtime-Aws-Request-Id": f"request-{next(api.numbers)}",
                 "Lambda-Runtime-Deadline-Ms": str(time.time_ns() // 1_000_000 + call.limit_ms),
@@ -71,7 +71,7 @@ def serve() -> Iterator[RuntimeApi]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            api.told.put(Told(self.path.partition("/runtime/")[2].rpartition("/")[2], json.loads(body)))
+            api.replies.put(Reply(self.path.partition("/runtime/")[2].rpartition("/")[2], json.loads(body)))
             self.answer(202, b"{}", {})
 
         def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
@@ -94,7 +94,7 @@ def serve() -> Iterator[RuntimeApi]:
 
 @contextmanager
 def client(api: RuntimeApi, environment: dict[str, str], output: Path) -> Iterator[None]:
-    """``python -m awslambdaric worker.serverless.handler``, as the image runs it; its log goes to ``output``."""
+    """``python -m awslambdaric worker.serverless.handler``, as in the image. Its log goes to ``output``."""
     lambda_own = {
         "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{api.port}",
         "AWS_LAMBDA_FUNCTION_NAME": "twofold",
@@ -116,20 +116,20 @@ def client(api: RuntimeApi, environment: dict[str, str], output: Path) -> Iterat
         try:
             yield
         finally:
-            process.kill()  # as Lambda ends a process
+            process.kill()  # as Lambda does
             process.wait()
 
 
 @dataclass(frozen=True)
 class Function:
-    """A running function, its queue and its log."""
+    """A running function, with its queue and its log."""
 
     api: RuntimeApi
     bench: Bench
     output: Path
 
     def records(self, *bodies: str | dict[str, Any]) -> list[dict[str, Any]]:
-        """Sends messages, and receives them as Lambda's poller does."""
+        """Sends messages and receives them, as Lambda's poller does."""
         for body in bodies:
             self.bench.send(body)
         answer = self.bench.sqs.receive_message(
@@ -155,7 +155,7 @@ class Function:
 
 @pytest.fixture
 def function(ministack_bench: Bench, models: Path, tmp_path: Path) -> Iterator[Function]:
-    """The function with the settings that the template gives it."""
+    """The function with the settings of the template."""
     settings = {
         "TWOFOLD_QUEUE_URL": ministack_bench.queues.requests_url,
         "TWOFOLD_MODEL_URI": ministack_bench.put_bundle(models),
@@ -166,44 +166,44 @@ def function(ministack_bench: Bench, models: Path, tmp_path: Path) -> Iterator[F
         yield Function(api, ministack_bench, tmp_path / "log")
 
 
-def test_a_call_is_answered_with_what_must_come_back(function: Function, digit_images: Path) -> None:
-    """Start, call, partial failure, deadline and an exception, one process for all, as Lambda keeps it."""
+def test_a_call_returns_the_messages_that_must_come_back(function: Function, digit_images: Path) -> None:
+    """Start, call, partial failure, deadline and exception, in one process, as Lambda keeps it."""
     bench = function.bench
-    picture = bench.put("in/a.png", next(digit_images.rglob("*.png")).read_bytes())
-    asked = {"schema_version": 1, "images": [picture, f"s3://{bench.bucket}/in/none.png"]}
+    image = bench.put("in/a.png", next(digit_images.rglob("*.png")).read_bytes())
+    asked = {"schema_version": 1, "images": [image, f"s3://{bench.bucket}/in/none.png"]}
 
-    # Start and call: one is written, one refused, and nothing comes back.
+    # Start and call: one request is answered, one rejected, and nothing comes back.
     good = function.records(asked | {"job_id": "first"}, "<html>")
-    assert function.api.ask(Call({"Records": good})) == Told("response", {"batchItemFailures": []})
+    assert function.api.ask(Call({"Records": good})) == Reply("response", {"batchItemFailures": []})
     assert [row.error_code for row in bench.rows("first")] == [None, "not_found"]
     assert len(bench.dead_letters()) == 1
 
-    # Deadline: what there is no time for is named, and can be received at once.
+    # Deadline: the message there is no time for is returned, and can be received at once.
     late = function.records(asked | {"job_id": "second"})
     named = [{"itemIdentifier": record["messageId"]} for record in late]
-    assert function.api.ask(Call({"Records": late}, limit_ms=500)) == Told("response", {"batchItemFailures": named})
+    assert function.api.ask(Call({"Records": late}, limit_ms=500)) == Reply("response", {"batchItemFailures": named})
     again = bench.sqs.receive_message(QueueUrl=bench.queues.requests_url)["Messages"]
     assert [message["MessageId"] for message in again] == [late[0]["messageId"]]
 
-    # An exception is told as one, and the next call finds the same process well.
+    # An exception is reported as one, and the same process answers the next call.
     broken = function.api.ask(Call({"hello": "world"}))
     assert (broken.kind, broken.body["errorType"]) == ("error", "ValueError")
     more = function.records(asked | {"job_id": "third"})
-    assert function.api.ask(Call({"Records": more})) == Told("response", {"batchItemFailures": []})
+    assert function.api.ask(Call({"Records": more})) == Reply("response", {"batchItemFailures": []})
 
     lines = function.log_lines()
-    told = next(line for line in lines if line.get("job_id") == "third")
-    assert (told["level"], told["requestId"], told["message_id"]) == ("INFO", "request-4", more[0]["messageId"])
+    third = next(line for line in lines if line.get("job_id") == "third")
+    assert (third["level"], third["requestId"], third["message_id"]) == ("INFO", "request-4", more[0]["messageId"])
     metrics = [line for line in lines if "_aws" in line and "ColdStart" in line]
     assert [line["ColdStart"] for line in metrics] == [1, 0, 0]
     assert metrics[0]["ColdStartMs"] > 0
     assert {"FetchMs", "DecodeMs", "ScoreMs", "WriteMs"} <= metrics[0].keys()
 
 
-def test_before_there_is_a_model_a_notice_is_no_error_and_a_request_is_told_why(
+def test_before_there_is_a_model_requests_are_rejected_and_test_events_are_not_errors(
     ministack_bench: Bench, tmp_path: Path
 ) -> None:
-    """A stack is made before its first model is trained, and its bucket sends a test event at once."""
+    """A stack is deployed before its first model is trained, and its bucket sends a test event at once."""
     settings = {
         "TWOFOLD_QUEUE_URL": ministack_bench.queues.requests_url,
         "TWOFOLD_MODEL_URI": f"s3://{ministack_bench.bucket}/models/none/champion.json",
@@ -211,17 +211,17 @@ def test_before_there_is_a_model_a_notice_is_no_error_and_a_request_is_told_why(
     }
     with serve() as api, client(api, ministack_bench.environment | settings, tmp_path / "log"):
         function = Function(api, ministack_bench, tmp_path / "log")
-        notice = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": ministack_bench.bucket}
+        event = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": ministack_bench.bucket}
         request = {"schema_version": 1, "job_id": "early", "images": [f"s3://{ministack_bench.bucket}/a.png"]}
-        records = function.records(notice, request)
-        assert api.ask(Call({"Records": records})) == Told("response", {"batchItemFailures": []})
+        records = function.records(event, request)
+        assert api.ask(Call({"Records": records})) == Reply("response", {"batchItemFailures": []})
     (letter,) = ministack_bench.dead_letters()
     assert letter["MessageAttributes"]["error_code"]["StringValue"] == "not_found"
 
 
-def test_a_start_that_fails_is_an_error_of_the_call_that_names_the_setting(tmp_path: Path) -> None:
-    """Lambda counts it, the alarm on errors goes off, and the messages come back."""
+def test_a_failed_start_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
+    """Lambda counts it, the alarm on errors fires, and the messages come back."""
     with serve() as api, client(api, {"TWOFOLD_QUEUE_URL": ""}, tmp_path / "log"):
-        told = api.ask(Call({"Records": []}))
-    assert told.kind == "error"
-    assert "queue_url" in told.body["errorMessage"] or "TWOFOLD_QUEUE_URL" in told.body["errorMessage"]
+        reply = api.ask(Call({"Records": []}))
+    assert reply.kind == "error"
+    assert "queue_url" in reply.body["errorMessage"] or "TWOFOLD_QUEUE_URL" in reply.body["errorMessage"]

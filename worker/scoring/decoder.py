@@ -6,7 +6,7 @@ The image is squeezed to a square, as in the seed's recipe. EXIF orientation is 
 white, colour profiles are ignored, and an animation is its first frame.
 
 A truncated file is refused, but not all damage can be detected: JPEG and PNG data with wrong pixels in the middle
-decodes without an error. Integrity is for the storage's checksums to prove, not for a decoder.
+decodes without an error. Only the storage's checksums prove integrity.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""The manifests that S3 and SageMaker write: any list of keys comes back as it was, in order."""
+"""The manifests of S3 and SageMaker: every list of keys comes back as it was, in order."""
 
 import csv
 import gzip
@@ -17,7 +17,7 @@ from worker.errors import ErrorCode, Reject
 from worker.manifest.formats import ImageRef
 from worker.manifest.references import references
 
-#: Any key, most of them of the kind that lists break on.
+#: Any key, with many of the characters that break lists.
 characters = st.text(
     st.sampled_from(" +%\"',;=#&?\n\r\t/é😀\u2028[]{}")
     | st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
@@ -51,13 +51,13 @@ def _uris(keys: list[str]) -> list[str]:
 
 @given(keys=key_lists, packed=st.booleans(), data=st.data())
 @example(keys=NASTY, packed=True, data=None)
-def test_a_csv_with_bucket_and_key_gives_back_its_keys(keys: list[str], *, packed: bool, data: Any) -> None:
-    """As they stand: a table with a header was written by somebody who had the keys themselves."""
+def test_a_csv_with_bucket_and_key_yields_its_keys(keys: list[str], *, packed: bool, data: Any) -> None:
+    """As they are. In a table with a header, keys are not URL-encoded."""
     wanted = [data.draw(versions) if data else "" for _ in keys]
     table = _table(
         [["Bucket", "Key", "VersionId", "note"], *(["shelter", k, v, "x"] for k, v in zip(keys, wanted, strict=True))]
     )
-    found = _read({"s3://lists/m": gzip.compress(table) if packed else table})
+    found = _read({"s3://lists/m": gzip.compress(table, 1, mtime=0) if packed else table})
     assert [ref.source_ref for ref in found] == _uris(keys)
     assert [ref.version_id or "" for ref in found] == wanted
     assert found[0].columns == {"note": "x"}
@@ -66,7 +66,7 @@ def test_a_csv_with_bucket_and_key_gives_back_its_keys(keys: list[str], *, packe
 @pytest.mark.parametrize("encode", [quote, quote_plus])
 @given(keys=key_lists, version=st.sampled_from([None, "", "3sL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY"]))
 @example(keys=NASTY, version=None)
-def test_a_csv_of_s3_batch_operations_gives_back_its_keys(
+def test_a_csv_of_s3_batch_operations_yields_its_keys(
     encode: Callable[..., str], keys: list[str], version: str | None
 ) -> None:
     """No header, URL-encoded keys, with or without a version."""
@@ -80,16 +80,16 @@ def test_a_csv_of_s3_batch_operations_gives_back_its_keys(
     keys=key_lists, prefix=st.sampled_from(["s3://shelter/", "s3://shelter/in", ""]), indent=st.sampled_from([None, 2])
 )
 @example(keys=NASTY, prefix="s3://shelter/", indent=2)
-def test_a_manifest_file_of_sagemaker_gives_back_its_keys(keys: list[str], prefix: str, indent: int | None) -> None:
-    """A JSON array, its prefix first: on one line or many, whatever pieces it comes in."""
+def test_a_manifest_file_of_sagemaker_yields_its_keys(keys: list[str], prefix: str, indent: int | None) -> None:
+    """A JSON array with the prefix first, on one line or many, in pieces of any size."""
     array = json.dumps([{"prefix": prefix}, *keys], indent=indent).encode()
     assert [ref.source_ref for ref in _read({"s3://lists/m": array})] == [prefix + key for key in keys]
 
 
 @given(keys=key_lists, versioned=st.booleans(), files=st.integers(1, 3), indent=st.sampled_from([None, 2]))
 @example(keys=NASTY, versioned=True, files=2, indent=2)
-def test_an_inventory_gives_back_its_keys(keys: list[str], files: int, indent: int | None, *, versioned: bool) -> None:
-    """Through its manifest.json, which names gzipped CSV files; a delete marker is no image."""
+def test_an_inventory_yields_its_keys(keys: list[str], files: int, indent: int | None, *, versioned: bool) -> None:
+    """Through its manifest.json, which names gzipped CSV files. A delete marker is not an image."""
     columns = ["Bucket", "Key", *(["VersionId", "IsLatest", "IsDeleteMarker"] if versioned else []), "Size"]
     rows = [["shelter", quote_plus(key, safe="/"), *(["v", "true", "false"] if versioned else []), "7"] for key in keys]
     if versioned:
@@ -97,7 +97,7 @@ def test_an_inventory_gives_back_its_keys(keys: list[str], files: int, indent: i
     size = -(-len(rows) // files)
     names = [f"inventory/{number}.csv.gz" for number in range(files)]
     objects = {
-        f"s3://lists/{name}": gzip.compress(_table(rows[place * size : (place + 1) * size]))
+        f"s3://lists/{name}": gzip.compress(_table(rows[place * size : (place + 1) * size]), 1, mtime=0)
         for place, name in enumerate(names)
     }
     manifest = {
@@ -117,8 +117,8 @@ def test_an_inventory_gives_back_its_keys(keys: list[str], files: int, indent: i
 
 @given(keys=key_lists)
 @example(keys=NASTY)
-def test_an_inventory_file_by_itself_gives_back_its_keys(keys: list[str]) -> None:
-    """The size in its third column is taken for no version."""
+def test_a_single_inventory_file_yields_its_keys(keys: list[str]) -> None:
+    """The size in its third column is not taken for a version."""
     for extra in ([], ["7"], ["7", "2026-11-24T00:00:00.000Z", "STANDARD"], ["v", "true", "false", "7"]):
         rows = [["shelter", quote_plus(key, safe="/"), *extra] for key in keys]
         found = _read({"s3://lists/m": _table(rows)})
@@ -127,39 +127,39 @@ def test_an_inventory_file_by_itself_gives_back_its_keys(keys: list[str]) -> Non
 
 
 @given(keys=key_lists)
-def test_a_prefix_gives_back_what_lies_below_it(keys: list[str]) -> None:
-    """All but what only looks like a folder."""
+def test_a_prefix_yields_the_objects_below_it(keys: list[str]) -> None:
+    """Except for objects that only mark a folder."""
     found = _read({}, "s3://shelter/in/", listed=[*_uris(keys), "s3://shelter/in/folder/"])
     assert [ref.source_ref for ref in found] == _uris(keys)
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "reason"),
     [
-        (b"[]", "array begins with null"),
-        (b'["a.jpg"]', 'array begins with "a.jpg"'),
-        (b'[{"prefix": 7}, "a.jpg"]', "array begins with"),
-        (b'[{"prefix": "s3://b/"}]', "no images"),
-        (b'[{"prefix": "s3://b/"}, "a.jp', "truncated or invalid JSON"),
-        (b'[{"prefix": "s3://b/"}, "a.jpg"', "truncated or invalid JSON"),
-        (b'{"fileSchema": "Bucket, Key", "fileFormat": "ORC", "files": []}', "set it to CSV"),
-        (b'{"fileSchema": "Bucket, Key", "fileFormat": "CSV", "files": []}', "no images"),
-        (b'{\n"fileFormat": "CSV"\n}', "expected a CSV"),
-        (b'{\n"a": ', "expected a CSV"),
-        (b"bucket,key\n", "no images"),
-        (b"shelter\n", "first line is 'shelter"),
+        ("[]", "array begins with null"),
+        ('["a.jpg"]', 'array begins with "a.jpg"'),
+        ('[{"prefix": 7}, "a.jpg"]', "array begins with"),
+        ('[{"prefix": "s3://b/"}]', "no images"),
+        ('[{"prefix": "s3://b/"}, "a.jp', "truncated or invalid JSON"),
+        ('[{"prefix": "s3://b/"}, "a.jpg"', "truncated or invalid JSON"),
+        ('{"fileSchema": "Bucket, Key", "fileFormat": "ORC", "files": []}', "set it to CSV"),
+        ('{"fileSchema": "Bucket, Key", "fileFormat": "CSV", "files": []}', "no images"),
+        ('{\n"fileFormat": "CSV"\n}', "expected a CSV"),
+        ('{\n"a": ', "expected a CSV"),
+        ("bucket,key\n", "no images"),
+        ("shelter\n", "first line is 'shelter"),
     ],
 )
-def test_a_manifest_of_s3_that_makes_no_sense_is_refused_in_words(body: bytes, said: str) -> None:
-    """Naming the object, and saying what was expected or where it breaks off."""
+def test_an_invalid_manifest_of_s3_is_refused_with_a_reason(body: str, reason: str) -> None:
+    """The message names the object, and says what was expected or where it is truncated."""
     with pytest.raises(Reject) as caught:
-        _read({"s3://lists/m": body})
+        _read({"s3://lists/m": body.encode()})
     assert caught.value.code is ErrorCode.BAD_MANIFEST
-    assert said in caught.value.message
+    assert reason in caught.value.message
     assert caught.value.message.startswith("s3://lists/m")
 
 
-def test_an_inventory_whose_file_is_missing_is_refused() -> None:
+def test_an_inventory_with_a_missing_file_is_refused() -> None:
     """A part of a list is not the list."""
     manifest = {"fileSchema": "Bucket, Key", "fileFormat": "CSV", "destinationBucket": "arn:aws:s3:::lists"}
     with pytest.raises(Reject) as caught:
@@ -167,8 +167,8 @@ def test_an_inventory_whose_file_is_missing_is_refused() -> None:
     assert caught.value.code is ErrorCode.NOT_FOUND
 
 
-def test_what_a_line_says_besides_is_kept_within_bounds() -> None:
-    """To be joined to the results: numbers and words of JSON Lines too, and no cell without end."""
+def test_other_columns_are_kept_within_limits() -> None:
+    """They are joined to the results later. Also numbers and booleans of JSON Lines; long cells are cut."""
     line = {"source-ref": "s3://b/k", "age": 3, "tame": True, "note": "x" * 5000, "meta": {"a": 1}, "none": None}
     (found,) = _read({"s3://lists/m": json.dumps(line).encode()})
     assert found.columns == {"age": "3", "tame": "true", "note": "x" * 1024 + "…"}
@@ -176,8 +176,8 @@ def test_what_a_line_says_besides_is_kept_within_bounds() -> None:
     assert len(_read({"s3://lists/m": wide})[0].columns) == 100
 
 
-def test_an_item_that_is_no_name_is_one_row_wherever_it_is_cut() -> None:
-    """A long array is read in pieces, and a number has no end of its own."""
+def test_an_array_item_that_is_a_number_is_one_row() -> None:
+    """Wherever a long array is cut into pieces: the end of a number is seen only in what follows."""
     for length in range(65_500, 65_536):
         array = f'[{{"prefix": "{"x" * (length - 14)}"}}, 123456789012, "a.jpg"]'.encode()
         number, name = _read({"s3://lists/m": array})

@@ -1,4 +1,4 @@
-"""The decoder: what a viewer shows, as (size, size, 3) uint8 RGB; or a refusal with a code. Never anything else."""
+"""The decoder: it returns what a viewer shows, as (size, size, 3) uint8 RGB, or refuses with a code. Nothing else."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from tests.conftest import REPOSITORY
 from worker.errors import ErrorCode, Reject
 from worker.scoring.decoder import FORMATS, MAX_BYTES, MAX_PIXELS, Pixels, decode, fingerprint
 
-# Pillow remarks on what is odd about a file, and odd files are what is tested here.
+# Pillow warns about odd files, and odd files are what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 
 Values = NDArray[np.generic]
@@ -30,7 +30,7 @@ RED, GREEN, BLUE, WHITE = (220, 30, 40), (30, 180, 60), (40, 50, 200), (255, 255
 
 @pytest.fixture
 def odd_images(shared: Path) -> Path:
-    """The folder of odd files that real image libraries keep as test inputs."""
+    """The folder of odd files, which image libraries keep as test inputs."""
     folder = shared / "data" / "odd_images"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there: set TWOFOLD_SHARED to the folder that holds data/odd_images")
@@ -38,7 +38,7 @@ def odd_images(shared: Path) -> Path:
 
 
 def _quarters(height: int, width: int) -> Pixels:
-    """``(H, W, 3)``: red and green above blue and white, a picture that looks different from all eight sides."""
+    """``(H, W, 3)``: red and green above blue and white, an image that differs in all eight orientations."""
     pixels = np.empty((height, width, 3), np.uint8)
     pixels[: height // 2, : width // 2], pixels[: height // 2, width // 2 :] = RED, GREEN
     pixels[height // 2 :, : width // 2], pixels[height // 2 :, width // 2 :] = BLUE, WHITE
@@ -46,15 +46,15 @@ def _quarters(height: int, width: int) -> Pixels:
 
 
 def _photograph(height: int, width: int) -> Pixels:
-    """``(H, W, 3)``: broad shapes and a little noise, as a camera has it."""
+    """``(H, W, 3)``: broad shapes and a little noise, as from a camera."""
     y, x = np.mgrid[0:height, 0:width] / width
     shapes = np.stack([np.sin(9 * x + 2 * y), np.cos(7 * y * x), np.sin(5 * (x - y) ** 2 + 1)], axis=-1)
     noise = np.random.default_rng(1).normal(0, 4, (height, width, 3))
     return np.clip(shapes * 100 + 128 + noise, 0, 255).astype(np.uint8)
 
 
-def _file(picture: Image.Image | Values, kind: str, **options: Any) -> bytes:
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+def _file(content: Image.Image | Values, kind: str, **options: Any) -> bytes:
+    image = content if isinstance(content, Image.Image) else Image.fromarray(content)
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
@@ -68,7 +68,7 @@ def _code(data: bytes) -> ErrorCode:
 
 
 def _one_colour(data: bytes) -> list[int]:
-    """The colour of a picture that has one, give or take what JPEG does."""
+    """The colour of an image of one colour, give or take JPEG's losses."""
     pixels = decode(data, size_px=16)
     assert np.ptp(pixels.reshape(-1, 3).astype(int), axis=0).max() <= 4
     colour: list[int] = pixels[8, 8].tolist()
@@ -82,7 +82,7 @@ def _difference(one: Pixels, other: Pixels) -> float:
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("size_px", [16, 96, 160])
 def test_every_format_decodes_to_the_size_asked_for(kind: str, size_px: int) -> None:
-    """``(size_px, size_px, 3)`` uint8, and the picture that was stored, squeezed."""
+    """``(size_px, size_px, 3)`` uint8: the stored image, squeezed to a square."""
     pixels = decode(_file(_quarters(60, 80), kind), size_px=size_px)
     assert pixels.shape == (size_px, size_px, 3)
     assert pixels.dtype == np.uint8
@@ -92,8 +92,7 @@ def test_every_format_decodes_to_the_size_asked_for(kind: str, size_px: int) -> 
     assert np.abs(np.array(corners, int) - [RED, GREEN, BLUE, WHITE]).max() <= 12
 
 
-#: How a camera held so stores an upright picture: CIPA DC-008, tag 0x0112, which names the sides that the first row
-#: and the first column show.
+#: How a camera in each orientation stores an upright image (CIPA DC-008, tag 0x0112).
 STORED = {
     1: lambda upright: upright,
     2: lambda upright: upright[:, ::-1],
@@ -115,32 +114,41 @@ def _turned(pixels: Pixels, orientation: int, kind: str, **options: Any) -> byte
 
 @pytest.mark.parametrize("orientation", STORED)
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_a_picture_comes_out_upright_however_the_camera_was_held(kind: str, orientation: int) -> None:
-    """All eight EXIF orientations, in each format that carries EXIF."""
+def test_an_image_is_upright_however_the_camera_was_held(kind: str, orientation: int) -> None:
+    """All eight EXIF orientations, in each format that has EXIF."""
     upright = _quarters(60, 80)
     pixels = decode(_turned(upright, orientation, kind), size_px=64)
     assert _difference(pixels, decode(_file(upright, kind), size_px=64)) < 3
 
 
 @pytest.mark.parametrize("orientation", STORED)
-def test_a_large_photograph_comes_out_upright_too(orientation: int) -> None:
-    """Where libjpeg leaves out detail while it reads."""
+def test_a_large_photograph_is_upright(orientation: int) -> None:
+    """Also where libjpeg decodes at a fraction of the size."""
     upright = _photograph(480, 640)
     pixels = decode(_turned(upright, orientation, "JPEG", quality=90), size_px=64)
     assert _difference(pixels, decode(_file(upright, "JPEG", quality=90), size_px=64)) < 2
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 99, 65535])
-def test_an_orientation_that_does_not_exist_turns_nothing(orientation: int) -> None:
-    """The picture counts, not its tags."""
+def test_an_unknown_orientation_is_ignored(orientation: int) -> None:
+    """The pixels are used as they are."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert _difference(decode(_file(_quarters(60, 80), "JPEG", exif=exif), size_px=64), _quarters(64, 64)) < 8
 
 
-@pytest.mark.parametrize("dpi", [None, (72, 72)])  # Pillow itself looks into EXIF when a file tells no resolution
-@pytest.mark.parametrize("exif", [b"", b"nothing", b"II*\0", b"MM\0*\0\0\0\x08\xff\xff", b"II*\0\xff\xff\xff\xff"])
-def test_broken_exif_around_good_pixels_costs_nothing(exif: bytes, dpi: tuple[int, int] | None) -> None:
+@pytest.mark.parametrize("dpi", [None, (72, 72)])  # without a resolution, Pillow itself reads EXIF
+@pytest.mark.parametrize(
+    "exif",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"nothing", id="text"),
+        pytest.param(b"II*\0", id="truncated"),
+        pytest.param(b"MM\0*\0\0\0\x08\xff\xff", id="too many tags"),
+        pytest.param(b"II*\0\xff\xff\xff\xff", id="offset outside the file"),
+    ],
+)
+def test_broken_exif_around_good_pixels_is_ignored(exif: bytes, dpi: tuple[int, int] | None) -> None:
     """Every viewer shows such a file."""
     options: dict[str, Any] = {"dpi": dpi} if dpi else {}
     data = _file(_quarters(60, 80), "JPEG", exif=b"Exif\0\0" + exif, **options)
@@ -157,7 +165,7 @@ def _layers(colour: tuple[int, ...], mode: str) -> Image.Image:
     return Image.new(mode, (20, 20), colour)
 
 
-#: A file of one colour, and the colour a viewer shows, on white paper.
+#: A file of one colour, and the colour that a viewer shows on white.
 COLOURS: dict[str, tuple[bytes, tuple[int, int, int]]] = {
     "grey JPEG": (_file(Image.new("L", (20, 20), 77), "JPEG"), (77, 77, 77)),
     "grey PNG": (_file(Image.new("L", (20, 20), 77), "PNG"), (77, 77, 77)),
@@ -196,8 +204,8 @@ COLOURS: dict[str, tuple[bytes, tuple[int, int, int]]] = {
 
 
 @pytest.mark.parametrize("name", COLOURS)
-def test_every_kind_of_pixel_becomes_the_colour_a_viewer_shows(name: str) -> None:
-    """Transparent parts lie over white, CMYK is ink on paper, and 16 bit is scaled, never clipped."""
+def test_every_kind_of_pixel_has_the_colour_that_a_viewer_shows(name: str) -> None:
+    """Transparent parts are put on white, CMYK is ink on paper, and 16 bits are scaled and not clipped."""
     data, colour = COLOURS[name]
     assert _one_colour(data) == pytest.approx(colour, abs=3)
 
@@ -207,7 +215,7 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 def _png(width: int, height: int, *, depth: int = 8, colour: int = 2, lines: bytes = b"", more: bytes = b"") -> bytes:
-    """A PNG that Pillow cannot write itself (https://www.w3.org/TR/png-3/#11IHDR)."""
+    """A PNG that Pillow cannot write (https://www.w3.org/TR/png-3/#11IHDR)."""
     header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + more + _chunk(b"IDAT", zlib.compress(lines)) + _chunk(b"IEND", b"")
 
@@ -215,7 +223,7 @@ def _png(width: int, height: int, *, depth: int = 8, colour: int = 2, lines: byt
 @pytest.mark.parametrize(
     ("colour", "samples"), [(2, [40_000] * 3), (4, [40_000, 65_535]), (6, [*[40_000] * 3, 65_535])]
 )
-def test_16_bit_colour_is_scaled_as_grey_is(colour: int, samples: list[int]) -> None:
+def test_16_bit_colour_is_scaled_like_grey(colour: int, samples: list[int]) -> None:
     """RGB, grey with alpha, and RGBA."""
     line = b"\0" + struct.pack(f">{len(samples)}H", *samples) * 4
     assert _one_colour(_png(4, 4, depth=16, colour=colour, lines=line * 4)) == pytest.approx([156] * 3, abs=1)
@@ -223,20 +231,20 @@ def test_16_bit_colour_is_scaled_as_grey_is(colour: int, samples: list[int]) -> 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_pixels_without_an_agreed_black_and_white_are_refused(mode: str) -> None:
-    """32-bit integers and floats: scaling them would be a guess."""
+    """32-bit integers and floats: their scale could only be guessed."""
     assert _code(_file(Image.new(mode, (20, 20), 7), "TIFF")) is ErrorCode.UNSUPPORTED_PIXELS
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_of_an_animation_the_first_frame_counts(kind: str) -> None:
-    """And of a TIFF its first page."""
+def test_an_animation_is_its_first_frame(kind: str) -> None:
+    """And a TIFF its first page."""
     first, *rest = (Image.new("RGB", (20, 20), colour) for colour in (RED, BLUE, GREEN))
     options: dict[str, Any] = {"WEBP": {"lossless": True}}.get(kind, {})
     data = _file(first, kind, save_all=True, append_images=rest, **options)
     assert _one_colour(data) == pytest.approx(RED, abs=3)
 
 
-#: Files that are none of the six formats, whatever their name says.
+#: Files in other formats than the six, whatever their names.
 STRANGERS = {
     "HTML": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
     "SVG": b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9" height="9"/></svg>',
@@ -259,14 +267,14 @@ STRANGERS = {
 
 
 @pytest.mark.parametrize("name", STRANGERS)
-def test_a_file_of_another_kind_is_refused_with_its_first_bytes(name: str) -> None:
-    """Also those that Pillow could open, some by starting another program."""
+def test_a_file_in_another_format_is_refused_by_its_first_bytes(name: str) -> None:
+    """Also formats that Pillow could open, some of them with another program."""
     assert _code(STRANGERS[name]) is ErrorCode.NOT_AN_IMAGE
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the stand-in for Ghostscript is a shell script")
-def test_an_eps_file_starts_no_ghostscript(tmp_path: Path) -> None:
-    """Of all formats Pillow registers, none that runs a program is ever tried."""
+def test_an_eps_file_does_not_start_ghostscript(tmp_path: Path) -> None:
+    """No format that runs a program is ever tried."""
     ghostscript = tmp_path / "gs"
     ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
     ghostscript.chmod(0o755)
@@ -283,26 +291,26 @@ def test_an_eps_file_starts_no_ghostscript(tmp_path: Path) -> None:
     assert not (tmp_path / "started").exists()
 
 
-def test_no_bytes_are_told_from_wrong_bytes() -> None:
-    """An upload that failed is another trouble than a wrong file."""
+def test_an_empty_file_has_a_code_of_its_own() -> None:
+    """A failed upload is another problem than a wrong file."""
     assert _code(b"") is ErrorCode.EMPTY
 
 
-def test_32_mib_are_taken_and_one_byte_more_is_not() -> None:
-    """The limit is the last size that passes."""
+def test_32_mib_are_accepted_and_one_byte_more_is_not() -> None:
+    """The limit itself passes."""
     data = _file(_quarters(60, 80), "JPEG").ljust(MAX_BYTES, b"\0")
     assert decode(data, size_px=16).shape == (16, 16, 3)
     assert _code(data + b"\0") is ErrorCode.TOO_MANY_BYTES
 
 
-def test_30_million_pixels_are_taken() -> None:
-    """The limit is the last size that passes."""
+def test_30_million_pixels_are_accepted() -> None:
+    """The limit itself passes."""
     assert _one_colour(_file(Image.new("1", (6000, 5000), 1), "PNG")) == [255, 255, 255]
     assert MAX_PIXELS == 6000 * 5000
 
 
 def _bomb(kind: str, width: int, height: int) -> bytes:
-    """A file of a few bytes whose header speaks of ``width`` x ``height`` pixels, with nothing behind it to decode."""
+    """A file of a few bytes whose header claims ``width`` x ``height`` pixels, and that has no pixels to decode."""
     if kind == "PNG":
         return _png(width, height)
     if kind == "TIFF":
@@ -322,35 +330,35 @@ def _bomb(kind: str, width: int, height: int) -> bytes:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF"])
 @pytest.mark.parametrize(("width", "height"), [(50_000, 50_000), (9_000, 9_000), (6_000, 5_001), (65_000, 500)])
 def test_a_pixel_bomb_is_refused_by_its_header(kind: str, width: int, height: int) -> None:
-    """Before a single pixel is decoded: there is none in these files, so whoever tried would find them damaged."""
+    """Before a pixel is decoded: these files have none, so a decoder that tried would call them damaged."""
     assert _code(_bomb(kind, width, height)) is ErrorCode.TOO_MANY_PIXELS
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
 @pytest.mark.parametrize(("width", "height"), [(70_000, 1), (1, 30_000_000)])
-def test_a_picture_as_thin_as_a_hair_is_refused_by_its_header(kind: str, width: int, height: int) -> None:
-    """Few pixels, and a gigabyte of tables to resize them."""
+def test_an_image_with_a_very_long_side_is_refused_by_its_header(kind: str, width: int, height: int) -> None:
+    """It has few pixels, but would need a gigabyte of tables to resize."""
     assert _code(_bomb(kind, width, height)) is ErrorCode.TOO_MANY_PIXELS
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
-def test_a_file_that_breaks_off_is_damaged(kind: str, part: float) -> None:
-    """An upload that was cut is not a picture with a grey half, and not a file of another kind either."""
+def test_a_truncated_file_is_damaged(kind: str, part: float) -> None:
+    """Not an image with a grey half, and not a file in another format."""
     noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
     data = _file(noise, kind)
     assert _code(data[: int(len(data) * part)]) is ErrorCode.DAMAGED
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_file_that_breaks_off_in_its_header_is_damaged(kind: str) -> None:
-    """Sixteen bytes tell what it was going to be, wherever it stops after them."""
+def test_a_file_that_is_truncated_in_its_header_is_damaged(kind: str) -> None:
+    """The first sixteen bytes show the format, wherever the file ends after them."""
     data = _file(_photograph(60, 80), kind)
     assert {_code(data[:length]) for length in range(16, 300)} == {ErrorCode.DAMAGED}
 
 
 #: PNG files for which Pillow raises other errors than OSError.
-SENSELESS = {
+CORRUPT = {
     "a header of five bytes": b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", b"\0\0\0\4\0") + _chunk(b"IEND", b""),
     "a chunk without a name": _png(4, 4, lines=bytes(9)).replace(b"IEND", b"\x84" * 4),
     "80 MiB of text in 80 KiB": _png(4, 4, more=_chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(80 << 20), 1))),
@@ -360,10 +368,10 @@ SENSELESS = {
 }
 
 
-@pytest.mark.parametrize("name", SENSELESS)
-def test_a_file_that_makes_no_sense_is_damaged(name: str) -> None:
-    """Whatever Pillow raises for it."""
-    assert _code(SENSELESS[name]) is ErrorCode.DAMAGED
+@pytest.mark.parametrize("name", CORRUPT)
+def test_a_corrupt_file_is_damaged(name: str) -> None:
+    """Whatever Pillow raises."""
+    assert _code(CORRUPT[name]) is ErrorCode.DAMAGED
 
 
 SOUND = {kind: _file(_photograph(30, 40), kind) for kind in FORMATS}
@@ -382,7 +390,7 @@ def _decode_or_reject(data: bytes) -> None:
 @given(
     st.binary(max_size=300), st.sampled_from([b"", *(data[:20] for data in SOUND.values()), b"II*\0", b"MM\0*", b"BM"])
 )
-def test_no_bytes_whatever_do_anything_but_decode_or_be_refused(data: bytes, start: bytes) -> None:
+def test_any_bytes_are_decoded_or_refused(data: bytes, start: bytes) -> None:
     """With and without the beginning of a real file."""
     _decode_or_reject(start + data)
 
@@ -394,7 +402,7 @@ def test_no_bytes_whatever_do_anything_but_decode_or_be_refused(data: bytes, sta
     head=st.booleans(),
     kept=st.floats(0.3, 1.0),
 )
-def test_a_real_file_with_bytes_changed_or_cut_decodes_or_is_refused(
+def test_an_altered_or_truncated_file_is_decoded_or_refused(
     kind: str, flips: list[tuple[int, int]], kept: float, *, head: bool
 ) -> None:
     """Anywhere in the file, or in its first 200 bytes, where the sizes and offsets are."""
@@ -406,13 +414,13 @@ def test_a_real_file_with_bytes_changed_or_cut_decodes_or_is_refused(
 
 @settings(deadline=None)
 @given(kind=st.sampled_from(["JPEG", "WEBP", "BMP", "TIFF"]), kept=st.floats(0.0, 1.0, exclude_max=True))
-def test_no_beginning_of_a_file_passes_for_the_file(kind: str, kept: float) -> None:
-    """A cut anywhere is seen; but in the last 20 bytes of a PNG and the last 2 of a GIF, where no pixel lies."""
+def test_a_part_of_a_file_is_never_taken_for_the_file(kind: str, kept: float) -> None:
+    """Wherever it is cut. (PNG and GIF end in 20 and 2 bytes without pixels, which Pillow does not need.)"""
     _code(SOUND[kind][: int(len(SOUND[kind]) * kept)])
 
 
-def test_a_large_jpeg_is_read_at_a_fraction_of_its_size_and_looks_the_same() -> None:
-    """The detail that resizing would drop is not decoded: several times faster, and close to the full picture."""
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size_and_looks_the_same() -> None:
+    """Detail that resizing would drop is not decoded. That is several times faster, and close to the full image."""
     data = _file(_photograph(1200, 1600), "JPEG", quality=90)
     with Image.open(io.BytesIO(data)) as image:
         full = np.asarray(image.convert("RGB").resize((160, 160), Image.Resampling.BICUBIC))
@@ -426,8 +434,8 @@ def test_a_large_jpeg_is_read_at_a_fraction_of_its_size_and_looks_the_same() -> 
     assert _difference(pixels, full) < 2
 
 
-def test_the_fingerprint_is_one_sha256_for_this_machine() -> None:
-    """The same each time it is computed, here and in another process: training and serving can compare it."""
+def test_the_fingerprint_is_the_same_in_every_process() -> None:
+    """A SHA-256 that training and serving can compare."""
     assert len(bytes.fromhex(fingerprint())) == 32
     fingerprint.cache_clear()
     code = "from worker.scoring.decoder import fingerprint; print(fingerprint())"
@@ -435,47 +443,47 @@ def test_the_fingerprint_is_one_sha256_for_this_machine() -> None:
     assert done.stdout.strip() == fingerprint()
 
 
-#: Every file of ``data/odd_images``: the code of its refusal, or the mean of red, green and blue at 32 pixels.
+#: Every file of ``data/odd_images``: the code of its refusal, or its mean red, green and blue at 32 pixels.
 ODD: dict[str, ErrorCode | tuple[int, int, int]] = {
     "16_bit_binary.pgm": ErrorCode.NOT_AN_IMAGE,  # PGM is not among the six formats
     "MADE_html_error_page.jpg": ErrorCode.NOT_AN_IMAGE,
     "apng_mode_16bit.png": (255, 0, 0),
-    "apng_syntax_num_frames_zero.png": ErrorCode.DAMAGED,  # no frames, and no picture beside them
+    "apng_syntax_num_frames_zero.png": ErrorCode.DAMAGED,  # no frames, and no default image
     "broken.png": ErrorCode.DAMAGED,  # a PNG signature, then noise
     "broken_exif_dpi.jpg": (0, 128, 1),
-    "decompression_bomb.gif": ErrorCode.TOO_MANY_PIXELS,  # 4.4 thousand million pixels in 44 bytes
+    "decompression_bomb.gif": ErrorCode.TOO_MANY_PIXELS,  # 4.4 billion pixels in 44 bytes
     "dispose_bgnd.gif": (72, 169, 247),  # the first frame
     "exif_gps.jpg": (0, 0, 0),
     "exif_imagemagick_orientation.png": (144, 142, 142),
-    "frozenpond.mpo": (108, 104, 101),  # two JPEGs in one file, for both eyes: the first
+    "frozenpond.mpo": (108, 104, 101),  # two JPEGs in one file, one for each eye: the first
     "hopper.webp": (90, 80, 95),
     "hopper_bad_exif.jpg": (124, 124, 124),  # garbage in the middle, which libjpeg accepts
     "hopper_orientation_2.jpg": (90, 80, 95),
     "hopper_orientation_5.jpg": (90, 80, 95),
     "hopper_orientation_6.webp": (90, 80, 96),
-    "hymenoptera_imageNotFound.gif": (242, 242, 242),  # a picture that says that there is none
+    "hymenoptera_imageNotFound.gif": (242, 242, 242),  # an image that says that there is no image
     "invalid-exif-without-x-resolution.jpg": (1, 1, 1),
     "iss634.apng": (135, 137, 90),  # the first frame
     "junk_jpeg_header.jpg": (117, 116, 117),
     "multiple_exif.jpg": (0, 0, 0),
-    "p_trns_single.png": (128, 176, 163),  # a hole, over white
+    "p_trns_single.png": (128, 176, 163),  # a hole, on white
     "pil_sample_cmyk.jpg": (26, 6, 8),
     "sugarshack_bad_mpo_header.jpg": (121, 109, 99),
-    "transparent.png": (211, 202, 204),  # over white
-    "truncated_app14.jpg": (28, 5, 3),  # CMYK whose Adobe marker is cut
+    "transparent.png": (211, 202, 204),  # on white
+    "truncated_app14.jpg": (28, 5, 3),  # CMYK with a truncated Adobe marker
     "truncated_exif_dpi.jpg": (255, 255, 255),
     "truncated_jpeg.jpg": ErrorCode.DAMAGED,
 }
 
 
 def test_every_odd_file_has_its_expected_outcome(odd_images: Path) -> None:
-    """None is left out of the table, and none is in it that is not there."""
+    """The table lists all of them, and no others."""
     assert sorted(path.name for path in odd_images.iterdir()) == sorted(ODD)
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_file_decodes_or_is_refused_with_its_code(odd_images: Path, name: str) -> None:
-    """Test files of real image libraries."""
+    """These are the test files of image libraries."""
     data, expected = (odd_images / name).read_bytes(), ODD[name]
     if isinstance(expected, ErrorCode):
         assert _code(data) is expected
@@ -487,7 +495,7 @@ def test_an_odd_file_decodes_or_is_refused_with_its_code(odd_images: Path, name:
 @pytest.mark.parametrize(
     "turned", ["hopper_orientation_2.jpg", "hopper_orientation_5.jpg", "hopper_orientation_6.webp"]
 )
-def test_a_portrait_stored_turned_is_the_portrait(odd_images: Path, turned: str) -> None:
-    """The orientation test files of Pillow, against the upright one."""
+def test_a_portrait_that_is_stored_turned_is_upright(odd_images: Path, turned: str) -> None:
+    """Pillow's own test files, compared to the upright one."""
     upright, same = (decode((odd_images / name).read_bytes(), size_px=96) for name in ("hopper.webp", turned))
     assert _difference(upright, same) < 6

