@@ -85,7 +85,7 @@ class Dispatch:
         if record.is_cancelled():
             return Done(f"job {request.job_id} was cancelled")
         planned = self._completion.admit(record, request)
-        # Before the manifest is read: a redelivery costs one metadata request, and needs no model.
+        # Before the manifest is read: a redelivery needs neither the manifest nor the model.
         report = None if planned else self._parts.committed(request, record)
         if report is None:
             resolved = self._resolver.resolve(request, record, planned=planned)

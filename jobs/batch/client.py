@@ -48,7 +48,7 @@ class BatchSettings(BaseSettings):
 
 @dataclass(frozen=True)
 class BatchClient:
-    """The queue and the bucket, as a user of jobs needs them."""
+    """The queue and the bucket, for those who submit jobs."""
 
     settings: BatchSettings
     session: "boto3.Session"
@@ -66,7 +66,7 @@ class BatchClient:
         return JobRecord(JobFolder(self.settings.needed_output(), job_id), self.storage)
 
     def model_uri(self) -> str | None:
-        """Returns the model of the settings if other machines can read it, too."""
+        """Returns the model of the settings, or None if other machines cannot read it."""
         uri = self.settings.model_uri
         return uri if uri and uri.startswith("s3://") else None
 

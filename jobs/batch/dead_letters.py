@@ -14,7 +14,7 @@ from worker.contract import ClassifyRequest
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-#: Messages are hidden while they are read, and visible again right after, or when this time is over.
+#: How long messages are hidden while they are read. They become visible right afterwards, or after this time.
 _HIDDEN_S: Final = 30
 _MOST: Final = 1000
 _BATCH: Final = 10

@@ -61,7 +61,7 @@ class Redrive:
     def _fill(self, shards: Shards, codes: Iterable[str], reporter: Reporter) -> None:
         with reporter.step("Reading the failed rows"):
             for row, asked in self._results.failed(frozenset(codes)):
-                # An image that was uploaded is uploaded again if its file has changed: that is where a user repairs it.
+                # An uploaded image is uploaded again if its file has changed: users repair their own copy.
                 file = asked.columns.get("file", "")
                 ref = self._inputs.repaired(row.source_ref, file, self._results.job.sources)
                 shards.add(ImageRef(ref, asked.version_id, asked.columns), row=row.row)

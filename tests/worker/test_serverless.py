@@ -1,4 +1,4 @@
-"""The Lambda: what it answers to a call, what it gives back, and what it tells."""
+"""The Lambda: its answer to a call, the messages that it gives back, and its metrics."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,7 @@ START_S = 20
 
 @dataclass
 class FakeContext:
-    """A call whose time runs out: each look at the clock takes ``step_ms``."""
+    """A call with a limited time. Each reading of the clock takes ``step_ms``."""
 
     left_ms: int = 300_000
     step_ms: int = 0
@@ -33,7 +33,7 @@ class FakeContext:
 
 
 class StubDispatch(Dispatch):
-    """Answers as it is told, by body, and remembers what it was asked."""
+    """Answers each body as scripted, and records the calls."""
 
     def __init__(self, outcomes: dict[str, Outcome]) -> None:
         self.outcomes = outcomes
@@ -48,7 +48,7 @@ class StubDispatch(Dispatch):
 
 @dataclass
 class RecordingQueue(Queue):
-    """A queue without SQS, which remembers how each message was let go."""
+    """A queue without SQS that records what became of each message."""
 
     max_receives: int = 5
     let_go: dict[str, tuple[str, Any]] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class RecordingQueue(Queue):
 
 
 class BrokenQueue(RecordingQueue):
-    """SQS does not answer."""
+    """A queue that does not answer."""
 
     def acknowledge(self, message: Message) -> None:
         raise Retry(ErrorCode.UNAVAILABLE, "no answer")
@@ -79,7 +79,7 @@ def done(**fields: Any) -> Done:
     return Done("done", (PartReport.model_validate(known | more | {"seconds": 0.1} | fields),))
 
 
-NOT_NOW = Retry(ErrorCode.UNAVAILABLE, "storage sleeps")
+NOT_NOW = Retry(ErrorCode.UNAVAILABLE, "storage is busy")
 NEVER = Reject(ErrorCode.BAD_REQUEST, "not JSON")
 OUTCOMES: dict[str, Outcome] = {"done": done(), "not now": NOT_NOW, "never": NEVER}
 
@@ -103,8 +103,8 @@ def failed_ids(answer: dict[str, list[dict[str, str]]]) -> list[str]:
     return [item["itemIdentifier"] for item in answer["batchItemFailures"]]
 
 
-def test_only_what_must_come_back_is_reported_as_failed() -> None:
-    """A request that can never succeed is in the dead-letter queue with its reason, and is over."""
+def test_only_messages_that_must_come_back_are_reported_as_failed() -> None:
+    """A request that can never succeed is done: it is in the dead-letter queue with its reason."""
     queue = RecordingQueue()
     serverless, _ = build(queue)
     answer = serverless.handle(event("done", "not now", "never", "done"), FakeContext())
@@ -113,8 +113,8 @@ def test_only_what_must_come_back_is_reported_as_failed() -> None:
     assert queue.let_go["m2"] == ("rejected", ErrorCode.BAD_REQUEST)
 
 
-def test_what_comes_back_waits_longer_from_receive_to_receive() -> None:
-    """Its visibility is the backoff; Lambda alone would bring it back after the same time always."""
+def test_a_message_waits_longer_after_each_receive() -> None:
+    """Its visibility timeout is the backoff. Lambda alone would always wait for the same time."""
     waits = []
     for receives in (1, 3):
         queue = RecordingQueue()
@@ -127,25 +127,25 @@ def test_what_comes_back_waits_longer_from_receive_to_receive() -> None:
     assert 10 <= waits[1] <= 20
 
 
-def test_all_failed_is_a_list_of_all_and_no_exception() -> None:
-    """An exception would say nothing about which."""
+def test_when_all_messages_fail_all_are_listed() -> None:
+    """An exception would not say which ones."""
     serverless, _ = build(RecordingQueue())
     assert failed_ids(serverless.handle(event("not now", "not now"), FakeContext())) == ["m0", "m1"]
 
 
-def test_none_failed_is_an_empty_list() -> None:
-    """Which Lambda takes for: all succeeded."""
+def test_when_no_message_fails_the_list_is_empty() -> None:
+    """Lambda takes that as a success of all."""
     serverless, _ = build(RecordingQueue())
     assert serverless.handle(event("done"), FakeContext()) == {"batchItemFailures": []}
 
 
-def test_work_that_is_written_is_over_even_if_sqs_does_not_answer() -> None:
-    """Lambda deletes it. A message that could not be sent to the dead-letter queue comes back."""
+def test_a_request_that_is_answered_is_done_even_if_sqs_does_not_respond() -> None:
+    """Lambda deletes its message. One that could not be sent to the dead-letter queue comes back."""
     serverless, _ = build(BrokenQueue())
     assert failed_ids(serverless.handle(event("done", "never"), FakeContext())) == ["m1"]
 
 
-def test_near_the_deadline_nothing_is_started_and_all_of_it_goes_back_at_once() -> None:
+def test_near_the_deadline_the_remaining_messages_go_back_at_once() -> None:
     """A call that is killed would hide its messages for half an hour."""
     queue = RecordingQueue()
     serverless, dispatch = build(queue)
@@ -157,23 +157,23 @@ def test_near_the_deadline_nothing_is_started_and_all_of_it_goes_back_at_once() 
 
 
 @pytest.mark.parametrize("left_ms", [0, 1, START_S * 1000 - 1])
-def test_with_no_time_left_every_message_goes_back(left_ms: int) -> None:
-    """Nothing is started, nothing is lost."""
+def test_without_time_left_every_message_goes_back(left_ms: int) -> None:
+    """Nothing is started, and nothing is lost."""
     serverless, dispatch = build(RecordingQueue())
     assert failed_ids(serverless.handle(event("done", "never"), FakeContext(left_ms=left_ms))) == ["m0", "m1"]
     assert dispatch.asked == []
 
 
-def test_the_last_receive_is_tried_whatever_time_is_left() -> None:
-    """SQS would move it to the dead-letter queue by itself, without a reason."""
+def test_the_last_receive_is_tried_however_little_time_is_left() -> None:
+    """SQS alone would move the message to the dead-letter queue without a reason."""
     serverless, dispatch = build(RecordingQueue())
     serverless.handle(event("done", receives=5), FakeContext(left_ms=0))
     assert dispatch.asked == [("done", True)]
 
 
 @pytest.mark.parametrize(("left_ms", "cancelled"), [(300_000, False), (2_000, True)])
-def test_a_request_at_work_is_given_up_before_the_process_is_killed(left_ms: int, cancelled: bool) -> None:  # noqa: FBT001
-    """There is time to give its message back."""
+def test_a_running_request_is_given_up_before_the_process_is_killed(left_ms: int, cancelled: bool) -> None:  # noqa: FBT001
+    """That leaves time to give its message back."""
     serverless, dispatch = build(RecordingQueue())
     serverless.handle(event("done", receives=5), FakeContext(left_ms=left_ms))
     assert dispatch.cancelled == [cancelled]
@@ -189,8 +189,8 @@ def test_a_request_at_work_is_given_up_before_the_process_is_killed(left_ms: int
         {"Records": [record("done", "m0"), {"body": "done"}]},
     ],
 )
-def test_an_event_whose_messages_cannot_be_named_is_refused_before_any_work(broken: dict[str, Any]) -> None:
-    """An answer with a blank id means to Lambda that all failed: better said before something is done."""
+def test_an_event_without_message_ids_is_refused_before_any_work(broken: dict[str, Any]) -> None:
+    """Lambda takes a blank id in the answer as a failure of all messages."""
     queue = RecordingQueue()
     serverless, dispatch = build(queue)
     with pytest.raises(ValueError, match="not an event of an SQS queue"):
@@ -198,14 +198,14 @@ def test_an_event_whose_messages_cannot_be_named_is_refused_before_any_work(brok
     assert (dispatch.asked, queue.let_go) == ([], {})
 
 
-def test_a_body_is_not_looked_at_when_the_event_is_read() -> None:
-    """Poison too has an id and a handle, by which it can be refused."""
+def test_the_event_is_read_without_the_bodies_of_its_messages() -> None:
+    """A message with any body has an id and a receipt handle, so it can be rejected."""
     (message,) = read_event({"Records": [record("\x00{{{", "m0", receives=3)]})
     assert (message.body, message.receive_count, message.receipt_handle) == ("\x00{{{", 3, "handle-m0")
 
 
-def test_each_call_tells_its_figures_as_embedded_metrics(capsys: pytest.CaptureFixture[str]) -> None:
-    """Images, requests, stages and cold start on one line; failures by code on one each."""
+def test_each_call_writes_embedded_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    """Images, requests, stages and cold start on one line, and the failures on a line for each code."""
     failed = done(rows=5, scored=2, failed=3, errors={"not_found": 2, "damaged": 1})
     serverless, _ = build(RecordingQueue(), OUTCOMES | {"some failed": failed})
     serverless.handle(event("some failed", "done", "never", "not now"), FakeContext())
@@ -220,8 +220,8 @@ def test_each_call_tells_its_figures_as_embedded_metrics(capsys: pytest.CaptureF
     }
 
 
-def test_every_metric_is_declared_and_every_declared_one_is_there(capsys: pytest.CaptureFixture[str]) -> None:
-    """CloudWatch drops the others without a word: the rules of the embedded metric format."""
+def test_the_declared_metrics_are_the_ones_that_are_written(capsys: pytest.CaptureFixture[str]) -> None:
+    """CloudWatch silently drops others: these are the rules of the embedded metric format."""
     serverless, _ = build(RecordingQueue())
     serverless.handle(event("done", "never"), FakeContext())
     for line in map(json.loads, capsys.readouterr().out.splitlines()):
@@ -235,18 +235,18 @@ def test_every_metric_is_declared_and_every_declared_one_is_there(capsys: pytest
         assert figures == {metric["Name"] for metric in described["Metrics"]}
 
 
-def test_only_the_first_call_was_a_cold_start(capsys: pytest.CaptureFixture[str]) -> None:
-    """So their sum is the number of processes that were started."""
+def test_only_the_first_call_is_a_cold_start(capsys: pytest.CaptureFixture[str]) -> None:
+    """So the sum of cold starts is the number of processes."""
     serverless, _ = build(RecordingQueue())
     for _ in range(3):
         serverless.handle(event("done"), FakeContext())
     assert [json.loads(line)["ColdStart"] for line in capsys.readouterr().out.splitlines()] == [1, 0, 0]
 
 
-def test_a_refused_message_is_in_the_dead_letter_queue_with_its_reason(
+def test_a_rejected_message_is_in_the_dead_letter_queue_with_its_reason(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over real HTTP, on both emulators; and gone from the queue, before Lambda deletes it."""
+    """On both emulators. It is deleted from the queue before Lambda would delete it."""
     bench.send("never")
     received = bench.sqs.receive_message(QueueUrl=bench.queues.requests_url)["Messages"][0]
     sqs_record = record("never", received["MessageId"]) | {"receiptHandle": received["ReceiptHandle"]}

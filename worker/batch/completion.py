@@ -64,7 +64,7 @@ class Completion:
         summary = summarise(job, record.answers(job))
         body = summary.model_dump_json(indent=2).encode()
         self._storage.write_once(folder.summary, body, content_type="application/json", metadata={})
-        # Before the marker: if this worker is killed in between, another one sends the notice again, not none.
+        # Before the marker: if this worker is killed in between, the notice is sent twice rather than never.
         self._notify(summary)
         self._storage.write_once(folder.success, b"summary.json is written\n", content_type="text/plain", metadata={})
         log.info("job %s is complete: %d rows, %d failed", job.job_id, summary.rows, summary.failed)

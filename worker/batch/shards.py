@@ -1,4 +1,4 @@
-"""The shards of a job before they are written to the bucket. They are compressed on disk, so there may be millions."""
+"""The shards of a job before they are written to the bucket. They are compressed on disk: there may be 100,000."""
 
 import gzip
 import hashlib

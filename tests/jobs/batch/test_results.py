@@ -1,4 +1,4 @@
-"""The parts of a job to one table: a row for every image, whatever became of it, and every program opens it."""
+"""The parts of a job to one table: a row for every image, in a file that every program can open."""
 
 import csv
 import hashlib
@@ -26,7 +26,7 @@ from worker.errors import Reject
 from worker.predictions import COLUMNS, unguarded
 
 KINDS = ["good", "missing", "damaged", "empty", "no uri"]
-#: What a spreadsheet would run, and what it would change.
+#: Texts that a spreadsheet would run or change.
 NASTY = [
     "=1+1",
     "+49 30 901820",
@@ -56,10 +56,10 @@ def _put_kinds(bench: Bench, digit_images: Path) -> dict[str, str]:
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=30), spread=st.integers(1, 60))
-def test_there_is_one_row_for_each_image_whatever_became_of_it(
+def test_every_image_has_one_row_whether_or_not_it_failed(
     desk: Desk, digit_images: Path, tmp_path: Path, kinds: list[str], spread: int
 ) -> None:
-    """In the order of the manifest, over any number of parts; and the counts say the same."""
+    """In the order of the manifest, over any number of parts. The counts agree with the rows."""
     uris = _put_kinds(desk.bench, digit_images)
     refs = [uris[kind] for kind in kinds] + ["no URI"] * (10 * spread)
     job = desk.plan(refs, job_id=f"j{uuid.uuid4().hex}")
@@ -77,7 +77,7 @@ def test_there_is_one_row_for_each_image_whatever_became_of_it(
 
 
 def test_a_part_that_is_missing_is_named(desk: Desk, tmp_path: Path) -> None:
-    """Nothing is written; with --partial there is what is there."""
+    """Nothing is written. With --partial, the rows that are there are."""
     job = desk.plan(["no URI"] * 1200)
     desk.planner.submit(job)
     desk.handle(desk.sent[1])
@@ -92,7 +92,7 @@ def test_a_part_that_is_missing_is_named(desk: Desk, tmp_path: Path) -> None:
 
 
 def test_a_part_that_was_altered_is_named(desk: Desk) -> None:
-    """Its digest is in its metadata, and is compared."""
+    """Its digest is compared with the one in its metadata."""
     job = desk.plan(["no URI"] * 3)
     desk.planner.submit(job)
     desk.handle(desk.sent[0])
@@ -105,7 +105,7 @@ def test_a_part_that_was_altered_is_named(desk: Desk) -> None:
 
 
 def test_a_part_with_a_row_missing_is_named(desk: Desk) -> None:
-    """Its digest may be right: the number of rows is compared with the shard, too."""
+    """Even if its digest is right, it needs a row for each image of the shard."""
     desk.planner.submit(desk.plan(["no URI"] * 3))
     desk.handle(desk.sent[0])
     uri, report = desk.folder("job").part(), desk.record("job").report()
@@ -119,7 +119,7 @@ def test_a_part_with_a_row_missing_is_named(desk: Desk) -> None:
 
 
 def test_a_part_of_another_job_is_named(desk: Desk) -> None:
-    """Copied into its place, it is whole, and still not what was asked for."""
+    """Copied to this job, it is intact but does not answer its request."""
     for job_id in ("june", "july"):
         desk.planner.submit(desk.plan([f"no URI for {job_id}"], job_id=job_id))
         desk.handle(desk.sent[-1])
@@ -130,8 +130,8 @@ def test_a_part_of_another_job_is_named(desk: Desk) -> None:
         list(Results(desk.record("june")).chunks())
 
 
-def test_a_job_that_nobody_knows_is_said_to_be_none(desk: Desk) -> None:
-    """With the next step."""
+def test_a_job_that_does_not_exist_is_an_error(desk: Desk) -> None:
+    """The message says what to run next."""
     with pytest.raises(UserError, match="twofold batch status gone"):
         Results(desk.record("gone"))
 
@@ -146,35 +146,35 @@ def _lines() -> list[Line]:
             row = PredictionRow(
                 row=number, source_ref=text, label="cat", confidence=0.75, score=0.25, threshold=0.5, model_version="v"
             )
-        return Line(row, {"name": text, "label": "theirs"})
+        return Line(row, {"name": text, "label": "from the list"})
 
     return [line(number, text) for number, text in enumerate(NASTY)]
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    """A table with all that can go wrong in a cell."""
+    """A table with cells that programs tend to misread."""
     path = tmp_path / "out.csv"
     results_file.write([_lines()[:5], _lines()[5:]], str(path), joined=("name", "label"), advance=lambda _: None)
     return path
 
 
 def _guarded() -> list[str]:
-    """What is in the cell: text that would be run has a quotation mark in front of it."""
+    """The cells in the file: a text that would be run has a quotation mark in front of it."""
     return [f"'{text}" if text.lstrip("'")[0] in "=+-@\t＝" else text for text in NASTY]  # noqa: RUF001
 
 
 def test_pandas_opens_it(written: Path) -> None:
-    """As the README has it; blank is no number."""
+    """A blank score is NaN."""
     table = pd.read_csv(written, dtype={"name": str, "source_ref": str})
     assert list(table.columns) == [*COLUMNS, "name", "manifest_label"]
     assert table["name"].tolist() == _guarded()
     assert table["score"].isna().tolist() == [bool(number % 2) for number in range(len(NASTY))]
-    assert table["manifest_label"].unique().tolist() == ["theirs"]
+    assert table["manifest_label"].unique().tolist() == ["from the list"]
 
 
 def test_duckdb_opens_it(written: Path) -> None:
-    """Without being told anything, types included."""
+    """It detects all types by itself."""
     table = duckdb.sql(f"select * from read_csv('{written}', all_varchar = false)")
     types = dict(zip(table.columns, map(str, table.types), strict=True))
     assert (types["row"], types["score"], types["label"]) == ("BIGINT", "DOUBLE", "VARCHAR")
@@ -182,8 +182,8 @@ def test_duckdb_opens_it(written: Path) -> None:
     assert table.filter("score is null").shape[0] == len(NASTY) // 2
 
 
-def test_parquet_has_types_and_the_text_itself(tmp_path: Path) -> None:
-    """No guard: no spreadsheet runs a Parquet file."""
+def test_parquet_has_types_and_the_original_text(tmp_path: Path) -> None:
+    """Without quotation marks: no spreadsheet runs a Parquet file."""
     path = tmp_path / "out.parquet"
     results_file.write([_lines()[:5], _lines()[5:]], str(path), joined=("name",), advance=lambda _: None)
     table = pd.read_parquet(path)
@@ -196,7 +196,7 @@ def test_parquet_has_types_and_the_text_itself(tmp_path: Path) -> None:
     shutil.which("soffice") is None, reason="LibreOffice is not installed: apt-get install libreoffice-calc"
 )
 def test_a_spreadsheet_opens_it_and_runs_nothing(written: Path, tmp_path: Path) -> None:
-    """LibreOffice Calc, as it opens a CSV with formulas allowed: every cell is text or a number, none is a formula."""
+    """LibreOffice Calc, with formulas allowed: each cell is text or a number, and not one is a formula."""
     evaluate = "CSV:44,34,76,1,,0,false,true,false,false,true"  # comma, quote, UTF-8; detect numbers, evaluate formulas
     subprocess.run(
         [
@@ -230,7 +230,7 @@ def test_a_spreadsheet_opens_it_and_runs_nothing(written: Path, tmp_path: Path) 
     assert shown[7:10] == ["é😀", 'a "b", c', "two\nlines"]
 
 
-def test_standard_output_takes_the_table_too(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    """For a pipe."""
+def test_the_table_can_go_to_standard_output(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    """As ``--out -``, for a pipe."""
     results_file.write([_lines()], results_file.STDOUT, joined=(), advance=lambda _: None)
     assert capsysbinary.readouterr().out.startswith(b"row,source_ref,label")
