@@ -14,7 +14,7 @@ from jobs.user_error import UserError
 def main(arguments: list[str] | None = None, *, on_error: Callable[[str], object] = lambda _: None) -> int:
     """Runs a command. Returns 0 if it is done, 1 if it failed and 2 for a wrong option, and never shows a traceback.
 
-    The reason of a failure is printed to standard error and passed to ``on_error``.
+    The reason for a failure is printed to standard error and passed to ``on_error``.
     """
     # SIGTERM ends the command as Ctrl-C does, so that its child processes end too.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

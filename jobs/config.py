@@ -33,7 +33,7 @@ def check_rule(rule: str) -> str:
 
 
 def fixed_threshold(rule: str) -> float | None:
-    """Returns the number, 0 to 1, that a rule is, or None for a rule that chooses one."""
+    """Returns the number, 0 to 1, if the rule is one. Returns None for a rule that chooses a number."""
     try:
         value = float(rule)
     except ValueError:
@@ -79,7 +79,7 @@ class TrainConfig(BaseModel):
     )
     seed: Annotated[int, _ADVANCED] = Field(123, ge=0, description="Seed of the splits and of the order of batches.")
     batch_size: Annotated[int, _ADVANCED] = Field(32, ge=1, description="Images per step of fine-tuning.")
-    # 1,280 weights learn from few images. Without a penalty they would learn these by heart.
+    # 1,280 weights are fitted to few images. Without a penalty, the model would memorise them.
     l2: Annotated[float, _ADVANCED] = Field(
         0.01, ge=0.0, description="Weight decay of the head: the factor of the squared weights in the loss."
     )
@@ -134,7 +134,7 @@ class TrainConfig(BaseModel):
 
     @field_serializer("data")
     def _without_secrets(self, data: str) -> str:
-        """Keeps the signature of a presigned address out of the bundle."""
+        """Keeps the signature of a presigned URL out of the bundle."""
         address, mark, digest = data.partition("#sha256=")
         return f"{masked(address)}{mark}{digest}" if data.startswith(("http://", "https://")) else data
 

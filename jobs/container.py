@@ -4,7 +4,7 @@
     /opt/ml/input/data/<channel>/                or SM_CHANNEL_<CHANNEL>
     /opt/ml/model/                               or SM_MODEL_DIR
     /opt/ml/checkpoints/                         kept when a Spot instance is interrupted
-    /opt/ml/output/failure                       the reason of a failure, which SageMaker shows
+    /opt/ml/output/failure                       the reason for a failure, which SageMaker shows
 
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
 """

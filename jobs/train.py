@@ -56,7 +56,7 @@ class TrainedBundle:
 
 
 def train(config: TrainConfig, dataset: Dataset, reporter: Reporter, interruption: Interruption) -> TrainedBundle:
-    """Runs a training job, or what an interrupted run of it has left. Raises UserError for what the user can fix."""
+    """Runs a training job, or the rest of an interrupted one. Raises UserError for what the user can fix."""
     return _Job(config, dataset, reporter, interruption).run()
 
 
@@ -169,7 +169,7 @@ class _Job:
     def _assemble(self, base_model: keras.Model, head: Head) -> keras.Model:
         """Joins backbone and head, with the temperature in the weights of the head.
 
-        Whatever the model was trained in and on, this one has 32-bit floats and is on one device.
+        The result has 32-bit floats and is on one device, whatever precision and devices were used for training.
         """
         plain = base_model
         if devices.precision(self._config) != "float32" or devices.gpus():

@@ -56,7 +56,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 @dataclass(frozen=True)
 class Bench:
-    """A bucket and two queues of an emulator, all of a test's own, and what a test does with them."""
+    """A bucket and two queues on an emulator for one test, and helpers to use them."""
 
     s3: Any
     sqs: Any
@@ -263,7 +263,7 @@ class Run:
         return self.trainer.wait(self.pid)
 
     def wait_for(self, text: str) -> None:
-        """Until it has said so on standard error, or 120 seconds."""
+        """Waits up to 120 seconds for this text on standard error."""
         deadline = time.monotonic() + 120
         while text not in self.stderr and time.monotonic() < deadline:
             time.sleep(0.02)

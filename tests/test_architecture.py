@@ -305,7 +305,7 @@ def _settings() -> set[str]:
 
 
 def test_every_setting_is_documented() -> None:
-    """A setting that nobody can find might as well not exist."""
+    """An undocumented setting might as well not exist."""
     page = (REPOSITORY / "worker/README.md").read_text(encoding="utf-8")
     assert _settings() - set(re.findall(r"TWOFOLD_[A-Z_]+", page)) == set()
 

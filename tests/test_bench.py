@@ -10,7 +10,7 @@ from tests.bench.process import run_to_end
 
 
 def test_a_ratio_above_one_means_that_ours_is_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whichever way a figure counts; and it is of the medians, not of the best run."""
+    """Whether more or less is better. The ratio is that of the medians, not of the best runs."""
     comparison = Comparison(
         title="",
         measures=(Measure("s", "seconds", 1), Measure("rate", "a second", 0, more_is_better=True)),
@@ -20,14 +20,14 @@ def test_a_ratio_above_one_means_that_ours_is_better(tmp_path: Path, capsys: pyt
         summary="",
     )
     show(comparison, tmp_path / "figures.json")
-    told = json.loads((tmp_path / "figures.json").read_text())
-    assert told["ratios"] == {"s": 4.0, "rate": 4.0}
-    assert (told["data"], told["medians"]["ours"]) == ("pets", {"s": 2.0, "rate": 40.0})
+    written = json.loads((tmp_path / "figures.json").read_text())
+    assert written["ratios"] == {"s": 4.0, "rate": 4.0}
+    assert (written["data"], written["medians"]["ours"]) == ("pets", {"s": 2.0, "rate": 40.0})
     assert capsys.readouterr().out.count("4.0") == 2
 
 
 def test_a_process_is_measured_from_start_to_end() -> None:
-    """What it said, the time on the clock, the time on a core, and its memory."""
+    """Its output, wall-clock time, processor time and memory."""
     ended = run_to_end("timeit", ["-n", "1", "-r", "1", "print('done')"], {})
     assert ended.stdout.startswith("done")
     assert ended.wall_s > 0

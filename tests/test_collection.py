@@ -1,4 +1,4 @@
-"""Which tests there are does not depend on the moment."""
+"""The tests that are collected do not depend on the time."""
 
 import os
 import subprocess

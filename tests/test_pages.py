@@ -32,9 +32,9 @@ from worker.settings import WorkerSettings
 
 #: What a newcomer reads in five minutes.
 MAX_README_BYTES: Final = 8192
-#: Actions that a worker of one's own may need, and that of infra/worker.yaml does not.
+#: Actions that your own worker may need, and the one of infra/worker.yaml does not.
 OWN_WORKER: Final = {"s3:GetObjectVersion", "sqs:GetQueueUrl"}
-#: Options of other programs than Twofold's.
+#: Options of programs other than Twofold.
 FOREIGN: Final = {"--help", "--pdb"}
 #: Defaults that are described and not given.
 DESCRIBED: Final = {"data", "output", "version", "cache", "checkpoint"}

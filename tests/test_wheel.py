@@ -1,4 +1,4 @@
-"""The wheel, installed on its own: what each extra brings, and what is said where one is missing."""
+"""The wheel, installed on its own: what each extra installs, and the message if one is missing."""
 
 import os
 import shutil

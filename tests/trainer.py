@@ -61,7 +61,7 @@ def serve(path: str, owner: int) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{path}.new")
     listener.listen()
-    Path(f"{path}.new").rename(path)  # whoever sees it can connect
+    Path(f"{path}.new").rename(path)  # once it is visible, clients can connect
     # What takes the time, so that no child has to load it; clients wait for their first answer.
     import jobs.commands.app  # noqa: PLC0415
     import jobs.container  # noqa: PLC0415

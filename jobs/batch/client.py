@@ -30,7 +30,7 @@ class BatchSettings(BaseSettings):
 
     queue_url: str | None = Field(default=None, description="the queue of requests")
     dead_letter_url: str | None = Field(default=None, description="the dead-letter queue")
-    model_uri: str | None = Field(default=None, description="the model of jobs that name none")
+    model_uri: str | None = Field(default=None, description="the model for jobs that do not name one")
     output_uri: S3Uri | None = Field(default=None, description="the folder of all jobs")
 
     def needed_queue(self) -> str:

@@ -121,7 +121,7 @@ class Inputs:
         if not taken:
             raise UserError(
                 f"No images to submit among the {len(visible)} files in {folder}. "
-                f"Images end in {', '.join(sorted(IMAGE_SUFFIXES))}; --include '*' takes every file."
+                f"Image files end in {', '.join(sorted(IMAGE_SUFFIXES))}. Add --include '*' to take every file."
             )
         return (self._of_image(folder / name, name) for name in taken)
 

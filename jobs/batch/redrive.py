@@ -29,7 +29,7 @@ class Redriven(BaseModel):
 
 
 class Redrive:
-    """Asks again for the failed images of a job."""
+    """Requests the failed images of a job again."""
 
     def __init__(self, record: JobRecord, *, inputs: Inputs, planner: Planner, send: Sender) -> None:
         self._record = record
@@ -41,7 +41,7 @@ class Redrive:
     def run(self, codes: Iterable[str], dead_letters: DeadLetters | None, reporter: Reporter) -> Redriven:
         """Sends refused requests again. If there are none, asks for the images that failed with ``codes``, or with any.
 
-        If it is killed and called again, it goes on. Raises UserError while the job or its last redrive is running.
+        If it is killed, call it again to continue. Raises UserError while the job or its last redrive is running.
         """
         job = self._results.job
         if job.parent is not None:
@@ -90,7 +90,7 @@ class Redrive:
         )
         with reporter.step("Writing the plan", total=job.parts) as advance:
             job = self._planner.write(shards, job, advance=advance)
-        # Before its requests are sent: the results never miss a part that is there.
+        # Written before its requests are sent, so that the results never miss a part that exists.
         pointer = f"{self._record.folder.redrives}{redrive_id}"
         self._record.storage.write(pointer, b"a redrive of this job\n", content_type="text/plain")
         with reporter.step("Sending requests", total=job.parts) as advance:

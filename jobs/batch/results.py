@@ -102,7 +102,7 @@ class Results:
         return rows
 
     def _redriven(self) -> dict[int, PredictionRow]:
-        """Returns the rows of all redrives by their number: of each the newest that was scored, or else the newest."""
+        """Returns the rows of all redrives by row number: for each, the newest one with a score, or else the newest."""
         found: dict[int, PredictionRow] = {}
         for name in self.record.redrives():
             again = Results(self.record.sibling(name))

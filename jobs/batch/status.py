@@ -109,7 +109,7 @@ class StatusReader:
         return "stuck" if refused and refused + len(self._reports) >= job.parts else "running"
 
     def _without_job(self) -> JobStatus:
-        """Its shards are being written, or its only request was refused, or there is no such job."""
+        """Returns the status before job.json exists. Raises UserError if nothing is known about the job."""
         folder, refused = self._record.folder, self._refused(None)
         begun = next(iter(self._record.storage.list(f"{folder.uri}/")), None) is not None
         if not begun and not refused:

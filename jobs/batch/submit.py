@@ -65,7 +65,7 @@ def read_sources(names: Sequence[str], inputs: Inputs, shards: Shards, reporter:
 def plan_job(names: Sequence[str], shards: Shards, options: SubmitOptions, storage: Storage) -> Job:
     """Returns the job that the shards make. Nothing is written.
 
-    Its default name follows from the first source and from everything that is asked for, so that the same command gives
+    Its default name is derived from the first source, the images and the options, so that the same command gives
     the same name.
     """
     model_uri = options.model_uri

@@ -48,7 +48,7 @@ _NEXT_STEPS: Final = (
     ),
     (
         r"AccessDenied|UnauthorizedOperation|not authorized",
-        "Your user or role lacks this permission. Ask whoever administers the account.",
+        "Your user or role lacks this permission. Ask the account's administrator to grant it.",
     ),
     (r"NoSuchBucket", "The bucket does not exist in this region. Check AWS_REGION."),
     (r"OutOfMemory|OOM|exit.*137", "The machine ran out of memory. Use a larger machine or a smaller --image-size."),

@@ -28,15 +28,15 @@ class Docker:
 
     @classmethod
     def find(cls) -> "Docker":
-        """Finds both. Raises UserError if Docker is not installed or there is no checkout."""
+        """Finds the command and the checkout. Raises UserError if Docker is not installed or there is no checkout."""
         program = shutil.which("docker")
         if program is None:
             raise UserError(
-                "Docker is not installed here. It is only needed to build images, not for the worker's zip."
+                "Docker is not installed here. Install it to build images. The worker's zip does not need it."
             )
         checkout = infra("worker.Dockerfile").parent.parent
         if not (checkout / "pyproject.toml").is_file():
-            raise UserError("Images are built from a checkout of Twofold, but this is an installed package.")
+            raise UserError("This is an installed package. Run the command in a checkout of Twofold.")
         return cls(program, checkout)
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:

@@ -81,7 +81,7 @@ class Stacks:
         return [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(names)]
 
     def _wait(self, name: str, identity: str) -> None:
-        """Waits by ``identity``, the stack's ARN, by which CloudFormation still finds a deleted stack."""
+        """Waits for the stack with the ARN ``identity``. CloudFormation finds a deleted stack only by its ARN."""
         deadline = time.monotonic() + _LIMIT_S
         while time.monotonic() < deadline:
             status = self._cloudformation.describe_stacks(StackName=identity)["Stacks"][0]["StackStatus"]

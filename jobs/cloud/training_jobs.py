@@ -126,7 +126,7 @@ class SageMakerJobs:
             job = self._client.describe_training_job(TrainingJobName=identity)
         except ClientError as error:
             if re.search("not found|does not exist|Could not find", str(error)):
-                raise UserError(f"SageMaker has no job {identity} in this region.") from error
+                raise UserError(f"SageMaker has no job {identity}. Check its name and AWS_REGION.") from error
             raise
         preparing = job.get("SecondaryStatus") in _PREPARING
         state = _SAGEMAKER_STATES.get(job["TrainingJobStatus"]) or ("waiting" if preparing else "running")

@@ -88,13 +88,13 @@ def new_name(now: datetime | None = None) -> str:
 def build_request(job: TrainingJob) -> dict[str, Any]:
     """Returns the parameters of ``batch.submit_job`` or ``sagemaker.create_training_job``, or the local command.
 
-    Raises UserError if something is missing that the target needs.
+    Raises UserError if something that the target needs is missing.
     """
     if job.target == "here":
         return {"command": [sys.executable, "-m", "jobs.cli", "train", "run", *_arguments(job.options)]}
     for name, field in (("data", "--data"), ("output", "--output")):
         if not job.options.get(name, "").startswith(("s3://", "https://") if name == "data" else "s3://"):
-            raise UserError(f"{field} must be an s3:// URI: a job in the cloud cannot read folders of this machine.")
+            raise UserError(f"{field} must be an s3:// URI: a job in the cloud cannot read folders on this machine.")
     _CloudOptions.model_validate(
         {name: job.options[name] for name in _CloudOptions.model_fields if name in job.options}
     )

@@ -127,7 +127,7 @@ def _explained(where: str) -> Iterator[None]:
     except _DAMAGE as error:
         raise UserError(f"{where} is damaged or incomplete: {error}. Create or download it again.") from error
     except OSError as error:
-        # bz2 gives no number, and EINVAL means an offset before the start of the file. Any other is a full disk or so.
+        # bz2 gives no number, and EINVAL means an offset before the start of the file. Any other may be a full disk.
         if error.errno not in (None, errno.EINVAL):
             raise
         raise UserError(f"{where} is damaged: {error}. Create or download it again.") from error

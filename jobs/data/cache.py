@@ -12,7 +12,7 @@ from jobs.store import Store
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
-#: Of the SHA-256 at the start of each file. The checksums in a zip are not enough: after some kinds of damage, numpy
+#: The SHA-256 at the start of each file. The checksums in a zip are not enough: after some kinds of damage, numpy
 #: reads other arrays without an error.
 _DIGEST_BYTES: Final = 32
 

@@ -98,7 +98,7 @@ def arrange(listing: Listing) -> Layout:
     if not listing.folders_in(_join(root, "train")):
         labels = _labels(listing, root)
         if set(labels) <= set(SPLITS):
-            raise UserError(f"{_shown(listing, root)} holds {' and '.join(labels)}, but no train with two classes.")
+            raise UserError(f"{_shown(listing, root)} holds {' and '.join(labels)}, but no train/ with two classes.")
         return Layout(labels, _files(listing, root, root, labels))
     labels = _labels(listing, _join(root, "train"))
     parts = {

@@ -11,7 +11,7 @@ from jobs.user_error import UserError
 from worker.errors import ErrorCode
 from worker.predictions import csv_bytes
 
-#: Of ``quarantine.csv``.
+#: The columns of ``quarantine.csv``.
 COLUMNS: Final = ("source_ref", "split", "label", "error_code", "error_message")
 #: Files named in an error message, at most.
 _NAMED: Final = 5

@@ -18,7 +18,7 @@ from jobs.store import exclusive_lock
 from jobs.user_error import UserError
 from worker.errors import Retry
 
-#: Attempts in a row that bring no byte before the download fails.
+#: Consecutive attempts without a single byte before the download fails.
 _ATTEMPTS: Final = 5
 _PAUSE_S: Final = 0.5
 
@@ -99,7 +99,7 @@ def _continue(remote: RemoteFile, part: Path, reporter: Reporter) -> None:
         part.open("ab" if stream.start else "wb") as file,
         reporter.step(f"Downloading {remote.where}", total=stream.version.size_bytes, in_bytes=True) as advance,
     ):
-        # Only now that the file is emptied or continued: bytes of two versions must never be mixed.
+        # Written only once the file is truncated or continued, so that bytes of two versions are never mixed.
         _version_file(part).write_text(stream.version.model_dump_json())
         advance(stream.start)
         for chunk in stream.chunks:

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, Protocol, Self
 from jobs.user_error import UserError
 
 _MIB: Final = 1024**2
-#: Of an extended header of a tar, which holds a name. tarfile reads all of it into memory.
+#: The largest extended header of a tar, which holds a name. tarfile reads all of it into memory.
 _MAX_HEADER_BYTES: Final = _MIB
 _MAX_NAME: Final = 4096
 _HEADERS: Final = (
@@ -48,7 +48,7 @@ class Readable(Protocol):
     """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """Reads at most ``size`` bytes. Returns none at the end."""
+        """Reads at most ``size`` bytes. Returns no bytes at the end."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Member:
 
 
 def ref_of(name: str) -> str | None:
-    """Returns the name in its plain form, or None if it is absolute, climbs, is empty or too long."""
+    """Returns the name in its plain form, or None if it is absolute, leads outside, is empty or is too long."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     climbs = name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:(/|$)", name)
     return None if climbs or not parts or len(name) > _MAX_NAME else "/".join(parts)
@@ -92,7 +92,7 @@ def members(archive: BinaryIO, where: str, limits: Limits) -> Iterator[Member]:
 
 
 class _Meter:
-    """Compares the bytes that were unpacked with those that were read of the archive."""
+    """Compares the bytes that were unpacked with those that were read from the archive."""
 
     def __init__(self, archive: BinaryIO, where: str, limits: Limits) -> None:
         self.where = where
@@ -189,7 +189,7 @@ def _from_zip(zipped: zipfile.ZipFile, item: zipfile.ZipInfo, meter: _Meter) -> 
 
 
 def _zip_name(item: zipfile.ZipInfo) -> str:
-    """Returns the name as it was meant: Windows has written backslashes, and macOS UTF-8 without its flag."""
+    """Returns the name as it was meant: Windows writes backslashes, and macOS writes UTF-8 without its flag."""
     name = item.filename
     if not item.flag_bits & _UTF_8:
         with contextlib.suppress(UnicodeError):  # it really was code page 437

@@ -42,7 +42,7 @@ def open_source(data: str, cache: Path, reporter: Reporter) -> Listing:
         if _ARCHIVE.search(address):
             return _from_remote(bucket.LargeObject(address, storage), address, wanted, cache, reporter)
         if wanted:
-            raise UserError(f"#sha256= is for an archive, but {address} is a prefix. Leave it out.")
+            raise UserError(f"#sha256= is for an archive, but {address} is a prefix. Remove #sha256= from it.")
         return bucket.read_prefix(f"{address.rstrip('/')}/", cache / "objects", storage, reporter)
     path = Path(data)
     if path.is_dir():

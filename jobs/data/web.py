@@ -87,7 +87,7 @@ class WebFile:
     def _first_byte(self, response: http.client.HTTPResponse, start: int) -> int:
         found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
         if not found or int(found[1]) != start:
-            raise UserError(f"{self.where}: the server sends other bytes than those requested.")
+            raise UserError(f"{self.where}: the server sends different bytes from those requested. Try again later.")
         return start
 
     def _chunks(self, response: http.client.HTTPResponse, first: int) -> Iterator[bytes]:
@@ -99,9 +99,9 @@ class WebFile:
                 arrived += len(chunk)
                 yield chunk
         except (http.client.HTTPException, OSError) as error:
-            raise Retry(ErrorCode.UNAVAILABLE, f"{self.where} broke off: {error}") from error
+            raise Retry(ErrorCode.UNAVAILABLE, f"{self.where}: connection lost: {error}") from error
         if total is not None and arrived != total:
-            raise Retry(ErrorCode.UNAVAILABLE, f"{self.where} broke off: {arrived:,} of {total:,} bytes arrived")
+            raise Retry(ErrorCode.UNAVAILABLE, f"{self.where}: connection lost after {arrived:,} of {total:,} bytes")
 
     def _decide(self, error: urllib.error.HTTPError) -> Exception:
         answer = f"{self.where}: the server answers {error.code} {error.reason}"

@@ -22,7 +22,7 @@ def train_sample(
 ) -> None:
     """Trains the model ``name`` on ``images`` with ``twofold train run``, and writes its bundle to ``output``.
 
-    It runs as a process of its own, with ``environment`` added, and its progress goes straight to the terminal. Raises
+    It runs as a separate process, with ``environment`` added, and its progress goes straight to the terminal. Raises
     UserError if it fails.
     """
     command = ["train", "run", "--data", str(images), "--output", output, "--name", name, *options]

@@ -68,7 +68,7 @@ def losses(truth: Classes, scores: Scores) -> NDArray[np.float64]:
 
 
 def resamples(images: int) -> int:
-    """Returns how many bootstrap resamples to draw of this many images."""
+    """Returns how many bootstrap resamples to draw from this many images."""
     return int(np.clip(_DRAWN_IMAGES // images, RESAMPLES // 5, RESAMPLES))
 
 

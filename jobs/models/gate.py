@@ -95,7 +95,7 @@ class Gate:
         if missing:
             raise PromotionRefused(
                 f"{len(missing):,} of the {len(images):,} test images are not in {self.data}, such as {missing[0]}. "
-                "Give --data the folder that it was trained from."
+                "Set --data to the folder that the challenger was trained from."
             )
         return np.array([again[image.sha256] for image in images], np.float64), "scored again"
 

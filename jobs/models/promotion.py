@@ -71,7 +71,7 @@ def rollback(store: Store, name: str, reporter: Reporter) -> Change:
         raise PromotionRefused(
             f"The champion before {current.tenure.version} was {target.version}, which is unusable. {error} {by_force}"
         ) from error
-    # A rollback that was overtaken does not decide again: that would undo what somebody has just chosen.
+    # A rollback that was overtaken does not decide again: that would undo another user's choice.
     if not champions.set_champion(target.version, expected=current, how="rolled back", restores=target):
         raise PromotionRefused(f"The champion of {name} was changed in the meantime. Check it, and try again.")
     return Change(

@@ -63,7 +63,7 @@ class GalleryImage:
     predicted: int
     score: float
     image: str  #: data URI
-    overlay: str  #: data URI: the image in grey, coloured by the class that each part speaks for
+    overlay: str  #: data URI: the image in grey, coloured by the class that each part points to
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def choose(answers: Answers) -> Choice:
 def activation_maps(model: "keras.Model", pixels: Pixels) -> tuple[Maps, float]:
     """Returns the class activation maps of ``(N, H, W, 3)`` uint8 RGB images, and the bias.
 
-    ``model`` returns the last feature maps and the score. A logit above 0 speaks for class 1, one below 0 for class 0.
+    ``model`` returns the last feature maps and the score. A logit above 0 points to class 1, one below 0 to class 0.
     The mean of a map plus the bias is the logit of the image. Zhou et al. 2016, https://arxiv.org/abs/1512.04150
     """
     weights, bias = model.get_layer("probability").get_weights()

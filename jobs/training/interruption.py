@@ -1,4 +1,4 @@
-"""SIGTERM, which announces the end of a Spot instance: save the work, and exit with a status of its own."""
+"""SIGTERM, which announces the end of a Spot instance: save the work, and exit with a distinct status."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ _SHOW_CURSOR: Final = "\x1b[?25h"
 
 
 class Interruption:
-    """Ends the process when SIGTERM arrives, or at the end of the step under way where that must be saved first.
+    """Ends the process when SIGTERM arrives, or once the current step is saved if that must happen first.
 
     The signal handler raises no exception. Python would raise it in whatever code runs at that moment: TensorFlow's
     C++ code turns it into a TypeError or SystemError, and a destructor drops it. Leaving at once loses nothing, since
@@ -57,6 +57,6 @@ class Interruption:
             os._exit(EXIT_STATUS)
 
     def _announce(self) -> None:
-        # Not print: the signal may have interrupted one, and standard error refuses to be entered twice.
+        # Not print: the signal may have interrupted one, and standard error is not reentrant.
         shown = _SHOW_CURSOR + _MESSAGE if os.isatty(self._stderr) else _MESSAGE
         os.write(self._stderr, shown.encode())

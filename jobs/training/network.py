@@ -15,7 +15,7 @@ from jobs.training.neuron import Neuron
 
 @contextmanager
 def precision(policy: str) -> Iterator[None]:
-    """Layers built within the block compute in ``float32`` or ``mixed_float16``. Their weights are always float32."""
+    """Sets the precision of layers built within the block, ``float32`` or ``mixed_float16``. Weights are float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

@@ -16,9 +16,9 @@ from threadpoolctl import threadpool_limits
 
 from jobs.metrics.arrays import Classes, Features
 
-#: A few thousand images take about fifty.
+#: At most. A few thousand images take about fifty iterations.
 _MAX_ITERATIONS: Final = 1000
-#: Of the gradient. It gives the minimum to six digits, more than a score shows.
+#: Tolerance of the gradient. It gives the minimum to six digits, more than a score shows.
 _TOLERANCE: Final = 1e-6
 
 

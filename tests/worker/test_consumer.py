@@ -271,7 +271,7 @@ def test_a_message_that_arrives_after_the_stop_is_released(
 def test_a_worker_frozen_past_its_lease_corrupts_nothing(
     ministack_bench: Bench, settings: dict[str, str], digit_images: Path
 ) -> None:
-    """A worker is stopped with SIGSTOP, another one answers, and the first goes on: one CSV, the second worker's."""
+    """A worker is stopped with SIGSTOP, another one answers, and the first continues: one CSV, the second worker's."""
     bench = ministack_bench
     bench.send(_long_request(bench, digit_images, "frozen"))
     frozen = _begin(bench, **settings)

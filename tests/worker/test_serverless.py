@@ -149,7 +149,7 @@ def test_near_the_deadline_the_remaining_messages_go_back_at_once() -> None:
     """A call that is killed would hide its messages for half an hour."""
     queue = RecordingQueue()
     serverless, dispatch = build(queue)
-    # Two looks at the clock a message: before it is started, and by what asks whether to go on.
+    # The clock is read twice per message: before it is started, and to decide whether to continue.
     context = FakeContext(left_ms=START_S * 1000 + 20_000, step_ms=10_000)
     assert failed_ids(serverless.handle(event("done", "done", "done"), context)) == ["m1", "m2"]
     assert [body for body, _ in dispatch.asked] == ["done"]

@@ -71,7 +71,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Templates leave variables empty that nobody filled in."""
+    """Templates leave unset variables empty."""
     empty = dict.fromkeys((field for field in WorkerSettings.model_fields if field != "queue_url"), "")
     assert _set(monkeypatch, **empty) == WorkerSettings(queue_url=QUEUE)
 
@@ -137,7 +137,7 @@ def test_a_wrong_setting_is_reported_by_its_variable(monkeypatch: pytest.MonkeyP
 
 
 def test_all_wrong_settings_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody fixes one only to learn of the next."""
+    """So that you do not fix one only to find the next."""
     monkeypatch.delenv("TWOFOLD_QUEUE_URL")
     lines = _refusal(monkeypatch, threads="0", log_level="LOUD").splitlines()
     assert [line.split()[0] for line in lines] == ["TWOFOLD_QUEUE_URL", "TWOFOLD_THREADS", "TWOFOLD_LOG_LEVEL"]

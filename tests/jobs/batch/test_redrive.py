@@ -1,4 +1,4 @@
-"""What failed of a job is asked for again, over a real bucket and without a queue."""
+"""A job's failed images are requested again, with a real bucket and without a queue."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from worker.predictions import from_csv
 
 @pytest.fixture
 def june(desk: Desk) -> list[str]:
-    """The references of a job in two parts that is complete: no image was found, and most are not even named right."""
+    """The references of a job in two parts that is complete: no image was found, and most are not even URIs."""
     refs = [f"s3://{desk.bench.bucket}/{number}.png" if number % 10 == 9 else "no URI" for number in range(600)]
     desk.planner.submit(desk.plan(refs, job_id="june"))
     _work(desk)
@@ -50,8 +50,8 @@ def test_only_the_codes_that_are_named_are_redriven(desk: Desk, june: list[str])
     assert [line.row.source_ref for line in lines] == june
 
 
-def test_a_redrive_that_was_interrupted_goes_on_under_its_name(desk: Desk, june: list[str]) -> None:
-    """Killed before its messages were sent, it has a name already; with other codes it is another job."""
+def test_an_interrupted_redrive_resumes_under_the_same_name(desk: Desk, june: list[str]) -> None:
+    """It already has a name when it is killed before it sends its messages. With other codes it is a new job."""
     assert _redrive(desk, "june").redrive_id == "june-r1"
     desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/june-r1/submitted")
     assert _redrive(desk, "june").redrive_id == "june-r1"
@@ -61,8 +61,8 @@ def test_a_redrive_that_was_interrupted_goes_on_under_its_name(desk: Desk, june:
     assert len(june) == 600
 
 
-def test_one_redrive_at_a_time(desk: Desk, june: list[str]) -> None:
-    """The next one waits for it, or for its cancellation; and a redrive is not redriven itself."""
+def test_only_one_redrive_runs_at_a_time(desk: Desk, june: list[str]) -> None:
+    """The next one is refused until it is complete or cancelled. A redrive cannot be redriven."""
     _redrive(desk, "june", "not_found")
     with pytest.raises(UserError, match=r"june-r1 is not complete"):
         _redrive(desk, "june")
@@ -73,7 +73,7 @@ def test_one_redrive_at_a_time(desk: Desk, june: list[str]) -> None:
     assert len(june) == 600
 
 
-def test_a_job_that_is_at_work_is_not_redriven(desk: Desk) -> None:
+def test_a_running_job_is_not_redriven(desk: Desk) -> None:
     """An image without a row has not failed."""
     desk.plan(["no URI"], job_id="june")
     with pytest.raises(UserError, match="have no row yet"):

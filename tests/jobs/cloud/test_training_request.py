@@ -266,7 +266,7 @@ def test_a_dry_run_prints_the_request_and_sends_nothing(
     assert account.jobs() == sent
 
 
-def test_price_and_limit_are_shown_and_a_no_sends_nothing(
+def test_the_price_and_the_limit_are_shown_and_answering_no_sends_nothing(
     account: Account, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The bill must not be a surprise."""
@@ -363,7 +363,7 @@ def test_an_aws_error_becomes_a_message_with_the_next_step(error: Any, step: str
         ("CapacityError: Unable to provision requested ML compute capacity", "Try again later"),
     ],
 )
-def test_the_reason_of_a_failed_job_has_a_next_step(reason: str, step: str) -> None:
+def test_the_reason_for_a_failed_job_has_a_next_step(reason: str, step: str) -> None:
     """The reasons are worded as AWS Batch and SageMaker word them."""
     assert step in (next_step(reason) or "")
 

@@ -167,7 +167,7 @@ def test_an_invalid_address_is_reported(url: str, tmp_path: Path) -> None:
 
 
 def test_no_message_shows_a_signature() -> None:
-    """The query of a presigned address is a secret."""
+    """The query of a presigned URL is a secret."""
     assert masked("https://u:p@host:8/a.zip?X-Amz-Signature=secret#x") == "https://host:8/a.zip"
 
 

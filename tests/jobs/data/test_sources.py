@@ -243,7 +243,7 @@ def test_a_download_that_cannot_be_unpacked_is_not_kept(pets: Path, tmp_path: Pa
 
 
 def test_a_bundle_does_not_record_a_signature_or_the_cache() -> None:
-    """A presigned address is a secret for as long as it works. The cache is a local path and changes no result."""
+    """A presigned URL is a secret for as long as it works. The cache is a local path and changes no result."""
     digest = "0" * 64
     for data, recorded in (
         ("https://host/pets.zip?X-Amz-Signature=secret", "https://host/pets.zip"),

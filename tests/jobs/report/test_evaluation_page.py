@@ -179,7 +179,7 @@ def test_unusual_evaluations_have_a_sound_page(name: str) -> None:
     ],
 )
 def test_unusual_evaluations_are_explained(name: str, shown: str) -> None:
-    """Nobody has to guess what an empty chart means."""
+    """The page says what an empty chart means."""
     assert shown in _percent(Page(render(EDGES[name])).text)
 
 

@@ -64,7 +64,7 @@ def test_an_answer_of_sqs_is_a_decision(status: int, code: str, decision: str) -
     assert found.message.startswith(URL)
 
 
-def test_no_answer_of_sqs_is_to_be_tried_again() -> None:
+def test_a_missing_answer_of_sqs_is_tried_again() -> None:
     """A queue that cannot be reached says nothing about the message."""
     found = from_messaging(EndpointConnectionError(endpoint_url=URL), URL)
     assert f"{type(found).__name__.lower()} {found.code.value}" == "retry unavailable"

@@ -170,6 +170,6 @@ def test_an_entry_that_is_never_accepted_is_an_error(stub: Stubber) -> None:
 
 
 def test_sending_to_a_missing_queue_is_an_error(bench: Bench) -> None:
-    """No request is lost in silence."""
+    """No request is lost silently."""
     with pytest.raises(Reject):
         Outbox(sqs=bench.sqs, url=bench.queues.requests_url + "-gone").send(_requests(1))

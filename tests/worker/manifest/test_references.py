@@ -234,7 +234,7 @@ def test_a_file_that_is_not_a_manifest_is_refused_with_a_reason(data: bytes, rea
     ],
 )
 def test_a_gzip_that_is_truncated_or_altered_is_refused(data: bytes) -> None:
-    """A part of a list is not the list, so no row is lost in silence."""
+    """A part of a list is not the list, so no row is lost silently."""
     assert "cannot be unpacked" in _refusal(data)
 
 

@@ -292,7 +292,7 @@ def test_an_eps_file_does_not_start_ghostscript(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_has_a_code_of_its_own() -> None:
-    """A failed upload is another problem than a wrong file."""
+    """A failed upload is a different problem from a wrong file."""
     assert _code(b"") is ErrorCode.EMPTY
 
 
@@ -357,7 +357,7 @@ def test_a_file_that_is_truncated_in_its_header_is_damaged(kind: str) -> None:
     assert {_code(data[:length]) for length in range(16, 300)} == {ErrorCode.DAMAGED}
 
 
-#: PNG files for which Pillow raises other errors than OSError.
+#: PNG files for which Pillow raises errors other than OSError.
 CORRUPT = {
     "a header of five bytes": b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", b"\0\0\0\4\0") + _chunk(b"IEND", b""),
     "a chunk without a name": _png(4, 4, lines=bytes(9)).replace(b"IEND", b"\x84" * 4),
