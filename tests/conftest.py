@@ -1,13 +1,16 @@
 """What the tests share: two emulators over real HTTP, one small trained model, and the way to the shared folder."""
 
+import contextlib
 import fcntl
 import functools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -282,14 +285,16 @@ class Trainer:
     def launch(socket_path: Path) -> None:
         """Starts the process, and returns once it listens."""
         run = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-        subprocess.Popen(
+        log = socket_path.with_suffix(".log")
+        process = subprocess.Popen(
             [sys.executable, "-m", "tests.trainer", str(socket_path), str(run)],
             cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=log.open("wb"),
         )
         while not socket_path.exists():
+            assert process.poll() is None, log.read_text()
             time.sleep(0.02)
 
     def ask(self, request: dict[str, Any]) -> Any:
@@ -298,8 +303,11 @@ class Trainer:
         return json.loads(self._stream.readline())
 
     def wait(self, pid: int) -> int:
-        """The exit status of a command; negative: the signal that ended it."""
+        """The exit status of a command; negative: the signal that ended it. It is killed after five minutes."""
+        deadline = time.monotonic() + 300
         while (status := self.ask({"poll": pid})) is None:
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
         return int(status)
 
@@ -382,17 +390,38 @@ def digit_images(once: Once) -> Path:
     return once.make("digits", digits.write_digits)
 
 
-@pytest.fixture(scope="session")
-def models(trainer: Trainer, digit_images: Path, once: Once) -> Path:
-    """A folder with one model, ``digits``, trained by the command on 96 pixels, and its champion pointer."""
-
+def _make_models(trainer: Trainer, once: Once) -> Path:
     def train(folder: Path) -> None:
-        command = ["train", "run", "--data", str(digit_images), "--output", str(folder)]
+        images = once.make("digits", digits.write_digits)
+        command = ["train", "run", "--data", str(images), "--output", str(folder)]
         options = ["--name", "digits", "--version", "v1", "--image-size", "96"]
         done = trainer.run(*command, *options)
         assert done.returncode == 0, done.stderr
 
     return once.make("models", train)
+
+
+@pytest.fixture(scope="session")
+def models(trainer: Trainer, once: Once) -> Path:
+    """A folder with one model, ``digits``, trained by the command on 96 pixels, and its champion pointer."""
+    return _make_models(trainer, once)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Begins to train the sample model while the processes of a complete run still collect their tests."""
+    is_complete = session.config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if is_complete and session.config.getoption("numprocesses", None):
+        folder: Path = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+        threading.Thread(target=_train_ahead, args=[folder], daemon=True).start()
+
+
+def _train_ahead(folder: Path) -> None:
+    once = Once(folder)
+    (folder / "ahead").mkdir()
+    trainer = Trainer(folder / "ahead", once.make("trainer.socket", Trainer.launch))
+    with contextlib.suppress(AssertionError):  # the test that needs it next tries again, and says what went wrong
+        _make_models(trainer, once)
+    trainer.close()
 
 
 @pytest.fixture(scope="session")
