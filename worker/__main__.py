@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Reads the settings, runs the worker, and returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m worker",
-        description="Answer the classify requests of a queue, until SIGTERM or SIGINT.",
+        description="Answer the classification requests on a queue until SIGTERM or SIGINT.",
         epilog="Settings are environment variables that begin with TWOFOLD_. TWOFOLD_QUEUE_URL is required.",
     )
     parser.add_argument("--drain", action="store_true", help="exit when the queue is empty")
@@ -87,7 +87,7 @@ def _stop_on_signals(stop: Stop, *, limit_s: int) -> None:
 
 
 def _exit_now(status: int) -> NoReturn:
-    """Ends the process at once. Python would first wait for threads, whose storage may never answer."""
+    """Ends the process at once. Python would first wait for its threads, which may wait for storage forever."""
     logging.shutdown()
     sys.stderr.flush()
     os._exit(status)

@@ -38,7 +38,7 @@ def check_settings(settings: WorkerSettings) -> None:
 
 
 def open_queue(settings: WorkerSettings, session: "boto3.Session") -> Queue:
-    """Opens the queue of requests. Raises Reject or Retry when its redrive policy cannot be read."""
+    """Opens the request queue. Raises Reject or Retry when its redrive policy cannot be read."""
     return Queue.open(
         sqs=open_sqs(session),
         url=settings.queue_url,
@@ -54,7 +54,7 @@ def open_dispatch(
     """Opens a dispatch that is ready to work: the default model, if there is one, has scored an image.
 
     ``stages`` measures the time of each stage. Raises ValueError for settings that do not fit together, and Reject or
-    Retry when the model cannot be loaded. If it is not needed yet, only the requests that need it fail.
+    Retry when the model cannot be loaded. Without ``needs_model``, only requests that need it fail.
     """
     check_settings(settings)
     prefixes = settings.prefixes()

@@ -14,7 +14,7 @@ from worker.errors import TwofoldError
 COLUMNS: Final = tuple(PredictionRow.model_fields)
 CONTENT_TYPE: Final = "text/csv; charset=utf-8"
 
-#: How a cell begins that a spreadsheet would run as a formula (OWASP, "CSV Injection"), full-width signs included.
+#: The start of a cell that a spreadsheet would run as a formula (OWASP, "CSV Injection"), full-width signs included.
 _FORMULA: Final = re.compile("^'*[=+\\-@\t\r\n＝＋－＠]")  # noqa: RUF001 - the full-width signs are intended
 
 

@@ -1,4 +1,4 @@
-"""The entry point on AWS Lambda: messages from the queue in, and out the ones that must come back.
+"""The entry point on AWS Lambda: takes messages from the queue, and returns the ones that must come back.
 
     {"Records": [{"messageId": …, "receiptHandle": …, "body": …, "attributes": …}]}  ->  {"batchItemFailures": […]}
 

@@ -28,7 +28,7 @@ class BatchSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TWOFOLD_", frozen=True, env_ignore_empty=True)
 
-    queue_url: str | None = Field(default=None, description="the queue of requests")
+    queue_url: str | None = Field(default=None, description="the request queue")
     dead_letter_url: str | None = Field(default=None, description="the dead-letter queue")
     model_uri: str | None = Field(default=None, description="the model for jobs that do not name one")
     output_uri: S3Uri | None = Field(default=None, description="the folder of all jobs")

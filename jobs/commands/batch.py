@@ -44,8 +44,8 @@ def submit(
         float | None, typer.Option(min=0.0, max=1.0, help="Lowest score of class 1.", show_default="the model's")
     ] = None,
     output: Output = None,
-    include: Annotated[list[str] | None, typer.Option(help="Only these names of a prefix or folder: '*.jpg'.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Not these names of a prefix or folder.")] = None,
+    include: Annotated[list[str] | None, typer.Option(help="Only these names in prefixes or folders: '*.jpg'.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Skip these names in prefixes or folders.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the job; exit 1 if it cannot be completed.")] = False,
     as_json: Json = False,
@@ -78,9 +78,9 @@ def submit(
             _print(estimate, text, job_id=job.job_id, as_json=as_json)
             return
         job, sent = submission.submit_job(shards, job, inputs, client.planner(), reporter)
-    done = f"{sent:,} requests sent." if sent else "All requests were sent before."
+    done = f"{sent:,} requests sent." if sent else "All requests had already been sent."
     if not wait:
-        text = f"{done} Run 'twofold batch status {job.job_id}' to see how far it is."
+        text = f"{done} Run 'twofold batch status {job.job_id}' to see its progress."
         _print(estimate, text, job_id=job.job_id, as_json=as_json)
         return
     reporter.say(done)
@@ -175,7 +175,7 @@ def redrive(
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Ask again for what failed: refused requests, or else images without a score. The results merge the answers."""
+    """Resubmit what failed: refused requests, or else images without a score. The results merge the answers."""
     from jobs.batch.inputs import Inputs  # noqa: PLC0415
     from jobs.batch.redrive import Redrive  # noqa: PLC0415
 

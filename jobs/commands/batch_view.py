@@ -64,7 +64,7 @@ def _lines(status: JobStatus) -> list[tuple[str, str]]:
     if len(status.refused) > _SHOWN:
         lines.append(("refused", f"and {len(status.refused) - _SHOWN:,} more; --json prints all of them"))
     if status.parent:
-        lines.append(("of", status.parent))
+        lines.append(("redrive of", status.parent))
     if status.redrives:
         lines.append(("redrives", ", ".join(status.redrives)))
     return lines

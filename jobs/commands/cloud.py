@@ -60,7 +60,7 @@ def push(
 def deploy_all(
     stack_name: StackName = deploy.WORKER_STACK,
     parameter: Parameters = None,
-    architecture: Annotated[str, typer.Option(help="The worker's: arm64 or x86_64.")] = "arm64",
+    architecture: Annotated[str, typer.Option(help="Processor architecture of the worker: arm64 or x86_64.")] = "arm64",
 ) -> None:
     """Create or update the stacks: bucket, queues and Lambda, and AWS Batch once a training image has been pushed."""
     reporter = Reporter()

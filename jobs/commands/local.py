@@ -110,7 +110,7 @@ def _print_result(result: "DemoResult", rate: float) -> None:
     out.print(_first_rows(result.rows))
     report, expected = result.report, headline(result.evaluation)["accuracy"]
     out.print(
-        f"{report.rows:,} images asked for = {report.scored:,} scored + {report.failed:,} with an error code.\n"
+        f"{report.rows:,} images requested = {report.scored:,} scored + {report.failed:,} with an error code.\n"
         f"Accuracy {result.accuracy:.4f} in the CSV, {expected:.4f} in the training report.\n"
         f"{rate:,.0f} images a second; {result.worker_s:.1f} s from the worker's start to its end."
     )

@@ -83,7 +83,7 @@ def promote(
     data: Data = None,
     margin: Annotated[
         float,
-        typer.Option(help="How much accuracy it may lose against the champion, on the same test images.", min=0, max=1),
+        typer.Option(help="How far its accuracy may fall below the champion's, on the same test images.", min=0, max=1),
     ] = _MARGIN,
     force: Annotated[
         bool, typer.Option("--force", help="Promote it even if it is worse, or cannot be compared.")
@@ -132,7 +132,7 @@ def verify(
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="Largest difference of a score that is accepted.",
+            help="Largest accepted difference in a score.",
             show_default="1e-6, or 0.1 if the decoder or LiteRT differs from that of the training",
             min=0,
             max=1,

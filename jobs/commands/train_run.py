@@ -41,7 +41,7 @@ def _with_config_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
-    """Returns the parameter of which typer makes the option. Pydantic checks its value, typer only its type."""
+    """Returns the parameter that typer turns into an option. Pydantic checks its value, typer only its type."""
     shown = next((item for item in field.metadata if isinstance(item, OptionHelp)), OptionHelp())
     option = typer.Option(help=field.description, rich_help_panel=shown.panel, show_default=shown.default or True)
     kind: Any = field.annotation if field.annotation in {int, float, Path} else str

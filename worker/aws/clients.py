@@ -1,6 +1,6 @@
 """AWS clients with every choice pinned, so that an SDK upgrade cannot change how the worker retries or waits.
 
-Only the entry points open clients; everything else is given them. Region, credentials and endpoint come from the
+Only the entry points open clients, and pass them to everything else. Region, credentials and endpoint come from the
 SDK's own settings: ``AWS_REGION``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, roles.
 """
 

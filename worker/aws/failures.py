@@ -128,7 +128,7 @@ def decide_s3(uri: str, *, status: int | None, code: str, detail: str) -> Twofol
     if status in _REDIRECTS:
         return Reject(ErrorCode.ACCESS_DENIED, f"{uri}: the bucket is not in the region that AWS_REGION names")
     if code == _ARCHIVED:
-        return Reject(ErrorCode.ARCHIVED, f"{uri}: in an archive storage class, restore it first")
+        return Reject(ErrorCode.ARCHIVED, f"{uri}: in an archive storage class: restore it first")
     return Reject(ErrorCode.ACCESS_DENIED, f"{uri}: storage answers {status} {code}".rstrip())
 
 

@@ -131,7 +131,7 @@ class Storage:
                     yield Listed(uri, item["Size"], item["LastModified"], item.get("ETag"))
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """Yields the URIs of the folders directly below ``s3://bucket/prefix/``, each with a slash at its end."""
+        """Yields the URIs of the folders directly below ``s3://bucket/prefix/``, each with a trailing slash."""
         bucket, _, key_prefix = prefix.removeprefix("s3://").partition("/")
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key_prefix, Delimiter="/")
         with _deciding(prefix):

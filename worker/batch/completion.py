@@ -50,7 +50,7 @@ class Completion:
             return written is not None and written.shards is not None
         job, folder = self._job(record), record.folder
         if request.shard >= job.parts or request != job.request(request.shard, shard_uri=folder.shard(request.shard)):
-            raise Reject(ErrorCode.CONFLICT, f"{folder.job} does not ask for shard {request.shard} in this way")
+            raise Reject(ErrorCode.CONFLICT, f"the request for shard {request.shard} does not match {folder.job}")
         return False
 
     def check(self, record: JobRecord, request: ClassifyRequest, report: PartReport) -> bool:

@@ -2,7 +2,7 @@
 
 The list prices are those of us-east-1 as published in 2024, written down on 2026-11-24. For current ones see
 https://aws.amazon.com/lambda/pricing/ (x86), https://aws.amazon.com/s3/pricing/ (Standard) and
-https://aws.amazon.com/sqs/pricing/ (standard queues). There is no free tier and no discount in them. Data transfer is
+https://aws.amazon.com/sqs/pricing/ (standard queues). They include no free tier and no discounts. Data transfer is
 left out: within a region it is free.
 """
 

@@ -53,12 +53,12 @@ class JobFolder:
 
     @property
     def submitted(self) -> str:
-        """The marker that a message was sent for every shard."""
+        """The marker that shows that a message was sent for every shard."""
         return f"{self.uri}/submitted"
 
     @property
     def cancelled(self) -> str:
-        """The marker that workers drop the job's requests."""
+        """The marker that makes workers drop the job's requests."""
         return f"{self.uri}/cancelled"
 
     @property
@@ -68,7 +68,7 @@ class JobFolder:
 
     @property
     def success(self) -> str:
-        """The marker that all parts and the summary are there."""
+        """The marker that shows that all parts and the summary are there."""
         return f"{self.uri}/_SUCCESS"
 
     @property
@@ -170,7 +170,7 @@ class JobRecord:
             return list(pool.map(lambda number: self.answer(job, number), range(job.parts)))
 
     def redrives(self) -> list[str]:
-        """Lists the jobs that ask for failed images of this one again, oldest first."""
+        """Lists the jobs that retry failed images of this one, oldest first."""
         names = [item.uri.rpartition("/")[2] for item in self.storage.list(self.folder.redrives)]
         return sorted(names, key=lambda name: int(name.rpartition("-r")[2]))
 

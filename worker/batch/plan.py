@@ -55,7 +55,7 @@ class Planner:
     ) -> Job:
         """Writes the shards and ``job.json`` that are not there yet, and returns the job as it was first written.
 
-        So a job that was begun goes on with its own model, wherever the champion has moved since. Raises Reject
+        So a job that has begun keeps its own model, even if the champion has changed since. Raises Reject
         ``conflict`` when another job has that name, and Retry once ``cancelled`` returns True.
         """
         record = self._record(job)
@@ -174,7 +174,7 @@ def new_job(
 
 
 def check_same(written: Job, job: Job) -> None:
-    """Raises Reject ``conflict`` unless both jobs ask the same of the same images."""
+    """Raises Reject ``conflict`` unless both jobs have the same images, model, threshold and parent."""
 
     def asked(one: Job) -> tuple[object, ...]:
         return one.digest, one.images, one.shards, one.asked_model_uri, one.threshold, one.parent

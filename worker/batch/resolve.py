@@ -69,19 +69,19 @@ class RequestResolver:
         """Returns the record of the request's job. Raises Reject when it has no folder, or one that is not allowed."""
         output = request.output_uri or self._default_output
         if output is None:
-            raise Reject(ErrorCode.BAD_REQUEST, "no output_uri, and the worker has no TWOFOLD_OUTPUT_URI")
+            raise Reject(ErrorCode.BAD_REQUEST, "no output_uri: add it to the request, or set TWOFOLD_OUTPUT_URI")
         check_allowed(output, self._allowed)
         return JobRecord(JobFolder(output, request.job_id), self._storage)
 
     def resolve(self, request: ClassifyRequest, record: JobRecord, *, planned: bool = False) -> PartToWrite | JobToPlan:
-        """Lists the images of ``request`` and decides how it is answered. Of a list to plan, only the start is read.
+        """Lists the images of ``request`` and decides how it is answered. Reads only the start of a list to plan.
 
         ``planned``: the request was planned before, so it is planned again, however short it is now. Raises Reject for
         a request that can never be answered, and Retry when storage does not answer.
         """
         started_s = time.monotonic()
         if planned and request.manifest is None:
-            raise Reject(ErrorCode.CONFLICT, f"job {request.job_id} exists already: choose another job_id")
+            raise Reject(ErrorCode.CONFLICT, f"job {request.job_id} already exists: choose another job_id")
         if request.manifest is None:
             lines = _numbered(map(ImageRef, request.images or ()))
         elif request.shard is not None:
@@ -100,7 +100,7 @@ class RequestResolver:
             check_allowed(request.model_uri, self._allowed)
             return request.model_uri
         if self._default_model is None:
-            raise Reject(ErrorCode.BAD_REQUEST, "no model_uri, and the worker has no TWOFOLD_MODEL_URI")
+            raise Reject(ErrorCode.BAD_REQUEST, "no model_uri: add it to the request, or set TWOFOLD_MODEL_URI")
         return self._default_model
 
     def _shard(self, uri: str) -> list[ShardLine]:

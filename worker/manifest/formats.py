@@ -15,7 +15,7 @@ from worker.manifest.text import MAX_LINE
 from worker.predictions import COLUMNS, unguarded
 from worker.uris import is_bucket
 
-#: Characters of a reference. What is longer is cut, and fails as its own row.
+#: Characters of a reference. A longer one is cut off, and becomes a failed row.
 _MAX_REF: Final = 2048
 #: How many other columns are kept, and how many characters of each cell.
 _MAX_COLUMNS: Final = 100
@@ -36,7 +36,7 @@ class ImageRef(NamedTuple):
 
     @classmethod
     def of(cls, source_ref: str, version_id: str | None = None, columns: dict[str, str] | None = None) -> Self:
-        """Returns a reference, with what is too long cut."""
+        """Returns a reference, with anything too long cut off."""
         kept = list((columns or {}).items())[:_MAX_COLUMNS]
         return cls(source_ref[:_MAX_REF], version_id or None, {name: _cut(value) for name, value in kept})
 
@@ -83,7 +83,7 @@ def without_header(lines: Iterable[str], columns: Sequence[str] | None = None) -
 
 
 def _guess_columns(row: Sequence[str]) -> Sequence[str]:
-    """Third is a version or nothing in Batch Operations; in a plain inventory it is another field, as the size."""
+    """Guesses the columns. A third one is a version in Batch Operations, but another field in a plain inventory."""
     if len(row) >= len(_VERSIONED) and {row[3], row[4]} <= {"true", "false"}:
         return _VERSIONED
     is_version = len(row) == 3 and not row[2].isdigit()  # noqa: PLR2004

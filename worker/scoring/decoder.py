@@ -86,7 +86,7 @@ def _pixels(image: Image.Image, size_px: int) -> Pixels:
     # libjpeg can decode at 1/2, 1/4 or 1/8 of the size where that is still >= size_px, which is several times faster.
     image.draft(None, (size_px, size_px))
     image.load()
-    # After load(): TIFF turns itself upright there, and PNG may carry its EXIF behind the pixels.
+    # After load(): TIFF turns itself upright there, and PNG may carry its EXIF after the pixels.
     turn = _UPRIGHT.get(_orientation(image))
     # For a square the order does not change the result, and turning after resizing moves fewer pixels.
     square = _on_white(_eight_bit(image).resize((size_px, size_px), Image.Resampling.BICUBIC))

@@ -134,10 +134,10 @@ def test_the_same_command_again_sends_nothing(
     first = twofold("submit", str(folder))[1]
     uploaded = {item["Key"]: item["LastModified"] for item in _uploads(bench)}
     assert len(uploaded) == 5
-    assert "All requests were sent before" in twofold("submit", str(folder))[1]
+    assert "All requests had already been sent" in twofold("submit", str(folder))[1]
     assert {item["Key"]: item["LastModified"] for item in _uploads(bench)} == uploaded
     work()
-    assert "All requests were sent before" in twofold("submit", str(folder))[1]
+    assert "All requests had already been sent" in twofold("submit", str(folder))[1]
     assert "1 requests sent" in twofold("submit", str(folder), "--threshold", "0.9")[1]
     assert "1 requests sent" in first
 
