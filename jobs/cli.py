@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None, *, on_error: Callable[[str], object
 
     The reason for a failure is printed to standard error and passed to ``on_error``.
     """
-    # SIGTERM ends the command as Ctrl-C does, so that its child processes end too.
+    # SIGTERM ends the command as Ctrl-C does, so that its child processes end too. A training job handles it itself.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     status, reason = _run(arguments)
     if reason is not None:

@@ -141,11 +141,5 @@ class TrainConfig(BaseModel):
     def command(self) -> str:
         """Returns the command that runs this job again, as a new version. Defaults are left out."""
         given = self.model_dump(mode="json", exclude={"version"}, exclude_defaults=True)
-        options = [part for name, value in given.items() for part in _option(name.replace("_", "-"), value)]
+        options = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
         return shlex.join(["twofold", "train", "run", *options])
-
-
-def _option(name: str, value: object) -> list[str]:
-    if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no-{name}"]
-    return [f"--{name}", str(value)]

@@ -17,13 +17,14 @@ class Extra:
 
 
 EXTRAS: Final = (
-    Extra("cli", "The command line needs typer and rich.", ("typer", "rich", "jinja2")),
+    Extra("cli", "The command line needs typer, rich and jinja2.", ("typer", "rich", "jinja2")),
     Extra(
         "train",
         "Training needs TensorFlow.",
         ("tensorflow", "keras", "sklearn", "scipy", "h5py", "threadpoolctl"),
     ),
     Extra("local", "The local cloud needs ministack.", ("ministack",)),
+    Extra("parquet", "Parquet files need pyarrow.", ("pyarrow",)),
 )
 
 

@@ -29,7 +29,7 @@ from jobs.local.emulator import EmbeddedCloud, Queues, create_queues
 from worker.aws.clients import open_session, open_sqs, open_storage
 from worker.aws.queue import Queue
 from worker.aws.storage import Storage
-from worker.batch.job_folder import errors_uri, part_uri
+from worker.batch.job_folder import JobFolder
 from worker.contract import PredictionRow
 from worker.predictions import from_csv
 from worker.scoring.pipeline import Pipeline
@@ -98,10 +98,10 @@ class Bench:
         self.sqs.send_message(QueueUrl=self.queues.requests_url, MessageBody=text)
 
     def rows(self, job_id: str) -> list[PredictionRow]:
-        return from_csv(self.get(part_uri(self.output_uri, job_id)))
+        return from_csv(self.get(JobFolder(self.output_uri, job_id).part()))
 
     def failed_rows(self, job_id: str) -> list[PredictionRow]:
-        return from_csv(self.get(errors_uri(self.output_uri, job_id)))
+        return from_csv(self.get(JobFolder(self.output_uri, job_id).errors()))
 
     def dead_letters(self) -> list[dict[str, Any]]:
         answer = self.sqs.receive_message(

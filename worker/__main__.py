@@ -8,7 +8,7 @@ Exit status: 0 stopped or drained, 1 the queue or the model cannot be used, 2 a 
 
 import gc
 
-gc.disable()  # until everything is loaded: imports make objects but no garbage, and collecting is a tenth of the start
+gc.disable()  # until everything is loaded: imports leave no garbage, and collecting takes a tenth of the start
 
 import argparse
 import logging

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from worker.aws.queue import Message, Queue
+from worker.aws.queue import MAX_POLL_S, Message, Queue
 from worker.delivery import Lease, backoff_s, settle
 from worker.dispatch import Dispatch
 from worker.errors import ErrorCode, Retry
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 #: Half of what SQS allows: a stop waits for the open poll, and a container has 30 s to stop
 #: (stopTimeout, https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html).
-_POLL_S: Final = 10
+_POLL_S: Final = MAX_POLL_S // 2
 _DRAIN_POLL_S: Final = 1
 _SLICE_S: Final = 0.1
 

@@ -48,9 +48,15 @@ def is_healthy(path: Path, *, now_s: float) -> bool:
 
 def main() -> int:
     """Reads the settings, checks the file, and returns the exit status."""
-    from worker.settings import WorkerSettings  # noqa: PLC0415 - a worker imports this file for Heartbeat alone
+    from pydantic import ValidationError  # noqa: PLC0415 - a worker imports this file for Heartbeat alone
 
-    path = WorkerSettings().heartbeat
+    from worker.settings import WorkerSettings, explain_settings  # noqa: PLC0415
+
+    try:
+        path = WorkerSettings().heartbeat
+    except ValidationError as error:
+        print(explain_settings(error), file=sys.stderr)
+        return 1
     if path is None:
         print("TWOFOLD_HEARTBEAT is not set: name the file that the worker touches.", file=sys.stderr)
         return 1

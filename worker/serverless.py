@@ -2,15 +2,15 @@
 
     {"Records": [{"messageId": …, "receiptHandle": …, "body": …, "attributes": …}]}  ->  {"batchItemFailures": […]}
 
-Lambda receives the messages and deletes those that the answer does not name. If the answer names a blank or unknown
-message, Lambda takes all of them as failed. So the ids are checked before any work, and no content of a message can
-raise. A function that cannot work at all, as with a wrong setting, does raise: its messages come back, and the alarm on
-errors goes off.
+Lambda receives the messages. The function deletes or rejects each one itself, as the loop does, and names those that
+must come back; Lambda deletes the others, which does no harm. If the answer names a blank or unknown message, Lambda
+takes all of them as failed. So the ids are checked before any work, and no content of a message can raise. A function
+that cannot work at all, as with a wrong setting, does raise: its messages come back, and the alarm on errors goes off.
 """
 
 import gc
 
-gc.disable()  # until everything is loaded: imports make thousands of objects and no garbage; saves a tenth of the start
+gc.disable()  # until everything is loaded: imports leave no garbage, and collecting takes a tenth of the start
 
 import time
 

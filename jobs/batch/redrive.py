@@ -11,7 +11,7 @@ from jobs.batch.results import Results
 from jobs.batch.submit import upload
 from jobs.progress import Reporter
 from jobs.user_error import UserError
-from worker.batch.job_folder import JobRecord
+from worker.batch.job_folder import JobFolder, JobRecord
 from worker.batch.plan import ModelChoice, Planner, Sender, new_job
 from worker.batch.shards import Shards
 from worker.contract import ClassifyRequest
@@ -81,7 +81,7 @@ class Redrive:
     def _submit(self, shards: Shards, redrive_id: str, reporter: Reporter) -> None:
         parent = self._results.job
         job = new_job(
-            self._record.sibling(redrive_id).folder,
+            JobFolder(parent.output_uri, redrive_id),  # as the parent writes it: requests have it in their digests
             shards,
             sources=(self._record.folder.uri,),
             model=ModelChoice(asked=parent.asked_model_uri, pinned=parent.model_uri),

@@ -11,8 +11,8 @@ from typing import IO, Any, Final
 from pydantic import BaseModel
 
 from jobs.batch.results import Line
+from jobs.extras import require
 from jobs.progress import Advance
-from jobs.user_error import UserError
 from worker.predictions import COLUMNS, csv_bytes
 
 STDOUT: Final = "-"
@@ -84,11 +84,10 @@ def _csv(file: IO[bytes], names: list[str]) -> Write:
 
 @contextmanager
 def _parquet(file: IO[bytes], names: list[str]) -> Iterator[Write]:
-    try:
-        import pyarrow as pa  # noqa: PLC0415 - 50 MB that nothing else needs
-        from pyarrow import parquet  # noqa: PLC0415
-    except ImportError:
-        raise UserError("Parquet needs pyarrow: pip install 'twofold[parquet]'. A CSV file needs no extra.") from None
+    require("parquet")
+    import pyarrow as pa  # noqa: PLC0415 - 50 MB that nothing else needs
+    from pyarrow import parquet  # noqa: PLC0415
+
     kinds: dict[str, Any] = {"row": pa.int64(), "confidence": pa.float64(), "score": pa.float64()}
     kinds["threshold"] = pa.float64()
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])

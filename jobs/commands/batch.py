@@ -51,8 +51,8 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Submit a job with one row for every image. Run the command again to resume it after an interruption."""
-    from jobs.batch import submit as submission  # noqa: PLC0415 - LiteRT takes a moment to load
-    from jobs.batch.inputs import Inputs, Patterns  # noqa: PLC0415
+    from jobs.batch.inputs import Inputs, Patterns  # noqa: PLC0415 - LiteRT takes a moment to load
+    from jobs.batch.submit import SubmitOptions, estimate, plan_job, read_sources, submit_job  # noqa: PLC0415
     from worker.batch.shards import Shards  # noqa: PLC0415
 
     reporter = Reporter()
@@ -60,28 +60,28 @@ def submit(
     output_uri = client.settings.needed_output()
     if not dry_run:
         client.settings.needed_queue()
-    options = submission.SubmitOptions(
+    options = SubmitOptions(
         output_uri=output_uri, job_id=job_id, model_uri=model or client.model_uri(), threshold=threshold
     )
     patterns = Patterns(tuple(include or ()), tuple(exclude or ()))
     inputs = Inputs(storage=client.storage, output_uri=output_uri, patterns=patterns)
     with Shards() as shards:
-        submission.read_sources(sources, inputs, shards, reporter)
-        job = submission.plan_job(sources, shards, options, client.storage)
-        estimate = submission.estimate(job)
+        read_sources(sources, inputs, shards, reporter)
+        job = plan_job(sources, shards, options, client.storage)
+        expected = estimate(job)
         reporter.say(
-            f"Job {job.job_id}: {job.images:,} images in {job.parts:,} parts, about {estimate.worker_s:,.0f} s for one "
-            f"worker with two processors, about {estimate.cost_usd:,.2f} USD ({estimate.assumes})."
+            f"Job {job.job_id}: {job.images:,} images in {job.parts:,} parts, about {expected.worker_s:,.0f} s for one "
+            f"worker with two processors, about {expected.cost_usd:,.2f} USD ({expected.assumes})."
         )
         if dry_run:
             text = f"Nothing was sent. {len(inputs.files):,} files would be uploaded."
-            _print(estimate, text, job_id=job.job_id, as_json=as_json)
+            _print(expected, text, job_id=job.job_id, as_json=as_json)
             return
-        job, sent = submission.submit_job(shards, job, inputs, client.planner(), reporter)
+        job, sent = submit_job(shards, job, inputs, client.planner(), reporter)
     done = f"{sent:,} requests sent." if sent else "All requests had already been sent."
     if not wait:
         text = f"{done} Run 'twofold batch status {job.job_id}' to see its progress."
-        _print(estimate, text, job_id=job.job_id, as_json=as_json)
+        _print(expected, text, job_id=job.job_id, as_json=as_json)
         return
     reporter.say(done)
     _wait(client, job.job_id, reporter, as_json=as_json)

@@ -73,6 +73,7 @@ def local(
     as_json: Json = False,
 ) -> None:
     """Run a bucket, queues, a sample model and a worker on this machine until Ctrl-C."""
+    require("local")
     from jobs.local.playground import open_playground  # noqa: PLC0415 - boto3 would delay --help
 
     forget_environment()

@@ -20,7 +20,7 @@ from jobs.local.sample import render_digits, train_sample
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from worker import predictions
-from worker.batch.job_folder import from_metadata, part_uri
+from worker.batch.job_folder import JobFolder, from_metadata
 from worker.contract import ClassifyRequest, ManifestRef, PartReport, PredictionRow
 from worker.uris import split
 
@@ -77,7 +77,7 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> DemoResult:
             _run_worker(cloud, queues)
         worker_s = time.monotonic() - started
         with reporter.step("Reading the CSV"):
-            part = part_uri(OUTPUT_URI, JOB)
+            part = JobFolder(OUTPUT_URI, JOB).part()
             metadata, body = _get(s3, part)
             _download(s3, keep)
     rows, report = predictions.from_csv(body), from_metadata(metadata, part)

@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from jobs.extras import require
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 
 
 def render_digits(folder: Path, reporter: Reporter) -> None:
     """Writes handwritten digits, 3 and 8, as images to two class folders."""
+    require("train")
     with reporter.step("Rendering scikit-learn's digits, 3 against 8"):
         from jobs.data import digits  # noqa: PLC0415 - scikit-learn takes a second, which a second start can skip
 

@@ -20,7 +20,7 @@ from jobs.local.emulator import EmbeddedCloud, create_queues
 from jobs.local.sample import render_digits, train_sample
 from jobs.progress import Reporter
 from jobs.user_error import UserError
-from worker.batch.job_folder import part_uri
+from worker.batch.job_folder import JobFolder
 from worker.contract import ChampionPointer, ClassifyRequest, ManifestRef
 from worker.uris import split
 
@@ -74,7 +74,7 @@ class Stage:
 
     def is_answered(self, job_id: str) -> bool:
         """Returns whether the CSV is in the bucket."""
-        bucket, key = split(part_uri(OUTPUT_URI, job_id))
+        bucket, key = split(JobFolder(OUTPUT_URI, job_id).part())
         try:
             self.s3.head_object(Bucket=bucket, Key=key)
         except ClientError as error:
@@ -85,7 +85,7 @@ class Stage:
 
     def answer(self, job_id: str, *, images: int) -> Answer:
         """Returns the scores of a request. Raises UserError unless there is one for each image, in order."""
-        part = part_uri(OUTPUT_URI, job_id)
+        part = JobFolder(OUTPUT_URI, job_id).part()
         lines = list(csv.DictReader(io.StringIO(self._read(part).decode(), newline="")))
         if [line["source_ref"] for line in lines] != self._asked(images):
             raise UserError(f"{part} does not match the {images:,} images of the request.")

@@ -39,7 +39,7 @@ def _lines(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", ["worker", "train"])
 def test_an_image_is_pinned_and_runs_without_privileges_as_process_1(name: str) -> None:
-    """G10, G30. It receives SIGTERM, has a health check and writes only to /tmp. Every package is installed by hash."""
+    """It receives SIGTERM, has a health check and writes only to /tmp. Every package is installed by hash."""
     lines = _lines(REPOSITORY / "infra" / f"{name}.Dockerfile")
     last = {line.split()[0]: line.partition(" ")[2] for line in lines if line and line[0] != "#"}
     assert last["USER"] == "10001:10001"

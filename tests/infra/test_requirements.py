@@ -71,7 +71,7 @@ def test_the_gpu_image_holds_the_versions_that_are_tested_without_a_gpu() -> Non
 
 @pytest.mark.parametrize(("name", "other"), [("worker", "train"), ("worker", "train-gpu")])
 def test_training_and_serving_use_the_same_decoder_and_arithmetic(name: str, other: str) -> None:
-    """G23. Pillow, numpy and LiteRT have the same version on both sides."""
+    """Pillow, numpy and LiteRT have the same version on both sides."""
     shared = ("pillow", "numpy", "ai-edge-litert", "pydantic", "obstore")
     assert [_pins(name)[package] for package in shared] == [_pins(other)[package] for package in shared]
 

@@ -71,7 +71,7 @@ def test_a_job_has_a_gpu_and_a_time_limit_and_no_privileges() -> None:
 
 
 def test_images_are_named_by_digest_and_tags_are_immutable() -> None:
-    """G30. The tested image is the one that runs."""
+    """The tested image is the one that runs."""
     pattern = re.compile(TEMPLATE["Parameters"]["Image"]["AllowedPattern"])
     assert not pattern.fullmatch("repository:latest")
     assert all(container["Image"] == {"Ref": "Image"} for container in _containers())
@@ -87,7 +87,7 @@ def test_without_an_image_there_are_the_repositories_alone() -> None:
 
 
 def test_a_job_writes_models_and_checkpoints_and_deletes_no_model() -> None:
-    """G30. No wildcards for actions, nor for resources, except for the one action that does not support resources."""
+    """No wildcards for actions, nor for resources, except for the one action that does not support resources."""
     for name, statement in statements(TRAINING):
         actions = as_list(statement["Action"])
         assert all("*" not in action for action in actions), name

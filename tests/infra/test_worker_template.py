@@ -31,7 +31,7 @@ def _queue(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("timeout_s", TEMPLATE["Parameters"]["TimeoutS"]["AllowedValues"])
 def test_the_visibility_timeout_is_six_times_the_functions_timeout(timeout_s: str) -> None:
-    """G13. With less, a message reappears while the poller still retries: two answers, and a wasted receive."""
+    """With less, a message reappears while the poller still retries: two answers, and a wasted receive."""
     hidden = TEMPLATE["Mappings"]["HiddenS"][timeout_s]["Visibility"]
     assert hidden >= 6 * int(timeout_s)
     assert hidden <= 12 * 3600  # the limit of SQS
@@ -44,12 +44,12 @@ def test_the_visibility_timeout_is_six_times_the_functions_timeout(timeout_s: st
 
 
 def test_a_message_is_received_at_least_five_times() -> None:
-    """G13. Throttling uses up receives as well."""
+    """Throttling uses up receives as well."""
     assert _queue("RequestQueue")["RedrivePolicy"]["maxReceiveCount"] >= 5
 
 
 def test_the_poller_starts_no_more_invocations_than_are_reserved() -> None:
-    """G13. Any more would be throttled and fill the dead-letter queue."""
+    """Any more would be throttled and fill the dead-letter queue."""
     function, mapping = _only("AWS::Lambda::Function"), _only("AWS::Lambda::EventSourceMapping")
     limit = {"Ref": "MaximumConcurrency"}
     assert mapping["ScalingConfig"]["MaximumConcurrency"] == limit
@@ -58,17 +58,17 @@ def test_the_poller_starts_no_more_invocations_than_are_reserved() -> None:
 
 
 def test_one_bad_message_does_not_fail_its_batch() -> None:
-    """G12. Without the flag, Lambda ignores which messages the function reports as failed."""
+    """Without the flag, Lambda ignores which messages the function reports as failed."""
     assert _only("AWS::Lambda::EventSourceMapping")["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
 def test_no_filter_deletes_messages() -> None:
-    """G16. Messages that do not match FilterCriteria are deleted silently."""
+    """Messages that do not match FilterCriteria are deleted silently."""
     assert all("FilterCriteria" not in node for node in walk(TEMPLATE) if isinstance(node, dict))
 
 
 def test_dead_letters_are_kept_longer_than_requests() -> None:
-    """G15. The age of a dead letter counts from when it was first sent: after 4 days in the queue, 10 remain."""
+    """The age of a dead letter counts from when it was first sent: after 4 days in the queue, 10 remain."""
     requests, dead = _queue("RequestQueue"), _queue("DeadLetterQueue")
     assert requests["MessageRetentionPeriod"] <= 4 * DAY_S
     assert dead["MessageRetentionPeriod"] == MAX_RETENTION_S
@@ -86,7 +86,7 @@ def test_the_bucket_and_the_dead_letters_survive_the_stack() -> None:
 
 
 def test_the_bucket_is_private_and_encrypted() -> None:
-    """G30. Whatever the account's defaults are."""
+    """Whatever the account's defaults are."""
     bucket = _only("AWS::S3::Bucket")
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
     assert len(bucket["PublicAccessBlockConfiguration"]) == 4
@@ -101,7 +101,7 @@ def test_the_bucket_is_private_and_encrypted() -> None:
     [("BucketPolicy", "Bucket"), ("RequestQueuePolicy", "RequestQueue"), ("DeadLetterQueuePolicy", "DeadLetterQueue")],
 )
 def test_requests_without_tls_are_denied(policy: str, guarded: str) -> None:
-    """G30. For the bucket, its objects and both queues, for every principal and every action."""
+    """For the bucket, its objects and both queues, for every principal and every action."""
     denied = [statement for name, statement in statements(WORKER) if name == policy and statement["Effect"] == "Deny"]
     (tls,) = denied
     assert tls["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
@@ -120,7 +120,7 @@ def test_only_buckets_of_this_account_may_send_events() -> None:
 
 
 def test_no_policy_has_wildcards() -> None:
-    """G30. Every action is named, and limited to a resource of the stack or to a prefix of it."""
+    """Every action is named, and limited to a resource of the stack or to a prefix of it."""
     for name, statement in statements(WORKER):
         if statement["Effect"] == "Allow":
             assert all("*" not in action for action in as_list(statement["Action"])), name
@@ -128,7 +128,7 @@ def test_no_policy_has_wildcards() -> None:
 
 
 def test_a_worker_writes_only_to_predictions_and_deletes_nothing() -> None:
-    """G30. No request can make it change a model, a manifest or an image."""
+    """No request can make it change a model, a manifest or an image."""
     granted = [s for name, s in statements(WORKER) if name == "WorkerPolicy"]
     written = [s for s in granted if any("s3:Put" in action for action in as_list(s["Action"]))]
     assert [s["Resource"] for s in written] == [{"Fn::Sub": "${Bucket.Arn}/predictions/*"}]
@@ -153,7 +153,7 @@ def test_requests_may_read_exactly_what_the_role_may_read() -> None:
 
 
 def test_an_image_is_named_by_its_digest() -> None:
-    """G30. A tag could be moved to an image that was never tested."""
+    """A tag could be moved to an image that was never tested."""
     pattern = re.compile(TEMPLATE["Parameters"]["ImageUri"]["AllowedPattern"])
     assert pattern.fullmatch("123456789012.dkr.ecr.eu-west-1.amazonaws.com/twofold@sha256:" + "0" * 64)
     assert not pattern.fullmatch("123456789012.dkr.ecr.eu-west-1.amazonaws.com/twofold:latest")
@@ -210,7 +210,7 @@ def test_a_service_scales_from_zero_and_back() -> None:
 
 
 def test_a_container_has_a_read_only_root_and_time_to_stop() -> None:
-    """G10. It ends within 0.8 of the stop timeout, and can write only to /tmp."""
+    """It ends within 0.8 of the stop timeout, and can write only to /tmp."""
     (container,) = _only("AWS::ECS::TaskDefinition")["ContainerDefinitions"]
     assert container["ReadonlyRootFilesystem"] is True
     assert [mount["ContainerPath"] for mount in container["MountPoints"]] == ["/tmp"]

@@ -14,7 +14,7 @@ from jobs.extras import EXTRAS, Extra, explain_missing
 from tests.conftest import REPOSITORY
 from tests.infra.test_requirements import PROJECT
 
-CLI = "The command line needs typer and rich. Install it with: pip install 'twofold[cli]'"
+CLI = "The command line needs typer, rich and jinja2. Install it with: pip install 'twofold[cli]'"
 TRAIN = "Training needs TensorFlow. Install it with: pip install 'twofold[train]'"
 LOCAL = "The local cloud needs ministack. Install it with: pip install 'twofold[local]'"
 DEMO = (

@@ -21,6 +21,15 @@ def test_a_recent_heartbeat_is_healthy(tmp_path: Path) -> None:
     assert not is_healthy(path, now_s=now_s + MAX_AGE_S + 1)
 
 
+def test_a_wrong_setting_is_unhealthy_and_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The health check prints one line and no traceback."""
+    monkeypatch.delenv("TWOFOLD_QUEUE_URL", raising=False)
+    assert main() == 1
+    assert "TWOFOLD_QUEUE_URL" in capsys.readouterr().err
+
+
 def test_a_heartbeat_that_cannot_be_written_does_not_stop_the_work(tmp_path: Path) -> None:
     """It is logged."""
     Heartbeat(tmp_path / "none" / "heartbeat")()

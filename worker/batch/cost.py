@@ -16,7 +16,8 @@ SQS_USD_PER_REQUEST: Final = 0.40 / 1e6
 
 #: The memory of a Lambda with two processors: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 WORKER_GB: Final = 3.538
-#: From storage to the CSV, on a worker with two processors: 406 photographs a second were measured.
+#: From storage to the CSV, on a worker with two processors: 406 photographs a second on an Intel Xeon. The machine of
+#: the table in worker/README.md is slower.
 MS_PER_IMAGE: Final = 2.5
 #: Requests for a part: write its CSV and failed rows, read its shard, check for it and for a marker, list the parts;
 #: receive, delete and send its message.

@@ -4,7 +4,7 @@ job.json                   what was asked for; written once all shards are there
 shards/00000.jsonl         500 images each, only if the job was planned
 predictions/part-00000.csv one row for each image of the shard with that number; its report is in the metadata
 errors/part-00000.csv      the failed rows of that part, if any
-redrives/<job_id>          one for each job that asks for failed images of this one again
+redrives/<job_id>          one for each job that retries failed images of this one
 submitted, cancelled       markers
 summary.json, _SUCCESS     written when the last part is in
 """
@@ -145,11 +145,19 @@ class JobRecord:
         """Lists the numbers of the parts that are there, ascending, from ``start`` on."""
         return (number for number, _ in self.parts(start=start))
 
-    def report(self, number: int = 0) -> PartReport | None:
-        """Reads the report of a part, if it is there. Raises Reject ``conflict`` when no worker wrote the part."""
+    def report(self, number: int = 0, *, answering: str | None = None) -> PartReport | None:
+        """Reads the report of a part, if it is there.
+
+        Raises Reject ``conflict`` when no worker wrote the part, or when it does not answer the request with the digest
+        ``answering``.
+        """
         uri = self.folder.part(number)
         metadata = self.storage.metadata(uri)
-        return None if metadata is None else from_metadata(metadata, uri)
+        if metadata is None:
+            return None
+        if answering is not None and metadata.get(DIGEST) != answering:
+            raise Reject(ErrorCode.CONFLICT, f"{uri} answers a different request: choose another job_id")
+        return from_metadata(metadata, uri)
 
     def answer(self, job: Job, number: int) -> PartReport:
         """Reads the report of a part that must be there.
@@ -186,13 +194,3 @@ def from_metadata(metadata: Mapping[str, str], uri: str) -> PartReport:
         return PartReport.model_validate_json(metadata.get(REPORT, ""))
     except ValidationError as error:
         raise Reject(ErrorCode.CONFLICT, f"{uri} was not written by a worker: {explain(error)}") from None
-
-
-def part_uri(output_uri: str, job_id: str, number: int = 0) -> str:
-    """Returns the URI of a part."""
-    return JobFolder(output_uri, job_id).part(number)
-
-
-def errors_uri(output_uri: str, job_id: str, number: int = 0) -> str:
-    """Returns the URI of a part's failed rows, which are there if it has any."""
-    return JobFolder(output_uri, job_id).errors(number)

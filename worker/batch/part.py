@@ -16,7 +16,7 @@ from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, JobRecord, as_metadata
 from worker.batch.resolve import PartToWrite
 from worker.contract import ClassifyRequest, ModelManifest, PartReport, PredictionRow, ShardLine
-from worker.errors import ErrorCode, Reject, Retry, TwofoldError
+from worker.errors import ErrorCode, Retry, TwofoldError
 from worker.predictions import Rule
 from worker.scoring.models import Model, Models
 from worker.scoring.pipeline import Pipeline
@@ -98,12 +98,7 @@ class PartWriter:
 
 
 def _report_on(request: ClassifyRequest, record: JobRecord) -> PartReport | None:
-    number = request.shard or 0
-    report = record.report(number)
-    if report is not None and report.request_digest != request.digest():
-        part = record.folder.part(number)
-        raise Reject(ErrorCode.CONFLICT, f"{part} answers another request: choose another job_id")
-    return report
+    return record.report(request.shard or 0, answering=request.digest())
 
 
 def _report(

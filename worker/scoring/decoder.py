@@ -2,8 +2,9 @@
 
     decode(data, size_px=160)  ->  (160, 160, 3) uint8 RGB
 
-The image is squeezed to a square, as in the seed's recipe. EXIF orientation is applied, transparent parts are put on
-white, colour profiles are ignored, and an animation is its first frame.
+The image is resized to a square, ignoring its proportions, as Keras's ``image_dataset_from_directory`` does. EXIF
+orientation is applied, transparent parts are put on white, colour profiles are ignored, and an animation is its first
+frame.
 
 A truncated file is refused, but not all damage can be detected: JPEG and PNG data with wrong pixels in the middle
 decodes without an error. Only the storage's checksums prove integrity.

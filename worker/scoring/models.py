@@ -48,7 +48,11 @@ class Model:
 
 
 class ModelCache:
-    """A folder of model files named by their SHA-256. A folder that cannot be read or written is slow, not an error."""
+    """A folder of model files named by their SHA-256. A folder that cannot be read or written is slow, not an error.
+
+    Lambda starts a process again after a crash or a timeout, and keeps its ``/tmp``. A cached file is never trusted:
+    its digest is checked.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -10,6 +10,7 @@ from jobs.batch.results import Results
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from tests.desk import Desk
+from worker.batch.job_folder import JobFolder, JobRecord
 from worker.predictions import from_csv
 
 
@@ -48,6 +49,16 @@ def test_only_the_codes_that_are_named_are_redriven(desk: Desk, june: list[str])
     _work(desk)
     lines = [line for chunk in Results(desk.record("june")).chunks() for line in chunk]
     assert [line.row.source_ref for line in lines] == june
+
+
+def test_the_requests_of_a_redrive_name_the_output_as_its_job_does(desk: Desk, june: list[str]) -> None:
+    """With another spelling of the prefix, the digest of a request would be another, and its part refused."""
+    inputs = Inputs(storage=desk.storage, output_uri=desk.bench.output_uri)
+    record = JobRecord(JobFolder(desk.bench.output_uri.rstrip("/"), "june"), desk.storage)
+    redrive = Redrive(record, inputs=inputs, planner=desk.planner, send=desk.sent.extend)
+    redrive.run((), None, Reporter(quiet=True))
+    assert {request.output_uri for request in desk.sent} == {Results(record).job.output_uri} == {desk.bench.output_uri}
+    assert len(june) == 600
 
 
 def test_an_interrupted_redrive_resumes_under_the_same_name(desk: Desk, june: list[str]) -> None:

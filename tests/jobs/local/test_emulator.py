@@ -65,7 +65,7 @@ def test_a_failed_start_is_reported_with_the_end_of_the_log(tmp_path: Path, monk
 
 
 def test_dead_letters_are_kept_longer_than_requests(ministack_bench: Bench) -> None:
-    """The age of a dead letter counts from when it was first sent (GUARANTEES.md G15)."""
+    """The age of a dead letter counts from when it was first sent."""
 
     def retention_s(url: str) -> int:
         answer = ministack_bench.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["MessageRetentionPeriod"])
