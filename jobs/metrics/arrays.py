@@ -1,4 +1,4 @@
-"""The types of the arrays that metrics take."""
+"""The types of the arrays that metrics take. Whatever imports them needs neither SciPy nor scikit-learn."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -116,7 +116,7 @@ def _skip_blanks(text: TextIO) -> str:
 
 
 def _detect_format(start: _Start) -> ManifestFormat:
-    """Detects the format from the first line, which shows it in every format. File names are often wrong."""
+    """Detects the format from the first line; prefixes and JSON arrays are known before. File names are often wrong."""
     if start.first.startswith("{"):
         indented = start.first.strip() == "{"  # AWS writes an inventory's manifest over many lines
         return "inventory" if indented or "fileSchema" in json_object(start.first) else "jsonl"

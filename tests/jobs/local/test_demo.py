@@ -84,7 +84,7 @@ def test_the_demo_accepts_your_own_folder(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_cats_and_dogs_are_classified_correctly_97_times_in_100(shared: Path, tmp_path: Path) -> None:
-    """All 1,000 test photographs at 160 pixels. The seed, taken literally, reaches 0.681."""
+    """All 1,000 test photographs at 160 pixels. The original recipe reaches 0.681."""
     printed = _demo(tmp_path, "--data", str(shared / "data/cats_and_dogs_filtered"))
     assert (printed["rows"], printed["failed"]) == (1000, 0)
     assert printed["accuracy"] >= 0.970
