@@ -40,6 +40,7 @@ from worker.predictions import Rule
 from worker.scoring.decoder import fingerprint
 from worker.scoring.litert import Scorer
 from worker.scoring.models import MANIFEST_FILE, MODEL_FILE
+from worker.scoring.probes import probes
 
 #: Test images that are scored by both formats of the model, to compare them.
 _PARITY_IMAGES: Final = 32
@@ -226,7 +227,9 @@ class _Job:
         curve: Curve | None,
     ) -> dict[str, bytes]:
         quarantined = self._quarantined()
-        manifest = self._manifest(figures["threshold"], classification.headline(figures))
+        scorer = Scorer(models[MODEL_FILE])
+        probe_scores = tuple(scorer.score(pixels) for pixels in probes(self._config.image_size))
+        manifest = self._manifest(figures["threshold"], classification.headline(figures), probe_scores)
         # No digest covers model.json itself, so evaluation.json, which one covers, repeats its fields.
         repeated = manifest.model_dump(mode="json", exclude={"files"})
         seconds = {title: round(seconds, 2) for title, seconds in self._reporter.seconds.items()}
@@ -242,7 +245,7 @@ class _Job:
         manifest = manifest.model_copy(update={"files": bundle.describe(files)})
         return files | {MANIFEST_FILE: manifest.model_dump_json(indent=2).encode()}
 
-    def _manifest(self, threshold: float, metrics: dict[str, float]) -> ModelManifest:
+    def _manifest(self, threshold: float, metrics: dict[str, float], probe_scores: tuple[float, ...]) -> ModelManifest:
         return ModelManifest(
             name=self._config.name,
             version=self._checkpoint.version,
@@ -256,6 +259,7 @@ class _Job:
             dataset_digest=self._dataset.digest,
             libraries=libraries(),
             metrics=metrics,
+            probe_scores=probe_scores,
         )
 
     def _extract(self, model: keras.Model, *, title: str) -> FeatureSet:

@@ -24,6 +24,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pytest_localstack.session import RunningSession
 
+from jobs import decoding
 from jobs.data import digits
 from jobs.local.emulator import EmbeddedCloud, Queues, create_queues
 from worker.aws.clients import open_session, open_sqs, open_storage
@@ -33,6 +34,7 @@ from worker.batch.job_folder import JobFolder
 from worker.contract import PredictionRow
 from worker.predictions import from_csv
 from worker.scoring.pipeline import Pipeline
+from worker.scoring.sandbox import Sandbox
 from worker.uris import split
 
 if TYPE_CHECKING:
@@ -373,14 +375,20 @@ def trainer(tmp_path_factory: pytest.TempPathFactory, once: Once) -> Iterator[Tr
     trainer.close()
 
 
+@pytest.fixture(scope="session")
+def sandbox() -> Sandbox:
+    """One for all tests of a process: the one that ``jobs`` uses."""
+    return decoding.sandbox()
+
+
 @pytest.fixture
-def desk(bench: Bench, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Desk"]:
+def desk(bench: Bench, models: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator["Desk"]:
     """A worker without a queue, on each emulator."""
     from tests.desk import Desk  # noqa: PLC0415 - which knows Bench
 
     storage = bench.storage(monkeypatch)
     allowed = (f"s3://{bench.bucket}/",)
-    with Pipeline(storage=storage, allowed_prefixes=allowed, threads=2, fetchers=4) as pipeline:
+    with Pipeline(storage=storage, sandbox=sandbox, allowed_prefixes=allowed, fetchers=4) as pipeline:
         yield Desk(bench, storage, pipeline, bench.put_bundle(models))
 
 

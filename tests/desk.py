@@ -32,6 +32,7 @@ class Desk:
         self.sent: list[ClassifyRequest] = []
         self.notices: list[Summary] = []
         self.planner = Planner(storage=storage, send=self.sent.extend)
+        models = Models(storage=storage, sandbox=pipeline.sandbox)
         resolver = RequestResolver(
             storage=storage,
             allowed_prefixes=(f"s3://{bench.bucket}/",),
@@ -40,7 +41,7 @@ class Desk:
         )
         self.dispatch = Dispatch(
             resolver=resolver,
-            parts=PartWriter(storage=storage, models=Models(storage=storage), pipeline=pipeline),
+            parts=PartWriter(storage=storage, models=models, pipeline=pipeline),
             planner=self.planner,
             completion=Completion(storage=storage, notify=self.notices.append),
         )

@@ -27,7 +27,7 @@ FLOORS = (
     {"worker.bootstrap", "worker.cloudwatch", "worker.delivery"},
     {"worker.consumer", "worker.serverless"},
     {"worker.__main__"},
-    {"jobs.progress", "jobs.user_error"},
+    {"jobs.decoding", "jobs.progress", "jobs.user_error"},
     {"jobs.config", "jobs.extras"},
     {"jobs.cloud", "jobs.metrics", "jobs.store"},
     {"jobs.data", "jobs.models"},
@@ -67,6 +67,7 @@ EDGES = {
 ENVIRONMENT = {
     "worker/settings.py",
     "worker/aws/clients.py",
+    "worker/scoring/template.py",
     "jobs/batch/client.py",
     "jobs/commands/local.py",
     "jobs/commands/train_run.py",

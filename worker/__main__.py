@@ -10,6 +10,11 @@ import gc
 
 gc.disable()  # until everything is loaded: imports leave no garbage, and collecting takes a tenth of the start
 
+from worker.scoring.template import Template
+
+#: Started before anything else is imported: it loads LiteRT and Pillow while this process loads the AWS SDK.
+_TEMPLATE = Template() if __name__ == "__main__" else None
+
 import argparse
 import logging
 import os
@@ -65,7 +70,7 @@ def _run(settings: WorkerSettings, *, drain: bool) -> int:
     _stop_on_signals(stop, limit_s=settings.stop_s + _STOP_MARGIN_S)
     session = open_session()
     queue = open_queue(settings, session)
-    with open_dispatch(settings, session) as dispatch:
+    with open_dispatch(settings, session, template=_TEMPLATE) as dispatch:
         gc.freeze()
         gc.enable()
         log.info("ready: %s", settings.queue_url)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from worker.aws.clients import open_sqs, open_storage
 from worker.aws.notifications import open_notifier
 from worker.aws.queue import Outbox, Queue
+from worker.aws.storage import Storage
 from worker.batch.completion import Completion, no_notice
 from worker.batch.part import PartWriter
 from worker.batch.plan import Planner
@@ -15,8 +16,11 @@ from worker.batch.resolve import RequestResolver
 from worker.contract import ClassifyRequest
 from worker.dispatch import Dispatch
 from worker.errors import TwofoldError
+from worker.scoring.limits import MIB, ImageLimits
 from worker.scoring.models import ModelCache, Models
 from worker.scoring.pipeline import Pipeline, Stages
+from worker.scoring.sandbox import Sandbox
+from worker.scoring.template import Template
 from worker.settings import WorkerSettings
 from worker.uris import is_allowed
 
@@ -49,46 +53,64 @@ def open_queue(settings: WorkerSettings, session: "boto3.Session") -> Queue:
 
 @contextmanager
 def open_dispatch(
-    settings: WorkerSettings, session: "boto3.Session", *, stages: Stages | None = None, needs_model: bool = True
+    settings: WorkerSettings,
+    session: "boto3.Session",
+    *,
+    template: Template | None = None,
+    stages: Stages | None = None,
+    needs_model: bool = True,
 ) -> Iterator[Dispatch]:
     """Opens a dispatch that is ready to work: the default model, if there is one, has scored an image.
 
-    ``stages`` measures the time of each stage. Raises ValueError for settings that do not fit together, and Reject or
+    ``template`` is that of the scoring processes, if it runs already. ``stages`` measures the time of each stage.
+
+    Raises ValueError for settings that do not fit together, and Reject or
     Retry when the model cannot be loaded. Without ``needs_model``, only requests that need it fail.
     """
     check_settings(settings)
     prefixes = settings.prefixes()
     storage = open_storage(session)
-    models = Models(storage=storage, cache=ModelCache(settings.cache) if settings.cache else None)
-    if settings.model_uri:
-        try:
-            models.get(settings.model_uri)
-        except TwofoldError as error:
-            if needs_model:
-                raise
-            log.warning("no default model yet: %s", error)
-    with Pipeline(
-        storage=storage,
-        allowed_prefixes=prefixes,
-        threads=settings.threads,
-        fetchers=settings.fetchers,
-        stages=stages,
-    ) as pipeline:
-        resolver = RequestResolver(
+    limits = ImageLimits(
+        cpu_s=settings.image_cpu_s, wall_s=settings.image_wall_s, memory_bytes=settings.image_memory_mib * MIB
+    )
+    with Sandbox(processes=settings.threads, limits=limits, template=template) as sandbox:
+        models = Models(storage=storage, sandbox=sandbox, cache=ModelCache(settings.cache) if settings.cache else None)
+        if settings.model_uri:
+            try:
+                models.get(settings.model_uri)
+            except TwofoldError as error:
+                if needs_model:
+                    raise
+                log.warning("no default model yet: %s", error)
+        with Pipeline(
             storage=storage,
+            sandbox=sandbox,
             allowed_prefixes=prefixes,
-            default_model=settings.model_uri,
-            default_output=settings.output_uri,
-        )
+            fetchers=settings.fetchers,
+            in_flight_bytes=settings.in_flight_mib * MIB,
+            stages=stages,
+        ) as pipeline:
+            yield _wire(settings, session, storage, models, pipeline)
 
-        def send(requests: Iterable[ClassifyRequest]) -> None:
-            # Opened when it is needed: most workers never plan a job.
-            Outbox(sqs=open_sqs(session), url=settings.queue_url).send(requests)
 
-        notify = open_notifier(session, settings.notify_arn) if settings.notify_arn else no_notice
-        yield Dispatch(
-            resolver=resolver,
-            parts=PartWriter(storage=storage, models=models, pipeline=pipeline),
-            planner=Planner(storage=storage, send=send),
-            completion=Completion(storage=storage, notify=notify),
-        )
+def _wire(
+    settings: WorkerSettings, session: "boto3.Session", storage: Storage, models: Models, pipeline: Pipeline
+) -> Dispatch:
+    resolver = RequestResolver(
+        storage=storage,
+        allowed_prefixes=settings.prefixes(),
+        default_model=settings.model_uri,
+        default_output=settings.output_uri,
+    )
+
+    def send(requests: Iterable[ClassifyRequest]) -> None:
+        # Opened when it is needed: most workers never plan a job.
+        Outbox(sqs=open_sqs(session), url=settings.queue_url).send(requests)
+
+    notify = open_notifier(session, settings.notify_arn) if settings.notify_arn else no_notice
+    return Dispatch(
+        resolver=resolver,
+        parts=PartWriter(storage=storage, models=models, pipeline=pipeline),
+        planner=Planner(storage=storage, send=send),
+        completion=Completion(storage=storage, notify=notify),
+    )

@@ -336,6 +336,7 @@ class ModelManifest(Document):
     dataset_digest: Sha256
     libraries: dict[str, str]  #: versions by distribution name
     metrics: dict[str, float]  #: headline figures on the test images
+    probe_scores: tuple[float, ...] = ()  #: P(class 1) of the probe images, see ``worker.scoring.probes``
 
     @field_validator("labels")
     @classmethod

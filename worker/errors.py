@@ -22,6 +22,9 @@ class ErrorCode(StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_MANY_BYTES = "too_many_bytes"
     UNSUPPORTED_PIXELS = "unsupported_pixels"  #: 32-bit integer or float samples, which have no agreed black and white
+    DECODER_CRASHED = "decoder_crashed"  #: the process that decoded the image died of it
+    TOO_SLOW = "too_slow"  #: over the time that an image may take
+    TOO_MUCH_MEMORY = "too_much_memory"  #: over the memory that an image may take
     ARCHIVED = "archived"  #: in a storage class that must be restored before it can be read
 
     # An image, a manifest or a model.
@@ -57,3 +60,7 @@ class Retry(TwofoldError):
     def __init__(self, code: ErrorCode, message: str, *, delay_s: int | None = None) -> None:
         super().__init__(code, message)
         self.delay_s = delay_s
+
+
+class Broken(Exception):
+    """The worker cannot go on, whatever it is asked. Its process ends with the message, and another one takes over."""

@@ -16,6 +16,11 @@ import time
 
 _STARTED_S = time.perf_counter()
 
+from worker.scoring.template import Template
+
+#: Started before anything else is imported: it loads LiteRT and Pillow while this process loads the AWS SDK.
+_TEMPLATE = Template()
+
 import logging
 from contextlib import ExitStack
 from functools import cache
@@ -116,7 +121,9 @@ def _serverless() -> Serverless:
     stages = Stages()
     queue = open_queue(settings, session)
     # A stack exists before its first model does, and its bucket sends a test event at once, which must not fail.
-    dispatch = _open.enter_context(open_dispatch(settings, session, stages=stages, needs_model=False))
+    dispatch = _open.enter_context(
+        open_dispatch(settings, session, template=_TEMPLATE, stages=stages, needs_model=False)
+    )
     gc.freeze()
     cold_ms = _IMPORTS_MS + (time.perf_counter() - started_s) * 1000
     return Serverless(queue=queue, dispatch=dispatch, stages=stages, start_s=settings.stop_s, cold_ms=cold_ms)

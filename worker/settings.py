@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, StringConstraints, ValidationError, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, StringConstraints, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.contract import S3Uri
@@ -37,8 +37,17 @@ class WorkerSettings(BaseSettings):
     allowed_prefixes: Annotated[tuple[S3Uri, ...], NoDecode] = Field(
         default=(), description="the s3:// prefixes that requests may read from and write to, separated by commas"
     )
-    threads: PositiveInt = Field(default_factory=available_cores, description="decoding and scoring threads")
+    threads: PositiveInt = Field(default_factory=available_cores, description="processes that decode and score")
     fetchers: PositiveInt = Field(default=16, description="images read from storage at once")
+    in_flight_mib: Annotated[int, Field(ge=32)] = Field(
+        default=128, description="MiB of images that are read and not yet scored"
+    )
+    image_cpu_s: PositiveFloat = Field(default=10, description="processor seconds to decode one image")
+    image_wall_s: PositiveFloat = Field(default=30, description="seconds on the clock to decode and score one image")
+    image_memory_mib: Annotated[int, Field(ge=64)] = Field(default=512, description="MiB of memory to decode one image")
+    request_s: PositiveFloat = Field(
+        default=600, description="seconds in which storage must deliver all images of a request"
+    )
     visibility_s: Annotated[int, Field(ge=3, le=43_200)] = Field(
         default=60, description="visibility timeout of a message in seconds; extended while the work goes on"
     )

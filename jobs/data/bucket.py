@@ -21,7 +21,7 @@ from jobs.progress import Reporter
 from jobs.user_error import UserError
 from worker.aws.storage import Listed, Storage
 from worker.errors import ErrorCode, Reject, Retry
-from worker.scoring.decoder import MAX_BYTES
+from worker.scoring.limits import MAX_BYTES
 
 #: Threads that read. They wait for the network, and each holds one object in memory.
 _READERS: Final = 32

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from jobs.data.class_folders import SPLITS
 from jobs.data.dataset import DatasetCode, LabelledImage, Quarantined, Reason
+from jobs.decoding import decode
 from jobs.progress import Reporter
 from worker.errors import Reject
-from worker.scoring.decoder import decode
 from worker.settings import available_cores
 
 

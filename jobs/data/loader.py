@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from jobs.data.cache import ArrayCache
 from jobs.data.dataset import LabelledImage, Quarantined, Reason
+from jobs.decoding import decode
 from jobs.progress import Advance
 from worker.errors import ErrorCode, Reject
-from worker.scoring.decoder import MAX_BYTES, Pixels, decode
+from worker.scoring.decoder import Pixels
+from worker.scoring.limits import MAX_BYTES
 from worker.settings import available_cores
 
 #: Images decoded together: 10 MB at 160 pixels, so that memory does not grow with the dataset.

@@ -13,7 +13,7 @@ from jobs.data.dataset import Dataset, LabelledImage, Quarantined, Reason, check
 from jobs.data.duplicates import find_duplicates
 from jobs.progress import Reporter
 from jobs.user_error import UserError
-from worker.scoring.decoder import MAX_BYTES
+from worker.scoring.limits import MAX_BYTES
 from worker.settings import available_cores
 
 

@@ -8,22 +8,19 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
-from typing import Any, Final
+from typing import Any
 
+from jobs.decoding import sandbox
 from jobs.metrics import scored_images
 from jobs.metrics.scored_images import ScoredImage
 from jobs.models.champion import Champions
 from jobs.models.registry import EVALUATION_FILE, parse_manifest
-from jobs.progress import Reporter, hushed
+from jobs.progress import Reporter
 from jobs.store import Store
 from jobs.user_error import UserError
 from worker.contract import BundleFile, ModelManifest
 from worker.errors import ErrorCode, Reject
 from worker.scoring.models import MANIFEST_FILE, Model, open_files
-
-#: ``hushed`` redirects the standard error of the entire process, so only one thread at a time may use it.
-_OPENING: Final = Lock()
 
 
 def describe(files: dict[str, bytes]) -> dict[str, BundleFile]:
@@ -93,8 +90,7 @@ class Bundle:
 
     def open(self) -> Model:
         """Opens the model as a worker does: checks digest and shapes, and scores a blank image. Raises Reject."""
-        with _OPENING, hushed():  # LiteRT logs which delegate it created
-            return open_files(self.uri, self.read)
+        return open_files(self.uri, self.read, sandbox=sandbox())
 
     def images(self) -> list[ScoredImage]:
         """Returns the test images.

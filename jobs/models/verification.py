@@ -9,13 +9,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final, TypeVar
 
+from jobs.decoding import sandbox
 from jobs.metrics import scored_images
 from jobs.metrics.scored_images import ScoredImage
 from jobs.models.bundle import Bundle, Finding, trained_from
 from jobs.progress import Reporter
 from worker.contract import ModelManifest
 from worker.errors import Reject
-from worker.scoring.decoder import MAX_BYTES, decode, fingerprint
+from worker.scoring.decoder import fingerprint
+from worker.scoring.limits import MAX_BYTES
 from worker.scoring.models import MODEL_FILE, Model
 from worker.settings import available_cores
 
@@ -140,7 +142,7 @@ class _Scoring:
         if digest not in self.wanted or digest in self.found:
             return
         try:
-            self.found[digest] = self.model.scorer.score(decode(data, size_px=self.model.manifest.image_size))
+            self.found[digest] = sandbox().score(data, self.model.graph).score
         except Reject:
             self.found[digest] = UNDECODABLE
 

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from jobs.batch.results import Line, Results
+from jobs.decoding import decode
 from jobs.metrics import scored_images
 from jobs.metrics.arrays import Scores
 from jobs.metrics.drift import drift, shares
@@ -29,7 +30,7 @@ from worker.aws.storage import Storage
 from worker.batch import cost
 from worker.contract import Job, PredictionRow
 from worker.errors import TwofoldError
-from worker.scoring.decoder import MAX_BYTES, decode
+from worker.scoring.limits import MAX_BYTES
 
 #: Images of each kind and label.
 EACH: Final = 8

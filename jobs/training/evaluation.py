@@ -20,6 +20,7 @@ from jobs.user_error import UserError
 from worker.predictions import Rule
 from worker.scoring.decoder import Pixels
 from worker.scoring.litert import Scorer
+from worker.settings import available_cores
 
 #: Largest difference between a score of model.keras and of model.tflite. More is not rounding but a broken export.
 PARITY: Final = 1e-3
@@ -49,7 +50,10 @@ def score(
 ) -> ScoredTestSet:
     """Scores the test images. Raises UserError unless images of both classes can be decoded."""
     scorer.check(image_size=loader.size_px)
-    scored = loader.compute(dataset.test, lambda pixels, _: scorer.score_all(pixels), cache=cache, advance=advance)
+    threads = available_cores()
+    scored = loader.compute(
+        dataset.test, lambda pixels, _: scorer.score_all(pixels, threads=threads), cache=cache, advance=advance
+    )
     check_two_classes(scored.images, dataset.test)
     rows = [
         ScoredImage.of(
@@ -68,7 +72,7 @@ def measure_parity(model: keras.Model, scorer: Scorer, pixels: Pixels) -> float:
     Raises UserError if it is more than rounding.
     """
     _, by_keras = model.predict(pixels, batch_size=8, verbose=0)  # a batch of 32 takes 0.17 GB more
-    difference = float(np.abs(by_keras[:, 0] - scorer.score_all(pixels)).max())
+    difference = float(np.abs(by_keras[:, 0] - scorer.score_all(pixels, threads=available_cores())).max())
     if not difference <= PARITY:  # true for NaN, too
         raise UserError(f"The export is not faithful: model.tflite and model.keras differ by {difference} in a score.")
     return difference

@@ -19,6 +19,7 @@ from jobs.progress import Advance
 from jobs.training import export, network
 from worker.scoring.decoder import Pixels, fingerprint
 from worker.scoring.litert import Graph
+from worker.settings import available_cores
 
 #: ``(N, H, W, 3)`` uint8 RGB pixels to ``(N, …)`` float32.
 Extract = Callable[[Pixels], NDArray[np.float32]]
@@ -96,6 +97,6 @@ def _by_litert(model: keras.Model) -> Extract:
     def run(pixels: Pixels) -> NDArray[np.float32]:
         if not graph:
             graph.append(Graph(export.to_litert_bytes(model)))
-        return graph[0].run_all(pixels)
+        return graph[0].run_all(pixels, threads=available_cores())
 
     return run

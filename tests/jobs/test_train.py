@@ -79,14 +79,14 @@ def test_training_and_serving_see_the_same_pixels_and_give_the_same_score(
     assert np.array_equal(loaded, served)
     noise = np.random.default_rng(7).integers(0, 256, (16, 96, 96, 3), dtype=np.uint8)
     everything = np.concatenate([served, noise])
-    scores = Scorer((bundle / "model.tflite").read_bytes()).score_all(everything)
+    scores = Scorer((bundle / "model.tflite").read_bytes()).score_all(everything, threads=2)
     assert np.abs(scores - _keras_scores(bundle, everything)).max() < 1e-3
 
 
 def test_the_scores_of_one_image_are_the_same_on_every_thread(bundle: Path) -> None:
     """Each thread has its own interpreter of the same graph."""
     image = np.random.default_rng(7).integers(0, 256, (96, 96, 3), dtype=np.uint8)
-    scores = Scorer((bundle / "model.tflite").read_bytes()).score_all(np.stack([image] * 64))
+    scores = Scorer((bundle / "model.tflite").read_bytes()).score_all(np.stack([image] * 64), threads=2)
     assert len(set(scores.tolist())) == 1
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, overload
 
 import obstore
 from botocore.exceptions import BotoCoreError, ClientError
@@ -30,6 +30,10 @@ _KEY_OBSTORE_CHANGES: Final = re.compile(r"^/|/$|//|(^|/)\.\.?(/|$)|[\x00-\x1f\x
 _PIECE_BYTES: Final = 1024 * 1024
 #: How often a stream reconnects without receiving a byte in between before it gives up.
 _RECONNECTS: Final = 5
+
+
+#: The bytes of an object, in memory that belongs to Python or to obstore.
+Buffer = bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -58,15 +62,40 @@ class Storage:
         form ``s3://bucket/key``; Retry where the object's entity tag is no longer ``etag``; and otherwise what
         ``worker.aws.failures`` decides.
         """
+        data = self.fetch(uri, max_bytes=max_bytes, version_id=version_id, etag=etag)
+        return bytes(data)  # no copy if it is bytes already
+
+    @overload
+    def fetch(self, uri: str, *, max_bytes: int, version_id: str | None = ..., etag: str | None = ...) -> Buffer: ...
+    @overload
+    def fetch(
+        self, uri: str, *, max_bytes: int, take: Callable[[int], bool], version_id: str | None = ...
+    ) -> Buffer | None: ...
+
+    def fetch(
+        self,
+        uri: str,
+        *,
+        max_bytes: int,
+        version_id: str | None = None,
+        etag: str | None = None,
+        take: Callable[[int], bool] = lambda _: True,
+    ) -> Buffer | None:
+        """Reads a complete object as ``read`` does, without a copy.
+
+        ``take`` is called with the size before the body is read. Where it returns False, so does this: None.
+        """
         bucket, key = split(uri)
         if _KEY_OBSTORE_CHANGES.search(key):
-            return self._read_with_boto3(uri, max_bytes, VersionId=version_id, IfMatch=etag)
+            return self._read_with_boto3(uri, max_bytes, take, VersionId=version_id, IfMatch=etag)
         options = {"version": version_id} if version_id else {"if_match": etag} if etag else None
         try:
             answer = obstore.get(self._bucket(bucket), key, options=options)  # type: ignore[arg-type]
             size = answer.meta["size"]
             _check_size(uri, size, max_bytes)
-            body = bytes(answer.bytes())
+            if not take(size):
+                return None
+            body = memoryview(answer.bytes())
         except TwofoldError:
             raise
         except OBSTORE_ERRORS as error:
@@ -78,7 +107,7 @@ class Storage:
     def find(self, uri: str, *, max_bytes: int) -> bytes | None:
         """Reads a small object, or returns None where there is none. A missing bucket is an error."""
         try:
-            return self._read_with_boto3(uri, max_bytes)
+            return self._read_with_boto3(uri, max_bytes, lambda _: True)
         except Reject as error:
             if isinstance(error.__cause__, ClientError) and code_of(error.__cause__) == "NoSuchKey":
                 return None
@@ -178,11 +207,16 @@ class Storage:
                 self._buckets[name] = self._open_bucket(name)
             return self._buckets[name]
 
-    def _read_with_boto3(self, uri: str, max_bytes: int, **which: str | None) -> bytes:
+    def _read_with_boto3(
+        self, uri: str, max_bytes: int, take: Callable[[int], bool], **which: str | None
+    ) -> bytes | None:
         bucket, key = split(uri)
         with _deciding(uri):
             answer = self._s3.get_object(**_given(Bucket=bucket, Key=key, **which))
             _check_size(uri, answer["ContentLength"], max_bytes)
+            if not take(answer["ContentLength"]):
+                answer["Body"].close()
+                return None
             return answer["Body"].read()  # botocore compares the length itself
 
     def _pieces(self, uri: str, request: dict[str, Any]) -> Iterator[bytes]:

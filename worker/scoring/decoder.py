@@ -15,25 +15,31 @@ import functools
 import hashlib
 import io
 import re
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+
+# Each import registers a format. Pillow would otherwise import all 43 of them for a file that it does not recognise.
+from PIL import (
+    BmpImagePlugin,  # noqa: F401
+    GifImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
 
 from worker.errors import ErrorCode, Reject
+from worker.scoring.limits import MAX_BYTES, MAX_PIXELS, MAX_SIDE_PX
 
 Pixels = NDArray[np.uint8]
 
 #: Pillow registers 43 formats, some of which start other programs (EPS runs Ghostscript). It decodes these six itself.
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-#: More than most cameras have. As RGBA it is 120 MB, and at worst there are two copies.
-MAX_PIXELS: Final = 30_000_000
-#: JPEG's own limit. Pillow resizes with a table of about 32 bytes per pixel of a side: 30 million would be 1 GB.
-MAX_SIDE_PX: Final = 65_535
-#: With the number of images held at once (``worker.scoring.pipeline``), this bounds the memory of hostile files.
-MAX_BYTES: Final = 32 * 1024 * 1024
-
 #: How files of these formats begin.
 _SIGNATURE: Final = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|BM....\0\0\0\0|II\*\0|MM\0\*", re.DOTALL
@@ -52,11 +58,12 @@ _UPRIGHT: Final = {
 }
 
 
-def decode(data: bytes, *, size_px: int) -> Pixels:
+def decode(data: bytes, *, size_px: int, admit: Callable[[int], None] = lambda _: None) -> Pixels:
     """Decodes a JPEG, PNG, WebP, GIF, BMP or TIFF file to ``(size_px, size_px, 3)`` uint8 RGB.
 
-    Raises Reject with the code ``empty``, ``too_many_bytes``, ``not_an_image``, ``too_many_pixels``,
-    ``unsupported_pixels`` or ``damaged``, and nothing else, whatever the bytes are.
+    ``admit`` is called with an estimate of the bytes that the pixels will need, before they are decoded. Raises Reject
+    with the code ``empty``, ``too_many_bytes``, ``not_an_image``, ``too_many_pixels``, ``unsupported_pixels`` or
+    ``damaged``, or else MemoryError, and nothing else, whatever the bytes are.
     """
     if not data:
         raise Reject(ErrorCode.EMPTY, "the file has no bytes")
@@ -64,8 +71,8 @@ def decode(data: bytes, *, size_px: int) -> Pixels:
         raise Reject(ErrorCode.TOO_MANY_BYTES, f"{len(data):,} bytes, over the limit of {MAX_BYTES:,}")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return _pixels(image, size_px)
-    except (Reject, MemoryError):  # out of memory is a problem of the worker, not of the image
+            return _pixels(image, size_px, admit)
+    except (Reject, MemoryError):
         raise
     except UnidentifiedImageError:
         if _SIGNATURE.match(data):
@@ -76,24 +83,37 @@ def decode(data: bytes, *, size_px: int) -> Pixels:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Reject(ErrorCode.TOO_MANY_PIXELS, f"{error}") from None
     except Exception as error:  # noqa: BLE001 - a hostile file can make Pillow raise nearly anything
+        if "out of memory" in str(error):  # ImageFile.ERRORS: a codec in C that could not allocate
+            raise MemoryError from None
         raise Reject(ErrorCode.DAMAGED, f"{type(error).__name__}: {error}") from None
 
 
-def _pixels(image: Image.Image, size_px: int) -> Pixels:
+def _pixels(image: Image.Image, size_px: int, admit: Callable[[int], None]) -> Pixels:
     width, height = image.size
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
         limits = f"{MAX_PIXELS:,} in total or {MAX_SIDE_PX:,} on a side"
         raise Reject(ErrorCode.TOO_MANY_PIXELS, f"{width:,} x {height:,} pixels, over the limit of {limits}")
     # libjpeg can decode at 1/2, 1/4 or 1/8 of the size where that is still >= size_px, which is several times faster.
     image.draft(None, (size_px, size_px))
+    admit(_needs(image, width * height))
     image.load()
     # After load(): TIFF turns itself upright there, and PNG may carry its EXIF after the pixels.
     turn = _UPRIGHT.get(_orientation(image))
     # For a square the order does not change the result, and turning after resizing moves fewer pixels.
-    square = _on_white(_eight_bit(image).resize((size_px, size_px), Image.Resampling.BICUBIC))
+    square = _on_white(_resized(_eight_bit(image), size_px))
     if turn is not None:
         square = square.transpose(turn)
     return np.asarray(square, dtype=np.uint8)
+
+
+def _needs(image: Image.Image, file_pixels: int) -> int:
+    """Returns about how many bytes the pixels will take, as measured with 30 million of them."""
+    needs = 8 * image.width * image.height  # Pillow keeps four bytes for most pixels, and converting makes a copy
+    if image.format == "WEBP":  # libwebp keeps two frames, and hands over a third
+        needs *= 2
+    if image.info.get("progressive"):  # libjpeg keeps all coefficients, in two bytes each, whatever the scale
+        needs += 2 * len(image.getbands()) * file_pixels
+    return needs
 
 
 def _orientation(image: Image.Image) -> int:
@@ -115,8 +135,24 @@ def _eight_bit(image: Image.Image) -> Image.Image:
             ErrorCode.UNSUPPORTED_PIXELS,
             "32-bit samples have no agreed black and white: save the image with 8 or 16 bits",
         )
-    wanted = "RGBA" if image.has_transparency_data else "RGB"
-    return image if image.mode == wanted else image.convert(wanted)
+    return _replaced(image, "RGBA" if image.has_transparency_data else "RGB")
+
+
+def _resized(image: Image.Image, size_px: int) -> Image.Image:
+    if image.size == (size_px, size_px):
+        return image
+    # As Pillow does it, with transparent pixels weighted by their opacity, but never with three copies in memory.
+    weighted = _replaced(image, {"RGBA": "RGBa"}.get(image.mode, image.mode))
+    return weighted.resize((size_px, size_px), Image.Resampling.BICUBIC).convert(image.mode)
+
+
+def _replaced(image: Image.Image, mode: str) -> Image.Image:
+    """Converts an image to another mode, and frees its own pixels: they can take 120 MB."""
+    if image.mode == mode:
+        return image
+    converted = image.convert(mode)
+    image.close()
+    return converted
 
 
 def _on_white(square: Image.Image) -> Image.Image:

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from worker.errors import ErrorCode, Reject
 from worker.scoring.decoder import Pixels
-from worker.settings import available_cores
 
 
 class Graph:
@@ -31,9 +30,9 @@ class Graph:
         self._idle.append(interpreter)
         return answer
 
-    def run_all(self, pixels: Pixels) -> NDArray[np.float32]:
-        """Returns the ``(N, …)`` outputs for ``(N, H, W, 3)`` uint8 RGB images, on all cores."""
-        with ThreadPoolExecutor(available_cores()) as pool:
+    def run_all(self, pixels: Pixels, *, threads: int) -> NDArray[np.float32]:
+        """Returns the ``(N, …)`` outputs for ``(N, H, W, 3)`` uint8 RGB images."""
+        with ThreadPoolExecutor(threads) as pool:
             return np.stack(list(pool.map(self.run, pixels)))
 
     def open(self) -> Interpreter:
@@ -53,9 +52,9 @@ class Scorer:
         """Returns P(class 1) in [0, 1] of one ``(H, W, 3)`` uint8 RGB image. Call it from any thread."""
         return float(self._graph.run(pixels)[0])
 
-    def score_all(self, pixels: Pixels) -> NDArray[np.float64]:
-        """Returns the ``(N,)`` scores of ``(N, H, W, 3)`` uint8 RGB images, on all cores."""
-        return self._graph.run_all(pixels)[:, 0].astype(np.float64)
+    def score_all(self, pixels: Pixels, *, threads: int) -> NDArray[np.float64]:
+        """Returns the ``(N,)`` scores of ``(N, H, W, 3)`` uint8 RGB images."""
+        return self._graph.run_all(pixels, threads=threads)[:, 0].astype(np.float64)
 
     def check(self, *, image_size: int) -> None:
         """Scores a blank image. Raises Reject ``bad_model`` for a graph with other inputs, outputs or scores."""

@@ -21,8 +21,7 @@ from pydantic import ValidationError
 from worker.aws.storage import Storage, read_anywhere
 from worker.contract import ChampionPointer, ModelManifest, explain
 from worker.errors import ErrorCode, Reject
-from worker.scoring.decoder import fingerprint
-from worker.scoring.litert import Scorer
+from worker.scoring.sandbox import ModelGraph, Opened, Sandbox
 
 log = logging.getLogger(__name__)
 Parsed = TypeVar("Parsed", ModelManifest, ChampionPointer)
@@ -35,16 +34,19 @@ _MAX_JSON_BYTES: Final = 1024 * 1024
 _MAX_MODEL_BYTES: Final = 512 * 1024 * 1024
 #: Lambda has 512 MB of /tmp: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 _MAX_CACHE_BYTES: Final = 256 * 1024 * 1024
-#: Models in memory: the champion and one other. Each takes tens of megabytes per thread.
+#: Models in memory: the champion and one other.
 _LOADED: Final = 2
+#: Largest difference of a probe image's score: another processor or version of LiteRT adds up in another order.
+_PROBE_TOLERANCE: Final = 1e-3
 
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded bundle: its manifest, and what scores its images."""
+    """An open bundle: its manifest, and the graph that scores its images."""
 
     manifest: ModelManifest
-    scorer: Scorer
+    graph: ModelGraph
+    opened: Opened
 
 
 class ModelCache:
@@ -91,8 +93,9 @@ class ModelCache:
 class Models:
     """Models by the URI of their bundle, loaded once. A champion pointer is read every time, since it can change."""
 
-    def __init__(self, *, storage: Storage, cache: ModelCache | None = None) -> None:
+    def __init__(self, *, storage: Storage, sandbox: Sandbox, cache: ModelCache | None = None) -> None:
         self._storage = storage
+        self._sandbox = sandbox
         self._cache = cache
         self._loaded: OrderedDict[str, Model] = OrderedDict()
 
@@ -100,7 +103,7 @@ class Models:
         """Returns the model of a bundle prefix, a ``model.json`` or a ``champion.json``, checked and ready to score."""
         bundle, pointer = _resolve(uri, self._storage)
         if bundle not in self._loaded:
-            self._loaded[bundle] = open_bundle(bundle, storage=self._storage, cache=self._cache)
+            self._loaded[bundle] = self._open(bundle)
             if len(self._loaded) > _LOADED:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(bundle)
@@ -113,40 +116,55 @@ class Models:
             )
         return model
 
+    def _open(self, bundle: str) -> Model:
+        def read(name: str, max_bytes: int) -> bytes:
+            return _read(f"{bundle}/{name}", self._storage, max_bytes)
+
+        return open_files(bundle, read, sandbox=self._sandbox, cache=self._cache)
+
 
 def pinned(uri: str, *, storage: Storage) -> str:
     """Returns the bundle that ``uri`` points at now, so that one model scores all parts of a job."""
     return _resolve(uri, storage)[0]
 
 
-def open_bundle(bundle: str, *, storage: Storage, cache: ModelCache | None = None) -> Model:
-    """Opens ``<bundle>/model.json`` and the LiteRT graph whose digest it records, from ``cache`` where possible.
+def open_files(
+    bundle: str, read: Callable[[str, int], bytes], *, sandbox: Sandbox, cache: ModelCache | None = None
+) -> Model:
+    """Opens ``model.json`` and the LiteRT graph whose digest it records, from ``cache`` where possible.
 
-    Raises Reject: ``not_found``, or ``bad_model`` with the name of the file that does not match the manifest.
+    ``read`` returns the file with a name and a maximum size; ``bundle`` is for messages. Raises what ``read`` raises,
+    and Reject ``bad_model`` with the name of the file that is not as the manifest describes it.
     """
-    return open_files(bundle, lambda name, max_bytes: _read(f"{bundle}/{name}", storage, max_bytes), cache=cache)
-
-
-def open_files(bundle: str, read: Callable[[str, int], bytes], *, cache: ModelCache | None = None) -> Model:
-    """Opens a bundle whose files ``read`` returns by name and maximum size; ``bundle`` is for messages."""
     manifest = _parse(ModelManifest, read(MANIFEST_FILE, _MAX_JSON_BYTES), bundle)
     expected = manifest.files.get(MODEL_FILE)
     if expected is None:
         raise Reject(ErrorCode.BAD_MODEL, f"{bundle}/{MANIFEST_FILE} does not list {MODEL_FILE}")
     cached = cache.get(expected.sha256) if cache else None
-    graph = cached or read(MODEL_FILE, _MAX_MODEL_BYTES)
-    if (len(graph), hashlib.sha256(graph).hexdigest()) != (expected.size_bytes, expected.sha256):
+    content = cached or read(MODEL_FILE, _MAX_MODEL_BYTES)
+    if (len(content), hashlib.sha256(content).hexdigest()) != (expected.size_bytes, expected.sha256):
         raise Reject(ErrorCode.BAD_MODEL, f"{bundle}/{MODEL_FILE} is not the file that {MANIFEST_FILE} describes")
     if cache and not cached:
-        cache.put(expected.sha256, graph)
-    scorer = Scorer(graph)
+        cache.put(expected.sha256, content)
+    graph = ModelGraph(expected.sha256, content, manifest.image_size)
     try:
-        scorer.check(image_size=manifest.image_size)
+        opened = sandbox.open(graph)
+        _check_probes(opened.probe_scores, manifest.probe_scores)
     except Reject as error:
         raise Reject(error.code, f"{bundle}/{MODEL_FILE}: {error.message}") from error
-    if manifest.decoder_fingerprint != fingerprint():
+    if manifest.decoder_fingerprint != opened.decoder_fingerprint:
         log.warning("%s was trained with another image decoder: scores may differ slightly", bundle)
-    return Model(manifest, scorer)
+    return Model(manifest, graph, opened)
+
+
+def _check_probes(scores: tuple[float, ...], recorded: tuple[float, ...]) -> None:
+    """Raises Reject ``bad_model`` for scores of the probe images that are no probabilities, or not those on record."""
+    if not all(0.0 <= score <= 1.0 for score in scores):  # false for NaN, too
+        raise Reject(ErrorCode.BAD_MODEL, f"the probe images score {scores}, not within [0, 1]")
+    if recorded and not all(
+        abs(score - before) <= _PROBE_TOLERANCE for score, before in zip(scores, recorded, strict=False)
+    ):
+        raise Reject(ErrorCode.BAD_MODEL, f"the probe images score {scores}, but {recorded} in training")
 
 
 def _resolve(uri: str, storage: Storage) -> tuple[str, ChampionPointer | None]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jobs.decoding import sandbox
 from jobs.metrics.scored_images import from_csv, scores
 from tests.conftest import REPOSITORY, Trainer
 from worker.scoring.models import open_files
@@ -106,7 +107,7 @@ def test_jax_trains_the_same_head(trainer: Trainer, digit_images: Path, tmp_path
         bundles.append(output / "model/v1")
     heads = [_head(bundle) for bundle in bundles]
     assert np.abs(heads[0] - heads[1]).max() < 1e-3
-    opened = open_files(str(bundles[1]), lambda name, _: (bundles[1] / name).read_bytes())
+    opened = open_files(str(bundles[1]), lambda name, _: (bundles[1] / name).read_bytes(), sandbox=sandbox())
     assert opened.manifest.version == "v1"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -15,14 +16,15 @@ from tests.desk import ON_BOTH_EMULATORS, Desk
 from worker.aws.storage import Storage
 from worker.contract import ClassifyRequest, ManifestRef
 from worker.errors import ErrorCode, Retry
-from worker.scoring.decoder import MAX_BYTES
+from worker.scoring.limits import MAX_BYTES
 from worker.scoring.pipeline import Pipeline
+from worker.scoring.sandbox import Sandbox
 
 MakeDesk = Callable[[], Desk]
 
 
 @pytest.fixture
-def make_desk(bench: Bench, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeDesk]:
+def make_desk(bench: Bench, models: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeDesk]:
     """Makes workers, each with its own model and threads."""
     champion = bench.put_bundle(models)
     with ExitStack() as opened:
@@ -30,7 +32,7 @@ def make_desk(bench: Bench, models: Path, monkeypatch: pytest.MonkeyPatch) -> It
         def make() -> Desk:
             storage = bench.storage(monkeypatch)
             allowed = (f"s3://{bench.bucket}/",)
-            pipeline = Pipeline(storage=storage, allowed_prefixes=allowed, threads=2, fetchers=4)
+            pipeline = Pipeline(storage=storage, sandbox=sandbox, allowed_prefixes=allowed, fetchers=4)
             return Desk(bench, storage, opened.enter_context(pipeline), champion)
 
         yield make
@@ -162,20 +164,20 @@ class _Throttled(Storage):
         super().__init__(s3=real._s3, open_bucket=real._open_bucket)
         self._throttled = uri
 
-    def read(self, uri: str, *, max_bytes: int, version_id: str | None = None, etag: str | None = None) -> bytes:
+    def fetch(self, uri: str, **options: Any) -> Any:
         if uri == self._throttled:
             raise Retry(ErrorCode.UNAVAILABLE, "503 SlowDown")
-        return super().read(uri, max_bytes=max_bytes, version_id=version_id, etag=etag)
+        return super().fetch(uri, **options)
 
 
 def test_an_image_that_storage_withholds_sends_the_request_back(
-    bench: Bench, models: Path, digit_images: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, models: Path, sandbox: Sandbox, digit_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is written before the last try; on it, the image is a row and the others are scored."""
     uris = _put_digits(bench, digit_images, 3)
     storage = _Throttled(bench.storage(monkeypatch), uris[1])
     allowed = (f"s3://{bench.bucket}/",)
-    with Pipeline(storage=storage, allowed_prefixes=allowed, threads=1, fetchers=2) as pipeline:
+    with Pipeline(storage=storage, sandbox=sandbox, allowed_prefixes=allowed, fetchers=2) as pipeline:
         desk = Desk(bench, storage, pipeline, bench.put_bundle(models))
         assert isinstance(desk.outcome(_request(*uris)), Retry)
         assert bench.keys("predictions/") == []

@@ -18,7 +18,8 @@ from PIL import Image
 
 from tests.conftest import REPOSITORY
 from worker.errors import ErrorCode, Reject
-from worker.scoring.decoder import FORMATS, MAX_BYTES, MAX_PIXELS, Pixels, decode, fingerprint
+from worker.scoring.decoder import FORMATS, Pixels, decode, fingerprint
+from worker.scoring.limits import MAX_BYTES, MAX_PIXELS
 
 # Pillow warns about odd files, and odd files are what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")

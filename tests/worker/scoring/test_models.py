@@ -13,12 +13,15 @@ import pytest
 
 from tests.conftest import Bench
 from worker.errors import ErrorCode, Reject
-from worker.scoring.models import MODEL_FILE, ModelCache, Models, open_bundle
+from worker.scoring.models import MODEL_FILE, ModelCache, Models
+from worker.scoring.sandbox import Sandbox
 
 
 @pytest.fixture
-def open_model(ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path | str], Any]:
-    opened = Models(storage=ministack_bench.storage(monkeypatch))
+def open_model(
+    ministack_bench: Bench, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Path | str], Any]:
+    opened = Models(storage=ministack_bench.storage(monkeypatch), sandbox=sandbox)
     return lambda uri: opened.get(str(uri))
 
 
@@ -141,7 +144,7 @@ def test_the_oldest_cached_files_are_deleted_first(tmp_path: Path, monkeypatch: 
 
 
 def test_a_model_is_downloaded_once_and_then_read_from_the_cache(
-    ministack_bench: Bench, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ministack_bench: Bench, sandbox: Sandbox, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its manifest is still read each time, and the graph is checked against it."""
     bench, cache = ministack_bench, ModelCache(tmp_path)
@@ -149,7 +152,7 @@ def test_a_model_is_downloaded_once_and_then_read_from_the_cache(
     for name in ("model.json", MODEL_FILE):
         bench.put(f"m/{name}", (bundle / name).read_bytes())
     uri = f"s3://{bench.bucket}/m"
-    first = open_bundle(uri, storage=storage, cache=cache)
+    first = Models(storage=storage, sandbox=sandbox, cache=cache).get(uri)
     bench.s3.delete_object(Bucket=bench.bucket, Key=f"m/{MODEL_FILE}")
-    again = open_bundle(uri, storage=storage, cache=cache)
+    again = Models(storage=storage, sandbox=sandbox, cache=cache).get(uri)
     assert again.manifest == first.manifest

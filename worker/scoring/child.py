@@ -1,0 +1,163 @@
+"""A child process: it decodes and scores one image at a time, within its limits, and answers through a pipe.
+
+    {"do": "load", "sha256": …, "image_size": 160} and a graph  ->  {"probe": [0.98, …], "fingerprint": …}
+    {"do": "score", "sha256": …, limits} and an image           ->  {"score": 0.98, "decode_ms": …, "score_ms": …}
+    {"do": "decode", "size_px": 160, limits} and an image       ->  {"bytes": 76800} and the pixels
+    any of them                                                 ->  {"code": "damaged", "message": …}
+
+Before it decodes a large image it sends ``{"needs": bytes}`` and waits for an empty message, since the large images of
+all processes share a budget of memory. It trusts everything it is sent except images. The worker trusts no answer.
+"""
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from worker.errors import ErrorCode, Reject
+from worker.scoring.decoder import Pixels, decode, fingerprint
+from worker.scoring.limits import MIB
+from worker.scoring.litert import Scorer
+from worker.scoring.probes import probes
+
+_LIBC: Final = ctypes.CDLL(None)
+#: "Signal me when my parent dies", see prctl(2).
+_PR_SET_PDEATHSIG: Final = 1
+#: Images that need less memory than this are decoded without asking.
+_SMALL_BYTES: Final = 16 * MIB
+#: Memory for opening an image, next to what its pixels need. Pillow unpacks up to 64 MiB of text and profiles.
+_OPEN_BYTES: Final = 64 * MIB
+#: What libraries may print while they decode one image. libtiff prints a line for every odd tag.
+_MAX_PRINTED: Final = MIB
+_FIRST_LINE: Final = 200
+
+
+def load() -> None:
+    """Loads everything that children will need, so that they share its memory."""
+    fingerprint()
+    probes(32)
+    gc.collect()
+    gc.freeze()  # the collector would write to the objects, and so copy the pages they are on
+
+
+def run(descriptor: int) -> NoReturn:
+    """Answers until the worker closes the pipe, and ends the process."""
+    _confine()
+    with Connection(descriptor) as pipe:
+        _Child(pipe).serve()
+    os._exit(0)
+
+
+def _confine() -> None:
+    """Makes sure that the process leaves no core dump, does not outlive the template, and is the first to be killed."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_PRINTED, _MAX_PRINTED))
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        with contextlib.suppress(OSError):  # when the machine is out of memory: this process, not the worker
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+class _Child:
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._scorers: dict[str, tuple[Scorer, int]] = {}
+        self._printed = tempfile.TemporaryFile(prefix="twofold-printed-", buffering=0)  # noqa: SIM115 - until the end
+        os.dup2(self._printed.fileno(), sys.stderr.fileno())
+
+    def serve(self) -> None:
+        self._answer({})  # ready
+        while True:
+            try:
+                request = json.loads(self._pipe.recv_bytes())
+                data = self._pipe.recv_bytes()
+            except (EOFError, OSError):
+                return
+            try:
+                pixels = None
+                match request["do"]:
+                    case "load":
+                        answer = self._load(request, data)
+                    case "score":
+                        answer = self._score(request, data)
+                    case _:
+                        pixels = self._decode(request, data, size_px=request["size_px"])
+                        answer = {"bytes": pixels.nbytes}
+            except Reject as error:
+                answer = {"code": error.code.value, "message": error.message}
+            except MemoryError:
+                answer = {"code": ErrorCode.TOO_MUCH_MEMORY.value, "message": ""}
+            self._answer(answer)
+            if pixels is not None:
+                self._pipe.send_bytes(pixels.tobytes())
+            del data
+
+    def _answer(self, answer: dict[str, Any]) -> None:
+        self._pipe.send_bytes(json.dumps(answer | self._take_printed()).encode())
+
+    def _load(self, request: dict[str, Any], graph: bytes) -> dict[str, Any]:
+        image_size = request["image_size"]
+        scorer = Scorer(graph)
+        scorer.check(image_size=image_size)
+        self._scorers[request["sha256"]] = scorer, image_size
+        scores = [scorer.score(pixels) for pixels in probes(image_size)]
+        return {"probe": scores, "fingerprint": fingerprint()}
+
+    def _score(self, request: dict[str, Any], data: bytes) -> dict[str, Any]:
+        scorer, image_size = self._scorers[request["sha256"]]
+        started_s = time.perf_counter()
+        pixels = self._decode(request, data, size_px=image_size)
+        decoded_s = time.perf_counter()
+        score = scorer.score(pixels)
+        scored_s = time.perf_counter()
+        return {"score": score, "decode_ms": (decoded_s - started_s) * 1000, "score_ms": (scored_s - decoded_s) * 1000}
+
+    def _decode(self, request: dict[str, Any], data: bytes, *, size_px: int) -> Pixels:
+        admitted = False
+
+        def admit(needed_bytes: int) -> None:
+            nonlocal admitted
+            if needed_bytes > _SMALL_BYTES:
+                self._answer({"needs": needed_bytes})
+                self._pipe.recv_bytes()
+                admitted = True
+            allowed_bytes = _OPEN_BYTES + needed_bytes + needed_bytes // 4
+            _limit_memory(min(allowed_bytes, request["memory_bytes"]))
+
+        signal.setitimer(signal.ITIMER_PROF, request["cpu_s"])  # SIGPROF ends the process, whatever it is doing
+        _limit_memory(min(_OPEN_BYTES + len(data), request["memory_bytes"]))
+        try:
+            return decode(data, size_px=size_px, admit=admit)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            _limit_memory(None)
+            if admitted and sys.platform == "linux":
+                _LIBC.malloc_trim(0)  # glibc keeps some of what is freed
+
+    def _take_printed(self) -> dict[str, Any]:
+        """Returns what libraries have printed since the last answer, as the number of lines and the first one."""
+        if not self._printed.seek(0, os.SEEK_END):
+            return {}
+        self._printed.seek(0)
+        lines = self._printed.read().splitlines()
+        self._printed.seek(0)
+        self._printed.truncate()
+        return {"lines": len(lines), "first": lines[0][:_FIRST_LINE].decode(errors="replace")}
+
+
+def _limit_memory(more_bytes: int | None) -> None:
+    """Makes allocations of over ``more_bytes`` from now on fail. Only Linux enforces RLIMIT_DATA."""
+    limit = resource.RLIM_INFINITY
+    if more_bytes is not None and sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_bytes().split()[5])
+        limit = pages * resource.getpagesize() + more_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))

@@ -1,0 +1,344 @@
+"""The sandbox: images are decoded and scored in processes of their own, so that none can harm the worker.
+
+    with Sandbox(processes=2) as sandbox:
+        sandbox.open(graph)                       loads a model, or raises Reject bad_model
+        sandbox.score(data, graph)         ->     0.98, or raises Reject
+        sandbox.decode(data, size_px=160)  ->     pixels, or raises Reject
+
+A hostile image can crash a decoder, keep it busy for hours, or make it allocate gigabytes. Here that ends one process:
+the image is rejected with the reason, another process is forked, and no other image notices. The processes themselves
+limit their processor time and memory (``worker.scoring.child``). Their time on the clock is limited here.
+"""
+
+import json
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from worker.errors import Broken, ErrorCode, Reject
+from worker.scoring.limits import MIB, Budget, ImageLimits
+from worker.scoring.template import Template
+
+log = logging.getLogger(__name__)
+
+#: Memory for the pixels of large images: for each process, and at least. 30 million pixels take 240 MB in most formats.
+_PIXELS_BYTES: Final = 96 * MIB
+_MIN_PIXELS_BYTES: Final = 256 * MIB
+#: Models in one process. Each takes tens of megabytes.
+_MODELS: Final = 2
+#: For forking a process, or for loading a model and trying it on the probe images. Both take a fraction of a second.
+_READY_S: Final = 120
+#: How many processes in a row may die without an image to blame.
+_MAX_STRAYS: Final = 3
+_TICK_S: Final = 0.25
+
+_MAX_ANSWER_BYTES: Final = 64 * 1024
+_MAX_MESSAGE: Final = 1000
+
+#: What a child may say about an image.
+_IMAGE_CODES: Final = frozenset(
+    {
+        ErrorCode.DAMAGED,
+        ErrorCode.EMPTY,
+        ErrorCode.NOT_AN_IMAGE,
+        ErrorCode.TOO_MANY_BYTES,
+        ErrorCode.TOO_MANY_PIXELS,
+        ErrorCode.TOO_MUCH_MEMORY,
+        ErrorCode.UNSUPPORTED_PIXELS,
+    }
+)
+
+
+@dataclass(frozen=True)
+class ModelGraph:
+    """A LiteRT graph, known by its digest."""
+
+    sha256: str
+    content: bytes
+    image_size: int  #: the width and height of its input, in pixels
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a graph makes of the probe images, and which decoder it will be given images by."""
+
+    probe_scores: tuple[float, ...]
+    decoder_fingerprint: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A score, and how long it took."""
+
+    score: float  #: P(class 1), in [0, 1]
+    decode_ms: float
+    score_ms: float
+
+
+class _Died(Exception):
+    """A child ended before it had answered."""
+
+
+class _Child:
+    """The worker's view of a child. One thread at a time uses it, and another one watches its deadline."""
+
+    def __init__(self, template: Template) -> None:
+        self.models: set[str] = set()
+        self.usable = False  #: it is alive, and waits for a request
+        self.overdue = False  #: it was killed at its deadline
+        self._template = template
+        self._deadline_s = math.inf
+        self._lock = threading.Lock()
+        self._died_of: str | None = None
+        self._pid, self._pipe = template.fork()
+
+    def wait_until_ready(self) -> None:
+        """Raises _Died."""
+        with self._exchange(_READY_S):
+            self._receive()
+
+    def ask(
+        self, request: dict[str, Any], data: bytes | memoryview, *, limit_s: float, pixels: Budget
+    ) -> tuple[dict[str, Any], bytes]:
+        """Sends a request, and returns the answer with what follows it. Raises _Died, or Reject for nonsense."""
+        with ExitStack() as stack, self._exchange(limit_s):
+            self._pipe.send_bytes(json.dumps(request).encode())
+            self._pipe.send_bytes(data)
+            answer = self._receive()
+            if "needs" in answer:
+                self._set_deadline(math.inf)  # others may take as long as they are allowed to
+                stack.enter_context(pixels.taken(int(answer["needs"])))
+                self._set_deadline(limit_s)
+                self._pipe.send_bytes(b"")
+                answer = self._receive()
+            following = self._pipe.recv_bytes(int(answer["bytes"])) if "bytes" in answer else b""
+        return answer, following
+
+    def kill_if_overdue(self, now_s: float) -> None:
+        """Kills the child when its deadline has passed. Its pipe then ends, which wakes the thread that waits."""
+        with self._lock:
+            if now_s < self._deadline_s:
+                return
+            self._deadline_s, self.overdue = math.inf, True
+        self._template.kill(self._pid)
+
+    def bury(self) -> str:
+        """Ends the child and returns what it died of: the name of a signal, or ``exit status 1``."""
+        if self._died_of is None:
+            self.usable = False
+            self._pipe.close()
+            try:
+                status = self._template.bury(self._pid)
+                self._died_of = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+            except Broken:  # the children of a template are killed when it dies
+                self._died_of = signal.SIGKILL.name
+        return self._died_of
+
+    @contextmanager
+    def _exchange(self, limit_s: float) -> Iterator[None]:
+        self.usable = False
+        self._set_deadline(limit_s)
+        try:
+            yield
+        except (EOFError, OSError) as error:
+            raise _Died from error
+        finally:
+            self._set_deadline(math.inf)
+        self.usable = not self.overdue
+
+    def _set_deadline(self, limit_s: float) -> None:
+        with self._lock:
+            self._deadline_s = time.monotonic() + limit_s
+
+    def _receive(self) -> dict[str, Any]:
+        try:
+            answer = json.loads(self._pipe.recv_bytes(_MAX_ANSWER_BYTES))
+            if answer.get("lines"):
+                log.debug("a library printed %d lines about an image: %.200r", answer["lines"], answer["first"])
+        except ValueError as error:
+            raise Reject(ErrorCode.DECODER_CRASHED, "its decoder answers nonsense") from error
+        return dict(answer)
+
+
+class Sandbox:
+    """Child processes that decode and score. Safe to share between threads: ``processes`` of them work at once."""
+
+    def __init__(self, *, processes: int, limits: ImageLimits | None = None, template: Template | None = None) -> None:
+        self.processes = processes
+        self._limits = limits or ImageLimits()
+        self._template = template or Template()
+        self._pixels = Budget(max(_MIN_PIXELS_BYTES, processes * _PIXELS_BYTES))
+        self._free = threading.Semaphore(processes)
+        self._lock = threading.Lock()
+        self._idle: list[_Child] = []
+        self._busy: set[_Child] = set()
+        self._strays = 0
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, name="deadlines", daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all processes."""
+        self._closed.set()
+        self._template.close()
+
+    def open(self, graph: ModelGraph) -> Opened:
+        """Loads a model and scores the probe images. Raises Reject ``bad_model`` where that cannot be done."""
+        with self._child() as child:
+            try:
+                answer = self._load(child, graph)
+            except _Died:
+                reason = f"over {_READY_S} s" if child.overdue else child.bury()
+                raise Reject(ErrorCode.BAD_MODEL, f"LiteRT fails to load the graph: {reason}") from None
+        return Opened(tuple(map(float, answer["probe"])), str(answer["fingerprint"]))
+
+    def score(self, data: bytes | memoryview, graph: ModelGraph) -> Scored:
+        """Returns P(class 1) of an image file. Raises Reject with the code of an image, or ``bad_model``.
+
+        Raises Broken when process after process dies without an image to blame.
+        """
+        answer, _ = self._ask({"do": "score", "sha256": graph.sha256}, data, graph)
+        score = answer.get("score")
+        if not (isinstance(score, float) and 0.0 <= score <= 1.0):  # false for NaN, too
+            raise Reject(ErrorCode.BAD_MODEL, f"the model gives an image the score {score!r}, not one within [0, 1]")
+        return Scored(score, float(answer["decode_ms"]), float(answer["score_ms"]))
+
+    def decode(self, data: bytes | memoryview, *, size_px: int) -> bytes:
+        """Returns the ``(size_px, size_px, 3)`` uint8 RGB pixels of an image file. Raises Reject, or Broken."""
+        return self._ask({"do": "decode", "size_px": size_px}, data)[1]
+
+    def _ask(
+        self, request: dict[str, Any], data: bytes | memoryview, graph: ModelGraph | None = None
+    ) -> tuple[dict[str, Any], bytes]:
+        request |= {"cpu_s": self._limits.cpu_s, "memory_bytes": self._limits.memory_bytes}
+        for _ in range(2):  # a process that is killed from outside says nothing about its image
+            with self._child(graph) as child:
+                try:
+                    answer, following = child.ask(request, data, limit_s=self._limits.wall_s, pixels=self._pixels)
+                except _Died:
+                    verdict = self._verdict(child)
+                    if verdict is None:
+                        continue
+                    raise verdict from None
+                self._strays = 0
+                self._check(child, answer)
+                return answer, following
+        raise Reject(ErrorCode.TOO_MUCH_MEMORY, "its process was killed twice: is the machine out of memory?")
+
+    def _verdict(self, child: _Child) -> Reject | None:
+        """Returns what an image did to its process, or None where something else has killed the process."""
+        limits, reason = self._limits, child.bury()
+        if child.overdue:
+            return Reject(ErrorCode.TOO_SLOW, f"not decoded within {limits.wall_s:g} s")
+        if reason == signal.SIGPROF.name:
+            return Reject(ErrorCode.TOO_SLOW, f"not decoded within {limits.cpu_s:g} s of processor time")
+        if reason == signal.SIGKILL.name:
+            return None
+        return Reject(ErrorCode.DECODER_CRASHED, f"its decoder died of {reason}")
+
+    def _check(self, child: _Child, answer: dict[str, Any]) -> None:
+        """Raises Reject if the child answers so."""
+        code = answer.get("code")
+        if code is None:
+            return
+        if code == ErrorCode.TOO_MUCH_MEMORY:
+            child.usable = False  # who knows what could not be allocated
+            limit = f"{self._limits.memory_bytes // MIB} MiB"
+            raise Reject(ErrorCode.TOO_MUCH_MEMORY, f"decoding takes over {limit}, or far more than its size suggests")
+        if code not in _IMAGE_CODES:
+            raise Reject(ErrorCode.DECODER_CRASHED, "its decoder answers nonsense")
+        raise Reject(ErrorCode(code), str(answer.get("message"))[:_MAX_MESSAGE])
+
+    def _load(self, child: _Child, graph: ModelGraph) -> dict[str, Any]:
+        request = {"do": "load", "sha256": graph.sha256, "image_size": graph.image_size}
+        answer, _ = child.ask(request, graph.content, limit_s=_READY_S, pixels=self._pixels)
+        if "code" in answer:
+            raise Reject(ErrorCode.BAD_MODEL, str(answer.get("message"))[:_MAX_MESSAGE])
+        child.models.add(graph.sha256)
+        return answer
+
+    @contextmanager
+    def _child(self, graph: ModelGraph | None = None) -> Iterator[_Child]:
+        """Lends a child that has loaded ``graph``. Waits while all children are busy."""
+        with self._free:
+            child = self._take(graph)
+            try:
+                yield child
+            finally:
+                self._give_back(child)
+
+    def _take(self, graph: ModelGraph | None) -> _Child:
+        while True:
+            child = self._idle_or_new(graph)
+            try:
+                if not child.usable:
+                    child.wait_until_ready()
+                if graph is not None and graph.sha256 not in child.models:
+                    self._load(child, graph)
+            except _Died:
+                self._give_back(child)
+                self._count_stray(child.bury())
+            except BaseException:
+                self._give_back(child)
+                raise
+            else:
+                return child
+
+    def _idle_or_new(self, graph: ModelGraph | None) -> _Child:
+        while True:
+            with self._lock:
+                # The one that was used last, whose memory is still in the processor's cache.
+                child = self._idle.pop() if self._idle else None
+            if child is not None and graph is not None and len(child.models | {graph.sha256}) > _MODELS:
+                child.bury()
+                continue
+            try:
+                child = child or _Child(self._template)
+            except Broken as error:
+                self._count_stray(str(error))
+                self._replace_template()
+                continue
+            with self._lock:
+                self._busy.add(child)
+            return child
+
+    def _give_back(self, child: _Child) -> None:
+        with self._lock:
+            self._busy.discard(child)
+            if child.usable:
+                self._idle.append(child)
+        if not child.usable:
+            child.bury()
+
+    def _count_stray(self, reason: str) -> None:
+        self._strays += 1
+        log.warning("a scoring process died without an image to blame: %s", reason)
+        if self._strays > _MAX_STRAYS:
+            raise Broken(f"{self._strays} scoring processes in a row died without an image to blame: {reason}")
+
+    def _replace_template(self) -> None:
+        with self._lock:
+            self._template.close()
+            self._template = Template()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(_TICK_S):
+            now_s = time.monotonic()
+            with self._lock:
+                busy = list(self._busy)
+            for child in busy:
+                try:
+                    child.kill_if_overdue(now_s)
+                except Broken as error:  # the thread that waits for the child finds out, too
+                    log.warning("%s", error)
