@@ -1,5 +1,6 @@
 """Processes measured from outside: a worker while it runs, and a job after it has ended."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from jobs.user_error import UserError
 
 #: Short compared to what is timed, and long compared to the one or two milliseconds that a check of the bucket takes.
 _LOOK_S: Final = 0.01
+#: Adding up the memory of a few processes takes a millisecond of theirs.
+_WEIGH_S: Final = 0.1
 #: A worker may have to wait for its open poll, which takes up to 20 s.
 _STOP_S: Final = 30
 _TAIL_CHARACTERS: Final = 2000
@@ -40,6 +43,8 @@ class WorkerProcess:
         self._module = module
         self._arguments = arguments
         self._environment = _inherited() | environment
+        self._peak_bytes = 0
+        self._weighed_s = 0.0
 
     def __enter__(self) -> Self:
         self._stderr = tempfile.TemporaryFile(prefix="twofold-bench-")
@@ -69,6 +74,7 @@ class WorkerProcess:
         """
         deadline_s = time.monotonic() + limit_s
         while time.monotonic() < deadline_s:
+            self._weigh()
             if done():
                 return time.monotonic()
             status = self._process.poll()
@@ -78,14 +84,27 @@ class WorkerProcess:
         raise UserError(f"{self._module} did not reach {what} within {limit_s:.0f} s. {self._log_end()}")
 
     def cpu_s(self) -> float:
-        """Returns user and system time so far, in seconds."""
-        times = psutil.Process(self._process.pid).cpu_times()
-        return float(times.user + times.system + times.children_user + times.children_system)
+        """Returns user and system time so far, in seconds, of it and its children."""
+        return sum(_cpu_s(process) for process in self._tree())
 
     def peak_mb(self) -> float:
-        """Returns the peak resident memory of it and its children so far, in MB; without /proc, the current one."""
-        parent = psutil.Process(self._process.pid)
-        return sum(_peak_bytes(process) for process in (parent, *parent.children(recursive=True))) / 1e6
+        """Returns the peak memory so far of it and its children, in MB, as seen while waiting.
+
+        Memory that processes share is counted once (PSS); without /proc, it is counted for each of them.
+        """
+        self._weigh(at_once=True)
+        return self._peak_bytes / 1e6
+
+    def _weigh(self, *, at_once: bool = False) -> None:
+        if at_once or time.monotonic() >= self._weighed_s + _WEIGH_S:
+            self._peak_bytes = max(self._peak_bytes, sum(map(_bytes, self._tree())))
+            self._weighed_s = time.monotonic()
+
+    def _tree(self) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(self._process.pid)
+            return [parent, *parent.children(recursive=True)]
+        return []
 
     def _log_end(self) -> str:
         self._stderr.seek(0)
@@ -129,10 +148,18 @@ def _inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
-def _peak_bytes(process: psutil.Process) -> int:
+def _cpu_s(process: psutil.Process) -> float:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        times = process.cpu_times()
+        return float(times.user + times.system + times.children_user + times.children_system)
+    return 0.0
+
+
+def _bytes(process: psutil.Process) -> int:
     try:
-        status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
-    except OSError:
-        return int(process.memory_info().rss)
-    kibibytes = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")), 0)
-    return int(kibibytes) * 1024
+        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
+        return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) * 1024
+    except (OSError, StopIteration):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return int(process.memory_info().rss)
+        return 0

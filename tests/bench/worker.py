@@ -25,13 +25,13 @@ _IMAGE_LIMIT_S: Final = 0.2
 _MEASURES: Final = (
     # From the first part to the second, with the emulator on the same cores.
     Measure("images_per_s", "images a second", 0, more_is_better=True),
-    # User and system time of the worker only.
+    # User and system time of the worker and its children.
     Measure("cpu_ms_per_image", "processor time per image, ms", 2),
     # From the start of the process to the CSV of a request with one image.
     Measure("first_score_s", "start to first score, s", 2),
     # The worker's processor time until then, which hardly depends on other processes.
     Measure("first_score_cpu_s", "processor time to first score, s", 2),
-    Measure("peak_mb", "peak resident memory, MB", 0),
+    Measure("peak_mb", "peak memory (PSS), MB", 0),
 )
 
 

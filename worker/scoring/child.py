@@ -21,7 +21,7 @@ import tempfile
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn
 
 from worker.errors import ErrorCode, Reject
 from worker.scoring.decoder import Pixels, decode, fingerprint
@@ -29,6 +29,7 @@ from worker.scoring.limits import MIB
 from worker.scoring.litert import Scorer
 from worker.scoring.probes import probes
 
+_STDERR: Final = 2
 _LIBC: Final = ctypes.CDLL(None)
 #: "Signal me when my parent dies", see prctl(2).
 _PR_SET_PDEATHSIG: Final = 1
@@ -71,8 +72,8 @@ class _Child:
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
         self._scorers: dict[str, tuple[Scorer, int]] = {}
-        self._printed = tempfile.TemporaryFile(prefix="twofold-printed-", buffering=0)  # noqa: SIM115 - until the end
-        os.dup2(self._printed.fileno(), sys.stderr.fileno())
+        with _in_memory() as printed:
+            os.dup2(printed.fileno(), _STDERR)
 
     def serve(self) -> None:
         self._answer({})  # ready
@@ -145,13 +146,19 @@ class _Child:
 
     def _take_printed(self) -> dict[str, Any]:
         """Returns what libraries have printed since the last answer, as the number of lines and the first one."""
-        if not self._printed.seek(0, os.SEEK_END):
+        size = os.lseek(_STDERR, 0, os.SEEK_END)
+        if not size:
             return {}
-        self._printed.seek(0)
-        lines = self._printed.read().splitlines()
-        self._printed.seek(0)
-        self._printed.truncate()
+        os.lseek(_STDERR, 0, os.SEEK_SET)
+        lines = os.read(_STDERR, size).splitlines() or [b""]
+        os.ftruncate(_STDERR, 0)
+        os.lseek(_STDERR, 0, os.SEEK_SET)
         return {"lines": len(lines), "first": lines[0][:_FIRST_LINE].decode(errors="replace")}
+
+
+def _in_memory() -> BinaryIO:
+    """Opens a file that is in no folder: a container may not be able to write to any."""
+    return os.fdopen(os.memfd_create("printed"), "wb") if sys.platform == "linux" else tempfile.TemporaryFile()
 
 
 def _limit_memory(more_bytes: int | None) -> None:

@@ -1,0 +1,208 @@
+"""The sandbox: what an image does to its process, and that nothing else notices."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+from PIL import Image, TiffImagePlugin
+
+from tests.conftest import REPOSITORY
+from tests.worker.scoring import cursed
+from worker.contract import ModelManifest
+from worker.errors import Broken, ErrorCode, Reject
+from worker.scoring import template
+from worker.scoring.decoder import decode
+from worker.scoring.limits import MIB, Budget, ImageLimits
+from worker.scoring.litert import Scorer
+from worker.scoring.models import MODEL_FILE
+from worker.scoring.sandbox import ModelGraph, Sandbox
+
+LIMITS = ImageLimits(cpu_s=0.5, wall_s=1, memory_bytes=128 * MIB)
+
+
+@pytest.fixture
+def cursed_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    monkeypatch.setattr(template, "_PROGRAM", cursed.PROGRAM)
+    with Sandbox(processes=2, limits=LIMITS) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def graph(bundle: Path) -> ModelGraph:
+    manifest = ModelManifest.model_validate_json((bundle / "model.json").read_bytes())
+    return ModelGraph(manifest.files[MODEL_FILE].sha256, (bundle / MODEL_FILE).read_bytes(), manifest.image_size)
+
+
+@pytest.fixture
+def image(digit_images: Path) -> bytes:
+    return next(digit_images.rglob("*.png")).read_bytes()
+
+
+def _children(sandbox: Sandbox) -> list[psutil.Process]:
+    found: list[psutil.Process] = psutil.Process(_template(sandbox)).children()
+    return found
+
+
+def _template(sandbox: Sandbox) -> int:
+    return sandbox._template._process.pid
+
+
+@pytest.mark.parametrize(
+    ("curse", "code", "words"),
+    [
+        (cursed.CRASH, ErrorCode.DECODER_CRASHED, "SIGSEGV"),
+        (cursed.ABORT, ErrorCode.DECODER_CRASHED, "SIGABRT"),
+        (cursed.LEAVE, ErrorCode.DECODER_CRASHED, "exit status 7"),
+        (cursed.LIE, ErrorCode.DECODER_CRASHED, "nonsense"),
+        (cursed.HANG, ErrorCode.TOO_SLOW, "0.5 s of processor time"),
+        (cursed.SLEEP, ErrorCode.TOO_SLOW, "1 s"),
+        (cursed.BLOAT, ErrorCode.TOO_MUCH_MEMORY, "128 MiB"),
+    ],
+    ids=["crash", "abort", "leave", "lie", "hang", "sleep", "bloat"],
+)
+def test_an_image_that_harms_its_process_is_rejected_with_the_reason(
+    cursed_sandbox: Sandbox, graph: ModelGraph, image: bytes, curse: bytes, code: ErrorCode, words: str
+) -> None:
+    """And the next image is scored."""
+    with pytest.raises(Reject) as caught:
+        cursed_sandbox.score(curse, graph)
+    assert caught.value.code is code
+    assert words in caught.value.message
+    assert 0 <= cursed_sandbox.score(image, graph).score <= 1
+
+
+def test_the_neighbours_of_harmful_images_are_scored(cursed_sandbox: Sandbox, graph: ModelGraph, image: bytes) -> None:
+    """While some processes are killed, the others work on."""
+    expected = cursed_sandbox.score(image, graph).score
+
+    def score(data: bytes) -> float | ErrorCode:
+        try:
+            return cursed_sandbox.score(data, graph).score
+        except Reject as error:
+            return error.code
+
+    asked = [image, cursed.CRASH, image, cursed.HANG, image, cursed.BLOAT, image]
+    with ThreadPoolExecutor(4) as pool:
+        crash, hang, bloat = ErrorCode.DECODER_CRASHED, ErrorCode.TOO_SLOW, ErrorCode.TOO_MUCH_MEMORY
+        assert list(pool.map(score, asked)) == [expected, crash, expected, hang, expected, bloat, expected]
+
+
+def test_the_score_is_that_of_the_decoder_and_the_graph(sandbox: Sandbox, graph: ModelGraph, image: bytes) -> None:
+    """To the bit: training and serving differ only in the process."""
+    pixels = decode(image, size_px=graph.image_size)
+    assert sandbox.decode(image, size_px=graph.image_size) == pixels.tobytes()
+    assert sandbox.score(memoryview(image), graph).score == Scorer(graph.content).score(pixels)
+
+
+def test_a_process_that_is_killed_from_outside_costs_no_image(
+    cursed_sandbox: Sandbox, graph: ModelGraph, image: bytes
+) -> None:
+    """Its image says nothing wrong: another process scores it."""
+    expected = cursed_sandbox.score(image, graph).score
+    for process in _children(cursed_sandbox):
+        process.kill()
+    assert cursed_sandbox.score(image, graph).score == expected
+    os.kill(_template(cursed_sandbox), signal.SIGKILL)
+    assert cursed_sandbox.score(image, graph).score == expected
+
+
+def test_a_frozen_process_costs_only_its_own_image(cursed_sandbox: Sandbox, graph: ModelGraph, image: bytes) -> None:
+    """Even one that does not read what it is sent: a pipe holds less than a large image."""
+    cursed_sandbox.score(image, graph)
+    for process in _children(cursed_sandbox):
+        process.suspend()
+    with pytest.raises(Reject) as caught:
+        cursed_sandbox.score(image + bytes(10 * MIB), graph)
+    assert caught.value.code is ErrorCode.TOO_SLOW
+    assert 0 <= cursed_sandbox.score(image, graph).score <= 1
+
+
+def test_processes_that_die_without_an_image_end_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a reason, instead of forking forever."""
+    monkeypatch.setattr(template, "_PROGRAM", "raise SystemExit(3)")
+    with Sandbox(processes=1) as sandbox, pytest.raises(Broken, match="4 scoring processes in a row died"):
+        sandbox.decode(b"", size_px=32)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc shows what a process has")
+def test_a_child_has_no_credentials_no_descriptors_and_leaves_no_core(
+    monkeypatch: pytest.MonkeyPatch, image: bytes
+) -> None:
+    """What it can reach if a hostile image takes it over: its own pipe, and what it prints."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
+    with Path("/dev/null").open("rb") as open_here, Sandbox(processes=1) as sandbox:
+        os.set_inheritable(open_here.fileno(), True)
+        sandbox.decode(image, size_px=32)
+        (child,) = _children(sandbox)
+        assert b"hush-hush" not in Path(f"/proc/{child.pid}/environ").read_bytes()
+        opened = sorted(str(path.readlink()).partition(":")[0] for path in Path(f"/proc/{child.pid}/fd").iterdir())
+        assert opened == ["/dev/null", "/dev/null", "/memfd", "socket"]
+        assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+
+
+def test_no_child_outlives_a_worker_that_is_killed() -> None:
+    """Not even one that is busy."""
+    program = (
+        "import threading, time; from worker.scoring import template; from tests.worker.scoring import cursed;"
+        "template._PROGRAM = cursed.PROGRAM; from worker.scoring.sandbox import Sandbox;"
+        "s = Sandbox(processes=2);"
+        "threading.Thread(target=s.decode, args=(cursed.SLEEP,), kwargs={'size_px': 32}, daemon=True).start();"
+        "time.sleep(0.1); s._free.acquire(); print('busy', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        family = psutil.Process(worker.pid).children(recursive=True)
+        assert family
+        worker.kill()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert alive == []
+
+
+def test_what_libraries_print_stays_in_the_child(
+    sandbox: Sandbox, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Libtiff writes to standard error for every odd tag; here it is counted in the log."""
+    caplog.set_level("DEBUG", "worker")
+    file = io.BytesIO()
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    directory[65_000] = "odd"
+    Image.new("RGB", (64, 64)).save(file, "TIFF", compression="tiff_lzw", tiffinfo=directory)
+    damaged = bytearray(file.getvalue())
+    damaged[8:40] = b"\xff" * 32
+    with pytest.raises(Reject):
+        sandbox.decode(bytes(damaged), size_px=32)
+    assert capfd.readouterr().err == ""
+    assert "a library printed" in caplog.text
+
+
+def test_a_budget_is_shared_in_order_and_never_exceeded() -> None:
+    """What is larger than all of it is granted when nothing else is taken."""
+    budget, order = Budget(10), []
+    assert budget.try_take(6)
+    assert not budget.try_take(5)
+
+    def take(name: str, size: int) -> None:
+        with budget.taken(size):
+            order.append(name)
+
+    large = threading.Thread(target=take, args=("large", 1000))
+    large.start()
+    time.sleep(0.1)
+    small = threading.Thread(target=take, args=("small", 1))
+    small.start()
+    small.join(0.2)
+    assert order == []
+    budget.give_back(6)
+    for thread in (large, small):
+        thread.join(30)
+    assert order == ["large", "small"]
