@@ -1,0 +1,113 @@
+"""The pipeline: results in order, bytes in flight within a budget, and storage that never answers."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Bench
+from worker.aws.storage import Storage
+from worker.errors import ErrorCode, Retry, TwofoldError
+from worker.scoring.models import Model, Models
+from worker.scoring.pipeline import Pipeline
+from worker.scoring.sandbox import Sandbox
+
+
+class _Watched(Storage):
+    """Storage that records how many bytes were granted at once, and is silent about some objects."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.__dict__ = dict(vars(storage))
+        self.silent: set[str] = set()
+        self.end = threading.Event()
+        self.granted: list[int] = []
+
+    def fetch(self, uri: str, **options: Any) -> Any:
+        if uri in self.silent:
+            self.end.wait(60)
+        take = options.pop("take", None)
+        if take is None:
+            return super().fetch(uri, **options)
+
+        def watched(size: int) -> bool:
+            fits: bool = take(size)
+            if fits:
+                self.granted.append(size)
+            return fits
+
+        return super().fetch(uri, take=watched, **options)
+
+
+@pytest.fixture
+def storage(ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Watched]:
+    watched = _Watched(ministack_bench.storage(monkeypatch))
+    yield watched
+    watched.end.set()
+
+
+@pytest.fixture
+def uris(ministack_bench: Bench, digit_images: Path) -> list[str]:
+    images = sorted(digit_images.rglob("*.png"))[::40]
+    return [ministack_bench.put(f"in/{path.name}", path.read_bytes()) for path in images]
+
+
+@pytest.fixture
+def model(ministack_bench: Bench, storage: _Watched, sandbox: Sandbox, models: Path) -> Model:
+    return Models(storage=storage, sandbox=sandbox).get(ministack_bench.put_bundle(models))
+
+
+def _open(bench: Bench, storage: Storage, sandbox: Sandbox, in_flight_bytes: int = 2**20) -> Pipeline:
+    return Pipeline(
+        storage=storage,
+        sandbox=sandbox,
+        allowed_prefixes=(f"s3://{bench.bucket}/",),
+        fetchers=4,
+        in_flight_bytes=in_flight_bytes,
+    )
+
+
+def _scores(pipeline: Pipeline, uris: list[str], model: Model, **options: Any) -> list[float | TwofoldError]:
+    return list(pipeline.scores(((uri, None) for uri in uris), model, cancelled=lambda: False, **options))
+
+
+def test_images_that_do_not_fit_into_the_budget_are_scored_all_the_same(
+    ministack_bench: Bench, storage: _Watched, sandbox: Sandbox, model: Model, uris: list[str]
+) -> None:
+    """They are read when it is their turn, and the results are the same, in order."""
+    with _open(ministack_bench, storage, sandbox) as pipeline:
+        expected = _scores(pipeline, uris, model)
+    assert len(set(expected)) > 1
+    for in_flight_bytes in (0, 1500):
+        storage.granted.clear()
+        with _open(ministack_bench, storage, sandbox, in_flight_bytes) as pipeline:
+            assert _scores(pipeline, uris * 3, model) == expected * 3
+            assert _scores(pipeline, uris, model) == expected  # what was taken has been given back
+        assert all(size <= in_flight_bytes for size in storage.granted)
+
+
+def test_a_request_that_is_given_up_leaves_the_budget_free(
+    ministack_bench: Bench, storage: _Watched, sandbox: Sandbox, model: Model, uris: list[str]
+) -> None:
+    """Whatever was fetched and not scored is freed."""
+    with _open(ministack_bench, storage, sandbox) as pipeline:
+        for _ in range(5):
+            scores = pipeline.scores(((uri, None) for uri in uris), model, cancelled=lambda: False)
+            next(scores)
+            scores.close()  # type: ignore[attr-defined]
+        _scores(pipeline, uris, model)
+        assert pipeline._in_flight.try_take(2**20)
+
+
+def test_storage_that_never_answers_costs_the_time_of_the_request(
+    ministack_bench: Bench, storage: _Watched, sandbox: Sandbox, model: Model, uris: list[str]
+) -> None:
+    """Its images are to be tried again; those that were delivered in time are scored."""
+    storage.silent = set(uris[1::2])
+    with _open(ministack_bench, storage, sandbox) as pipeline:
+        scores = _scores(pipeline, uris[:4], model, until_s=time.monotonic() + 1)
+    silent = [score for score in scores if isinstance(score, Retry)]
+    assert [isinstance(score, Retry) for score in scores] == [False, True, False, True]
+    assert {error.code for error in silent} == {ErrorCode.UNAVAILABLE}
