@@ -27,7 +27,7 @@ FLOORS = (
     {"worker.bootstrap", "worker.cloudwatch", "worker.delivery"},
     {"worker.consumer", "worker.serverless"},
     {"worker.__main__"},
-    {"jobs.progress", "jobs.user_error"},
+    {"jobs.printable", "jobs.progress", "jobs.user_error"},
     {"jobs.config", "jobs.extras"},
     {"jobs.cloud", "jobs.metrics", "jobs.store"},
     {"jobs.data", "jobs.models"},
