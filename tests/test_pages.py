@@ -37,7 +37,7 @@ OWN_WORKER: Final = {"s3:GetObjectVersion", "sqs:GetQueueUrl"}
 #: Options of programs other than Twofold.
 FOREIGN: Final = {"--help", "--pdb"}
 #: Defaults that are described and not given.
-DESCRIBED: Final = {"data", "output", "version", "cache", "checkpoint"}
+DESCRIBED: Final = {"data", "output", "version", "redirect_hosts", "cache", "checkpoint"}
 
 PROJECT: Final = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 MARKERS: Final = {marker.partition(":")[0] for marker in PROJECT["tool"]["pytest"]["markers"]}
