@@ -2,16 +2,22 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from jobs.config import TrainConfig
 from jobs.training import backbone, export, network
 from jobs.training.neuron import Neuron
+from tests.conftest import REPOSITORY
 from worker.scoring.litert import Scorer
 
 keras = pytest.importorskip("keras")
@@ -39,3 +45,32 @@ def test_the_same_model_gives_the_same_bytes_and_both_formats_give_the_same_scor
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     by_keras = np.asarray(keras.models.load_model(path)(pixels))[:, 0]
     assert np.abs(by_keras - Scorer(litert).score_all(pixels)).max() < 1e-5
+
+
+#: A job whose model takes for ever to be read.
+_JOB = """
+import os
+from jobs.training import export
+
+class Model:
+    def save(self, path):
+        os.mkfifo(path)
+
+export._by_tensorflow(Model())
+"""
+
+
+def test_the_converter_ends_with_the_job_that_started_it(tmp_path: Path) -> None:
+    """Even if the job is killed: on SIGTERM it leaves at once, and would leave a process that computes for nobody."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _JOB], cwd=REPOSITORY, env=os.environ | {"TMPDIR": str(tmp_path)}
+    ) as job:
+        while not (found := psutil.Process(job.pid).children()) or "jobs.training.export" not in found[0].cmdline():
+            time.sleep(0.01)
+        job.kill()
+    (converter,) = found
+    try:
+        converter.wait(timeout=60)  # it reads a pipe into which no one writes, and would never end by itself
+    finally:
+        if converter.is_running():
+            converter.kill()
