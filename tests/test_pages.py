@@ -82,6 +82,8 @@ def _check(command: list[str]) -> None:
             _parse(app, arguments)
         case ["uv" | "pip", "sync" | "build" | "venv" | "install" | "pip", *_]:
             pass  # the names of extras are checked below
+        case ["uvx", "--from", _, "cyclonedx-py", "requirements", requirements, *_]:
+            assert (REPOSITORY / requirements).is_file()
         case [".ci/run"] | [".github/screenshots", _]:
             assert os.access(REPOSITORY / command[0], os.X_OK)
         case [] | ["export" | "cp" | "head", *_]:
