@@ -40,15 +40,16 @@ def _run_installed(arguments: list[str] | None) -> tuple[int, str | None]:
     from pydantic import ValidationError  # noqa: PLC0415 - see above
 
     from jobs.commands.app import app  # noqa: PLC0415
+    from jobs.printable import printable_lines  # noqa: PLC0415
     from worker.contract import explain  # noqa: PLC0415
     from worker.errors import TwofoldError  # noqa: PLC0415
 
     try:
         app(args=arguments)
     except ValidationError as error:
-        return 2, explain(error)
+        return 2, printable_lines(explain(error))
     except (UserError, TwofoldError, ValueError, OSError) as error:
-        return 1, str(error)
+        return 1, printable_lines(str(error))
     return 0, None
 
 

@@ -1,5 +1,6 @@
 """The options of a training job. ``twofold train run`` and its ``--help`` are made from these fields."""
 
+import ipaddress
 import re
 import shlex
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_seriali
 from worker.contract import Name
 from worker.uris import masked
 
+#: https://www.rfc-editor.org/rfc/rfc1123#section-2, and underscores, which many names have.
+_HOST: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
 _RULE: Final = re.compile(r"(precision|recall)>=(0?\.\d+|1(?:\.0*)?)")
 
 
@@ -39,6 +42,14 @@ def fixed_threshold(rule: str) -> float | None:
     except ValueError:
         return None
     return value if 0.0 <= value <= 1.0 else None
+
+
+def _is_host(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return _HOST.fullmatch(name) is not None
+    return True
 
 
 class TrainConfig(BaseModel):
@@ -112,7 +123,13 @@ class TrainConfig(BaseModel):
     max_quarantined: float = Field(
         0.05, ge=0.0, le=1.0, description="Share of a class's files that may be left out before the job stops."
     )
-    # The last two change no result, so a bundle does not record them.
+    # The last three change no result, so a bundle does not record them.
+    redirect_hosts: Annotated[str, _ADVANCED] = Field(
+        "",
+        exclude=True,
+        repr=False,
+        description="Other hosts that the https:// address of --data may redirect to, separated by commas.",
+    )
     cache: Annotated[Path, OptionHelp(default="$XDG_CACHE_HOME/twofold")] = Field(
         Path("~/.cache/twofold"),
         exclude=True,
@@ -132,14 +149,29 @@ class TrainConfig(BaseModel):
     def _at_home(cls, cache: Path) -> Path:
         return cache.expanduser()
 
+    @field_validator("redirect_hosts")
+    @classmethod
+    def _of_hosts(cls, hosts: str) -> str:
+        names = [name.strip().lower() for name in hosts.split(",") if name.strip()]
+        for name in names:
+            if not _is_host(name):
+                raise ValueError(f"{name!r} is not the name of a host: use cdn.example.com, without https:// and port")
+        return ",".join(names)
+
+    @property
+    def allowed_redirects(self) -> frozenset[str]:
+        """The names in ``redirect_hosts``."""
+        return frozenset(filter(None, self.redirect_hosts.split(",")))
+
     @field_serializer("data")
     def _without_secrets(self, data: str) -> str:
         """Keeps the signature of a presigned URL out of the bundle."""
         address, mark, digest = data.partition("#sha256=")
-        return f"{masked(address)}{mark}{digest}" if data.startswith(("http://", "https://")) else data
+        return f"{masked(address)}{mark}{digest}" if data.lower().startswith(("http://", "https://")) else data
 
     def command(self) -> str:
         """Returns the command that runs this job again, as a new version. Defaults are left out."""
         given = self.model_dump(mode="json", exclude={"version"}, exclude_defaults=True)
+        given |= {"redirect_hosts": self.redirect_hosts} if self.redirect_hosts else {}
         options = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
         return shlex.join(["twofold", "train", "run", *options])

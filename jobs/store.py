@@ -7,6 +7,7 @@ A file is complete or absent, even if the process or the machine dies while it i
 
 import fcntl
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_storage
 from worker.aws.storage import Storage
 from worker.errors import ErrorCode, Reject
+from worker.uris import masked
 
 _CONTENT_TYPES: Final = {
     ".json": "application/json",
@@ -25,6 +27,8 @@ _CONTENT_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
 }
 _MAX_BYTES: Final = 4 * 1024**3
+#: The name of an unfinished file: ``.model.json.k2j4x8_q.draft``.
+_DRAFT: Final = re.compile(r"\..+\.[a-z0-9_]{8}\.draft")
 
 
 class Store(Protocol):
@@ -60,6 +64,7 @@ class FolderStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._swept: set[Path] = set()  # the folders in which this store has removed what killed processes left
         self.uri = str(root)
 
     def exists(self, name: str) -> bool:
@@ -105,6 +110,7 @@ class FolderStore:
         """Removes a file, if it exists, and the folders that this leaves empty."""
         path = self._root / name
         path.unlink(missing_ok=True)
+        self._sweep(path.parent)
         with suppress(OSError):  # not empty
             for folder in path.relative_to(self._root).parents[:-1]:
                 (self._root / folder).rmdir()
@@ -112,16 +118,28 @@ class FolderStore:
     @contextmanager
     def _complete_file(self, name: str, body: bytes) -> Iterator[Path]:
         """Yields a temporary file with the bytes, next to where it belongs."""
-        handle, temporary = _open_temporary(self._root / name)
+        path = self._root / name
+        handle, draft = _open_draft(path)
         try:
             with os.fdopen(handle, "wb") as file:
+                self._sweep(path.parent)
                 file.write(body)
                 file.flush()
                 os.fsync(handle)  # or the name could survive a power cut without the bytes
-            Path(temporary).chmod(0o644)
-            yield Path(temporary)
+                draft.chmod(0o644)
+                yield draft
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
+
+    def _sweep(self, folder: Path) -> None:
+        """Removes the drafts of processes that were killed, once for each folder."""
+        if folder in self._swept:
+            return
+        self._swept.add(folder)
+        with suppress(OSError):  # the folder is gone
+            for path in folder.iterdir():
+                if _DRAFT.fullmatch(path.name):
+                    _remove_abandoned(path)
 
 
 class BucketStore:
@@ -173,6 +191,8 @@ def open_store(where: str) -> Store:
     """Opens ``s3://bucket/prefix``, or a folder, which is created if it does not exist."""
     if where.startswith("s3://"):
         return BucketStore(where, open_storage(open_session()))
+    if "://" in where:
+        raise UserError(f"{masked(where)} is neither an s3:// URI nor a folder.")
     try:
         Path(where).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -193,14 +213,26 @@ def exclusive_lock(path: Path, waiting: str, reporter: Reporter) -> Iterator[Non
         yield
 
 
-def _open_temporary(path: Path) -> tuple[int, str]:
-    """Opens a new file in the folder of ``path``."""
+def _open_draft(path: Path) -> tuple[int, Path]:
+    """Opens a new file in the folder of ``path``. It stays locked while it is open: its writer is alive."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent)
         except FileNotFoundError:  # another process removed the folder together with its last file
             continue
+        with suppress(OSError):  # a file system without locks, on which no draft is ever removed
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(draft)
+        os.close(handle)  # another process removed it before it was locked
+
+
+def _remove_abandoned(draft: Path) -> None:
+    """Removes a draft that no process holds open."""
+    with suppress(OSError), draft.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        draft.unlink()
 
 
 def _content_type(name: str) -> str:

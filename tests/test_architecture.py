@@ -29,7 +29,7 @@ FLOORS = (
     {"worker.__main__"},
     {"jobs.decoding", "jobs.progress", "jobs.user_error"},
     {"jobs.config", "jobs.extras"},
-    {"jobs.cloud", "jobs.metrics", "jobs.store"},
+    {"jobs.cloud", "jobs.metrics", "jobs.printable", "jobs.store"},
     {"jobs.data", "jobs.models"},
     {"jobs.batch", "jobs.local", "jobs.training"},
     {"jobs.report"},

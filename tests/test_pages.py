@@ -19,14 +19,16 @@ import typer
 from jobs.commands.app import app
 from jobs.config import TrainConfig
 from jobs.data.dataset import DatasetCode
+from jobs.data.members import Limits
 from tests.bench.__main__ import app as bench_app
 from tests.conftest import REPOSITORY
 from tests.infra.templates import as_list, load, resources
 from tests.pages import BLOCKS, CHANGELOG, PAGES, PROSE, headings, quoted, section, tables
 from worker import messages
-from worker.contract import ClassifyRequest, ManifestRef
+from worker.contract import MAX_REQUEST_BYTES, MAX_SHARDS, SHARD_IMAGES, ClassifyRequest, ManifestRef
 from worker.errors import ErrorCode
 from worker.manifest.references import references
+from worker.manifest.text import BOMB_BYTES, BOMB_RATIO, MAX_LINE
 from worker.predictions import COLUMNS
 from worker.settings import WorkerSettings
 
@@ -37,7 +39,7 @@ OWN_WORKER: Final = {"s3:GetObjectVersion", "sqs:GetQueueUrl"}
 #: Options of programs other than Twofold.
 FOREIGN: Final = {"--help", "--pdb"}
 #: Defaults that are described and not given.
-DESCRIBED: Final = {"data", "output", "version", "cache", "checkpoint"}
+DESCRIBED: Final = {"data", "output", "version", "redirect_hosts", "cache", "checkpoint"}
 
 PROJECT: Final = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 MARKERS: Final = {marker.partition(":")[0] for marker in PROJECT["tool"]["pytest"]["markers"]}
@@ -82,6 +84,8 @@ def _check(command: list[str]) -> None:
             _parse(app, arguments)
         case ["uv" | "pip", "sync" | "build" | "venv" | "install" | "pip", *_]:
             pass  # the names of extras are checked below
+        case ["uvx", "--from", _, "cyclonedx-py", "requirements", requirements, *_]:
+            assert (REPOSITORY / requirements).is_file()
         case [".ci/run"] | [".github/screenshots", _]:
             assert os.access(REPOSITORY / command[0], os.X_OK)
         case [] | ["export" | "cp" | "head", *_]:
@@ -327,6 +331,22 @@ def test_every_default_of_the_worker_is_described() -> None:
     assert set(described) == set(fields)
     for name, field in fields.items():
         assert not isinstance(field.default, str | int) or _same(described[name], field.default), name
+
+
+def test_the_limits_of_the_security_section_are_those_of_the_code() -> None:
+    """Of messages, lists, jobs and archives; those of images are named with their error codes, too."""
+    shown = dict(tables(section("worker/README.md", "Security"))[0])
+    archive = Limits()
+    for name, limits in {
+        "a message": [f"{MAX_REQUEST_BYTES // 1024} KiB"],
+        "a list": [f"{MAX_LINE:,} characters", f"{BOMB_BYTES // 1024**2} MiB", f"{BOMB_RATIO} times"],
+        "a job": [f"{MAX_SHARDS * SHARD_IMAGES // 1_000_000} million images"],
+        "an archive for training": [f"{archive.members:,} members", f"{archive.ratio} times"],
+    }.items():
+        assert [limit for limit in limits if limit not in shown[name]] == []
+    codes = section("worker/README.md", "Error codes")
+    for limit in ("32 MiB", "30 million pixels", "65,535"):
+        assert (limit in shown["an image"], limit in codes) == (True, True)
 
 
 def _same(text: str, value: object) -> bool:

@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
+from jobs.printable import printable
 from jobs.progress import Advance
 from jobs.user_error import UserError
 from worker.aws.storage import Storage
@@ -60,7 +61,7 @@ class Inputs:
         if path.is_dir():
             return self._of_folder(path)
         if not path.is_file():
-            raise UserError(f"{source} is not a file, a folder or an s3:// URI.")
+            raise UserError(f"{printable(source)} is not a file, a folder or an s3:// URI.")
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return iter([self._of_image(path, path.name)])
         return self._of_manifest(path)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.markup import escape
 
 from jobs.batch.inputs import Inputs
+from jobs.printable import printable
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from worker.aws.storage import Storage
@@ -54,7 +55,7 @@ def estimate(job: Job) -> Estimate:
 
 def read_sources(names: Sequence[str], inputs: Inputs, shards: Shards, reporter: Reporter) -> None:
     """Adds the images of all sources to the shards, one source after another."""
-    with reporter.step(escape(f"Reading {', '.join(names)[:60]}")) as advance:
+    with reporter.step(escape(f"Reading {', '.join(map(printable, names))[:60]}")) as advance:
         for name in names:
             for ref in inputs.references(name):
                 shards.add(ref)

@@ -175,11 +175,15 @@ def follow(
 ) -> Iterator[str | TrainingStatus]:
     """Yields log lines as they arrive, and the status whenever the state changes. The final status comes last."""
     _, identity = parse_reference(job)
-    token, last = None, None
+    tokens: dict[str, str | None] = {}  # by log stream: when Batch tries a job again, it writes to another one
+    newest, last = "", None
     while True:
         status = service.status(identity)
-        lines, token = _read_log(logs, service.log_group(), status.log_stream, token)
-        yield from lines
+        # The one before comes first: its last lines may have arrived since.
+        for stream in filter(None, dict.fromkeys([newest, status.log_stream])):
+            lines, tokens[stream] = _read_log(logs, service.log_group(), stream, tokens.get(stream))
+            yield from lines
+        newest = status.log_stream or newest
         if status.state != last:
             yield status
             last = status.state
@@ -189,9 +193,7 @@ def follow(
 
 
 def _read_log(logs: Client, group: str, stream: str, token: str | None) -> tuple[list[str], str | None]:
-    """Returns all lines since ``token``, and the next token."""
-    if not stream:
-        return [], token
+    """Returns all lines of a stream since ``token``, and the next token."""
     lines: list[str] = []
     while True:
         more = {"nextToken": token} if token else {}

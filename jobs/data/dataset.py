@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from jobs.printable import printable
 from jobs.user_error import UserError
 from worker.errors import ErrorCode
 from worker.predictions import csv_bytes
@@ -70,12 +71,16 @@ class Dataset:
 
 
 def quarantine_csv(labels: tuple[str, str], quarantined: list[Quarantined]) -> bytes:
-    """Returns ``quarantine.csv``: one line per image left out, with text guarded against running in a spreadsheet."""
+    """Returns ``quarantine.csv``: one line per image left out.
+
+    It is a page for people, and no program reads it: its text is guarded against running in a spreadsheet, and shown as
+    in the report. Results and ``test_predictions.csv`` are joined by ``source_ref``, and so keep every name as it is.
+    """
     lines = [
         (item.image.ref, item.image.split, labels[item.image.label], item.reason.code.value, item.reason.message)
         for item in quarantined
     ]
-    return csv_bytes([COLUMNS, *lines])
+    return csv_bytes([COLUMNS, *(map(printable, line) for line in lines)])
 
 
 def by_code(quarantined: list[Quarantined]) -> dict[str, int]:
@@ -105,5 +110,6 @@ def check_share(dataset: Dataset, quarantined: list[Quarantined], limit: float) 
 
 
 def _first(quarantined: list[Quarantined]) -> str:
-    lines = [f"  {item.image.ref}: {item.reason.code.value}, {item.reason.message}" for item in quarantined[:_NAMED]]
+    named = quarantined[:_NAMED]
+    lines = [printable(f"  {item.image.ref}: {item.reason.code.value}, {item.reason.message}") for item in named]
     return "\n".join(lines + [f"  and {len(quarantined) - _NAMED:,} more"] * (len(quarantined) > _NAMED))

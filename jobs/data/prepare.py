@@ -11,6 +11,7 @@ from jobs.data import sources
 from jobs.data.class_folders import SPLITS, ClassFile, Layout, arrange
 from jobs.data.dataset import Dataset, LabelledImage, Quarantined, Reason, check_share
 from jobs.data.duplicates import find_duplicates
+from jobs.printable import printable
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from worker.scoring.limits import MAX_BYTES
@@ -23,7 +24,8 @@ def open_dataset(config: TrainConfig, reporter: Reporter) -> Dataset:
     Raises UserError, with what was found, unless there are two classes with images in every split, and no more than
     ``config.max_quarantined`` of a class is left out.
     """
-    layout = arrange(sources.open_source(config.data, config.cache / "data", reporter))
+    listing = sources.open_source(config.data, config.cache / "data", reporter, redirect_hosts=config.allowed_redirects)
+    layout = arrange(listing)
     files = _split_files(layout, config)
     reasons = {found.ref: found.file.reason for part in files.values() for found in part}
     images = _hash([_image(found, split) for split in SPLITS for found in files[split]], reasons, reporter)
@@ -102,7 +104,7 @@ def _check_classes(dataset: Dataset) -> None:
     for split, images in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
         for label, name in enumerate(dataset.labels):
             if not any(image.label == label for image in images):
-                examples = ", ".join(item.image.ref for item in dataset.quarantined[:5])
+                examples = printable(", ".join(item.image.ref for item in dataset.quarantined[:5]))
                 raise UserError(
                     f"The {split} split has no image of class {name} left. {len(dataset.quarantined):,} files were "
                     f"left out, most of them as duplicates: {examples}. Add more images."

@@ -28,14 +28,16 @@ _ARCHIVE: Final = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
 _CHUNK_BYTES: Final = 1024**2
 
 
-def open_source(data: str, cache: Path, reporter: Reporter) -> Listing:
+def open_source(data: str, cache: Path, reporter: Reporter, *, redirect_hosts: frozenset[str] = frozenset()) -> Listing:
     """Lists the files of a dataset, downloaded and unpacked to the folder ``cache`` where necessary.
 
+    ``redirect_hosts`` are the hosts that an https:// address may redirect to, besides its own.
     Raises UserError, or the storage's Reject or Retry, if they cannot be read.
     """
     address, wanted = _split_digest(data)
     if re.match(r"https?://", address, re.IGNORECASE):
-        return _from_remote(WebFile(address), address, wanted, cache, reporter)
+        remote = WebFile(address, redirect_hosts=redirect_hosts)
+        return _from_remote(remote, address, wanted, cache, reporter)
     if address.startswith("s3://"):
         split(f"{address.rstrip('/')}/any")  # raises for an address that is not valid
         storage = open_storage(open_session())

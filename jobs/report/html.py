@@ -5,19 +5,12 @@ else: a page loads nothing and runs nothing. All text is escaped.
 """
 
 import functools
-import re
 from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-#: Characters that cannot be seen, or that reorder the text around them: control and format characters, surrogates
-#: (how Python reads bytes of a file name that are not UTF-8), and the controls of Unicode's bidirectional algorithm.
-#: Joiners belong to many scripts and to emoji; after an ASCII character there is nothing that they could join.
-_UNSEEN: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
-    "\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
-    "|(?<![^\x00-\x7f])[\u200c\u200d]"
-)
+from jobs.printable import printable
+
 #: Narrow, and no line breaks there.
 _SPACE: Final = "\u202f"
 _MINUS: Final = "\u2212"
@@ -34,12 +27,12 @@ def _environment() -> Environment:
         loader=PackageLoader("jobs"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=lambda value: visible(value) if type(value) is str else value,  # not the output of a macro
+        finalize=_finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "visible": visible,
+        "printable": printable,
         "count": count,
         "compact": compact,
         "percent": percent,
@@ -51,14 +44,14 @@ def _environment() -> Environment:
     return environment
 
 
-def visible(text: str) -> str:
-    r"""Writes out what cannot be seen: U+202E in a file name is shown as ``\u202e``."""
-    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+def _finalize(value: object) -> object:
+    """Is called for the value of every ``{{ … }}``. The output of a macro is markup, and its texts have passed here."""
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def short(text: str, length: int = 12) -> str:
     """Cuts a text to ``length`` characters, the last one ``…``: the labels of a chart cannot wrap."""
-    seen = visible(text)
+    seen = printable(text)
     return seen if len(seen) <= length else f"{seen[: length - 1]}…"
 
 

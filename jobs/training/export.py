@@ -1,6 +1,8 @@
 """Export of a Keras model to ``model.keras`` and, for LiteRT, ``model.tflite``.
 
-python -m jobs.training.export model.keras model.tflite        # for a model of a backend other than TensorFlow
+python -m jobs.training.export model.keras model.tflite [PIPE]    # for a model of a backend other than TensorFlow
+
+The process ends when the other end of ``PIPE``, a file descriptor, is closed: with the job that started it.
 """
 
 import io
@@ -9,20 +11,22 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from pathlib import Path
-from typing import Any, Final
-
-import keras
+from typing import TYPE_CHECKING, Any, Final
 
 from jobs.user_error import UserError
+
+if TYPE_CHECKING:  # takes seconds, in which a child process would not notice that its parent has ended
+    import keras
 
 #: The earliest time that a zip file can hold.
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 _IDENTITY: Final = "shared_object_id"
 
 
-def to_keras_bytes(model: keras.Model) -> bytes:
+def to_keras_bytes(model: "keras.Model") -> bytes:
     """Returns ``model.keras``. The same model gives the same bytes, without the date and the ids that Keras writes."""
     with tempfile.TemporaryDirectory(prefix="twofold-") as folder:
         path = Path(folder) / "model.keras"
@@ -51,8 +55,10 @@ def _renumber(node: Any, numbers: dict[int, int]) -> Any:  # noqa: ANN401 - JSON
     return node
 
 
-def to_litert_bytes(model: keras.Model) -> bytes:
+def to_litert_bytes(model: "keras.Model") -> bytes:
     """Returns ``model.tflite``, which maps ``(1, H, W, 3)`` uint8 RGB to ``(1, …)`` float32, in 32-bit floats."""
+    import keras  # noqa: PLC0415 - see above
+
     if keras.backend.backend() != "tensorflow":
         return _by_tensorflow(model)
     import tensorflow as tf  # noqa: PLC0415 - only the export needs it
@@ -70,22 +76,49 @@ def to_litert_bytes(model: keras.Model) -> bytes:
     return bytes(converter.convert())
 
 
-def _by_tensorflow(model: keras.Model) -> bytes:
+def _by_tensorflow(model: "keras.Model") -> bytes:
     """Converts the model in a process with the TensorFlow backend, to which the converter belongs."""
     with tempfile.TemporaryDirectory(prefix="twofold-") as folder:
         source, target = Path(folder) / "model.keras", Path(folder) / "model.tflite"
         model.save(source)
-        done = subprocess.run(
-            [sys.executable, "-m", "jobs.training.export", str(source), str(target)],
-            env=os.environ | {"KERAS_BACKEND": "tensorflow"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = _run_with_us(str(source), str(target))
         if done.returncode:
             raise UserError(f"The export to LiteRT failed (is TensorFlow installed?):\n{done.stderr[-2000:]}")
         return target.read_bytes()
 
 
+def _run_with_us(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Runs this file in a process that ends when this one does, however that happens.
+
+    On SIGTERM a job leaves at once, without a word to its child processes.
+    """
+    read_end, write_end = os.pipe()  # the child does not inherit the write end: only this process holds it open
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "jobs.training.export", *arguments, str(read_end)],
+            env=os.environ | {"KERAS_BACKEND": "tensorflow"},
+            pass_fds=(read_end,),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+
+
+def _end_with_parent(read_end: int) -> None:
+    os.read(read_end, 1)  # returns when the write end is closed
+    os._exit(1)
+
+
+def _main(source: str, target: str, read_end: str | None = None) -> None:
+    if read_end is not None:
+        threading.Thread(target=_end_with_parent, args=(int(read_end),), daemon=True).start()
+    import keras  # noqa: PLC0415 - see above
+
+    Path(target).write_bytes(to_litert_bytes(keras.models.load_model(source)))
+
+
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_bytes(to_litert_bytes(keras.models.load_model(sys.argv[1])))
+    _main(*sys.argv[1:])

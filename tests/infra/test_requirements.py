@@ -1,7 +1,9 @@
 """The hashed requirements: on their own they install everything that runs."""
 
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from packaging.requirements import Requirement
 
 from jobs.cloud.lambda_zip import MAX_BYTES
 from tests.conftest import REPOSITORY, Bench
+from tests.pages import blocks
 
 INFRA = REPOSITORY / "infra"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -74,6 +77,23 @@ def test_training_and_serving_use_the_same_decoder_and_arithmetic(name: str, oth
     """Pillow, numpy and LiteRT have the same version on both sides."""
     shared = ("pillow", "numpy", "ai-edge-litert", "pydantic", "obstore")
     assert [_pins(name)[package] for package in shared] == [_pins(other)[package] for package in shared]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_list_of_components_has_every_library_with_its_version_and_hashes(name: str, tmp_path: Path) -> None:
+    """As CycloneDX, by the command of the page; a scanner looks up known weaknesses by its package URLs."""
+    (text,) = blocks("worker/README.md", "Security", "sh")
+    line = text.replace("\\\n", " ").replace("infra/worker-", f"infra/{name}-")
+    *command, target = shlex.split(line)
+    assert (command[-1], target) == ("-o", "worker.cdx.json")
+    subprocess.run([*command, str(tmp_path / target)], cwd=REPOSITORY, check=True, capture_output=True)
+    listed = json.loads((tmp_path / target).read_text())
+    assert (listed["bomFormat"], listed["metadata"]["component"]["name"]) == ("CycloneDX", "twofold")
+    components = listed["components"]
+    assert {component["name"]: component["version"] for component in components} == _pins(name)
+    assert all(c["purl"].startswith(f"pkg:pypi/{c['name']}@{c['version']}") for c in components)
+    assert all(c["externalReferences"][0]["hashes"] for c in components)
 
 
 def _environment(name: str, folder: Path, *, compiled: bool) -> Path:

@@ -3,7 +3,9 @@
 import shlex
 from typing import Any
 
+import pytest
 import typer.main
+from pydantic import ValidationError
 
 from jobs.commands.app import app
 from jobs.config import OptionHelp, TrainConfig
@@ -45,6 +47,7 @@ def test_the_command_of_a_job_repeats_the_job() -> None:
         fine_tune=30,
         seed=5,
         threshold="recall>=0.99",
+        redirect_hosts="cdn.example.com,10.0.0.7",
     )
     program, group, verb, *options = shlex.split(config.command())
     assert (program, group, verb) == ("twofold", "train", "run")
@@ -53,6 +56,17 @@ def test_the_command_of_a_job_repeats_the_job() -> None:
         **{name: value for name, value in values.items() if name in TrainConfig.model_fields and name != "cache"}
     )
     assert again == config.model_copy(update={"version": None})
+
+
+def test_the_hosts_of_redirects_are_names_or_ip_addresses() -> None:
+    """Not addresses of files, and without a port: the message says how to write them."""
+    config = TrainConfig(data="x", output="y", redirect_hosts=" CDN.example.com, my_host,::1 ,")
+    assert config.redirect_hosts == "cdn.example.com,my_host,::1"
+    assert config.allowed_redirects == {"cdn.example.com", "my_host", "::1"}
+    assert TrainConfig(data="x", output="y").allowed_redirects == frozenset()
+    for wrong in ("https://cdn.example.com", "cdn.example.com:8080", "*.example.com", "a b"):
+        with pytest.raises(ValidationError, match="is not the name of a host"):
+            TrainConfig(data="x", output="y", redirect_hosts=wrong)
 
 
 def test_the_command_leaves_out_defaults() -> None:

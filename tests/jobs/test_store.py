@@ -1,8 +1,17 @@
 """The promises of a store, the same for a folder and for a bucket on each emulator."""
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
-from jobs.store import Store
+import pytest
+
+from jobs.store import FolderStore, Store, open_store
+from jobs.user_error import UserError
+from tests.conftest import REPOSITORY
 
 
 def test_a_written_file_is_read_back(store: Store) -> None:
@@ -56,3 +65,76 @@ def test_exactly_one_of_several_racing_writers_wins(store: Store) -> None:
             swapped = list(pool.map(lambda i, n=name, s=first: store.replace(n, b"new %d" % i, seen=s), range(8)))
             assert swapped.count(True) == 1
             assert store.read(name) == b"new %d" % swapped.index(True)
+
+
+#: Writes a file, and waits for a line before the last step.
+_WRITER = """
+import os, sys
+from pathlib import Path
+from jobs.store import FolderStore
+
+def wait(handle):
+    print("draft", flush=True)
+    sys.stdin.readline()
+
+os.fsync = wait
+FolderStore(Path(sys.argv[1])).write(sys.argv[2], b"from the other process")
+"""
+
+
+@contextmanager
+def _writing(root: Path, name: str) -> Iterator["subprocess.Popen[str]"]:
+    """A process that has written its draft, and not yet renamed it."""
+    command = [sys.executable, "-c", _WRITER, str(root), name]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "draft\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _files(root: Path) -> list[str]:
+    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+def test_what_a_killed_writer_leaves_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    """By one that writes to the same folder, and no name is in doubt: the file is absent, as before."""
+    with _writing(tmp_path, "v1/model.keras") as writer:
+        writer.kill()
+    assert len(list((tmp_path / "v1").iterdir())) == 1
+    store = FolderStore(tmp_path)
+    assert store.names("") == []
+    store.write("v1/model.json", b"{}")
+    assert _files(tmp_path) == ["v1/model.json"]
+
+
+def test_what_a_killed_writer_leaves_does_not_keep_a_folder(tmp_path: Path) -> None:
+    """Removing its last file removes the folder, too: a cache that is cleared is gone."""
+    FolderStore(tmp_path).write("jobs/a/begun", b"x")
+    with _writing(tmp_path, "jobs/a/files") as writer:
+        writer.kill()
+    FolderStore(tmp_path).remove("jobs/a/begun")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_draft_of_a_writer_that_is_alive_stays(tmp_path: Path) -> None:
+    """However long it takes, and whatever others write next to it. Nor is anyone else's file removed."""
+    foreign = tmp_path / "v1" / ".model.json.original"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"of the user")
+    with _writing(tmp_path, "v1/model.keras") as writer:
+        FolderStore(tmp_path).write("v1/model.json", b"{}")
+        writer.communicate("go on\n")
+        assert writer.returncode == 0
+    assert _files(tmp_path) == ["v1/.model.json.original", "v1/model.json", "v1/model.keras"]
+    assert (tmp_path / "v1/model.keras").read_bytes() == b"from the other process"
+
+
+def test_an_address_is_not_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would become folders with the signature in a name."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^https://host/models is neither an s3:// URI nor a folder"):
+        open_store("https://host/models?X-Amz-Signature=secret")
+    assert list(tmp_path.iterdir()) == []

@@ -235,6 +235,46 @@ def test_every_log_line_is_printed_once_and_in_order(account: Account) -> None:
     assert states == ["waiting", "running", "failed"]
 
 
+def test_a_job_that_is_tried_again_is_followed_in_its_new_log(account: Account) -> None:
+    """Batch gives each attempt a stream of its own, whose first lines must not be skipped, nor the old one's last."""
+    logs = account.clients["logs"]
+    logs.create_log_group(logGroupName="attempts")
+
+    def write(stream: str, *lines: str) -> None:
+        events = [{"timestamp": 1_795_000_000_000, "message": line} for line in lines]
+        logs.put_log_events(logGroupName="attempts", logStreamName=stream, logEvents=events)
+
+    def steps() -> Iterator[None]:
+        logs.create_log_stream(logGroupName="attempts", logStreamName="first")
+        write("first", "one", "two")
+        yield  # the first attempt is read, then the machine is taken away
+        write("first", "interrupted")
+        yield  # it waits for another machine
+        logs.create_log_stream(logGroupName="attempts", logStreamName="second")
+        write("second", "three")
+        write("first", "late")
+        yield
+        write("second", "four")
+        yield
+
+    @dataclass
+    class Attempts(Scripted):
+        def log_group(self) -> str:
+            return "attempts"
+
+    step = steps()
+    next(step)
+    states = [
+        TrainingStatus("batch:1", "running", log_stream="first"),
+        TrainingStatus("batch:1", "waiting"),
+        TrainingStatus("batch:1", "running", log_stream="second"),
+        TrainingStatus("batch:1", "succeeded", log_stream="second"),
+    ]
+    events = list(follow(Attempts(states), logs, "batch:1", wait=lambda: next(step)))
+    lines = [event for event in events if isinstance(event, str)]
+    assert lines == ["one", "two", "interrupted", "late", "three", "four"]
+
+
 def test_a_job_without_log_lines_is_not_an_error(account: Account) -> None:
     """CloudWatch has no such group or stream until the first line is written."""
     status = TrainingStatus("batch:1", "succeeded", log_stream="never")

@@ -403,3 +403,26 @@ def test_a_missing_setting_is_named(command: Twofold, monkeypatch: pytest.Monkey
         monkeypatch.delenv(name)
         status, message = command("submit", "s3://shelter/list.csv")
         assert (status, f"et {name}" in message) == (1, True), message
+
+
+def test_a_presigned_address_is_shown_without_its_signature_and_kept_in_the_results(
+    twofold: Twofold, work: Work, bench: Bench, digit_images: Path, tmp_path: Path
+) -> None:
+    """It opens the image for whoever reads a page or a message. The results keep it, since they are joined by it."""
+    secret = "https://host/list.csv?X-Amz-Signature=5ec7e7"
+    status, output = twofold("submit", secret)
+    assert (status, "https://host/list.csv is not a file" in output, "5ec7e7" in output) == (1, True, False)
+    assert bench.keys("predictions/") == []
+    image = bench.put("in/a.png", next(digit_images.rglob("*.png")).read_bytes())
+    refs = [image, secret, "s3://NOT/valid", "https://host/a\u202e.png?X-Amz-Signature=5ec7e7"]
+    (tmp_path / "list.csv").write_text("\n".join(["source_ref", *refs]))
+    assert twofold("submit", str(tmp_path / "list.csv"), "--job-id", "june")[0] == 0
+    work()
+    assert twofold("results", "june", "-o", str(tmp_path / "june.csv"))[0] == 0
+    assert [row["source_ref"] for row in _table(tmp_path / "june.csv")] == refs
+    assert twofold("report", "june", "-o", str(tmp_path / "june.html"))[0] == 0
+    page = (tmp_path / "june.html").read_text(encoding="utf-8")
+    assert ("https://host/list.csv" in page, r"https://host/a\u202e.png" in page) == (True, True)
+    printed = twofold("status", "june")[1] + twofold("status", "june", "--json")[1] + twofold("status")[1]
+    job = bench.get(f"{bench.output_uri}june/job.json").decode()
+    assert [text for text in (page, printed, job) if "5ec7e7" in text or "\u202e" in text] == []

@@ -2,10 +2,12 @@
 
 import hashlib
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 class Site:
@@ -18,6 +20,7 @@ class Site:
         self.stalls = False  #: whether a connection that would break stays open instead, and sends no more
         self.statuses: list[int] = []  #: sent instead of the file, one entry per request
         self.redirect = ""
+        self.redirect_status = 302
         self.validators = True  #: whether it sends an entity tag
         self.has_length = True
         self.requests: list[dict[str, str]] = []  #: headers of each request
@@ -40,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = {name.lower(): value for name, value in self.headers.items()}
         site.requests.append(request)
         if site.redirect:
-            self._answer(302, {"Location": site.redirect})
+            self._answer(site.redirect_status, {"Location": site.redirect})
         elif site.statuses:
             self._answer(site.statuses.pop(0), {})
         elif site.validators and request.get("if-none-match") == site.etag:
@@ -81,10 +84,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(body: bytes, name: str = "pets.zip") -> Iterator[Site]:
+def serve(body: bytes, name: str = "pets.zip", *, certificate: Path | None = None) -> Iterator[Site]:
+    """Serves ``body``, over TLS with a ``certificate`` and its key."""
     handler = type("Handler", (_Handler,), {})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        handler.site = Site(f"http://127.0.0.1:{server.server_port}/{name}", body)  # type: ignore[attr-defined]
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        scheme = "http" if certificate is None else "https"
+        handler.site = Site(f"{scheme}://127.0.0.1:{server.server_port}/{name}", body)  # type: ignore[attr-defined]
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield handler.site  # type: ignore[attr-defined]
         server.shutdown()

@@ -2,15 +2,26 @@
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from jobs.data.dataset import COLUMNS, Dataset, DatasetCode, Quarantined, Reason, check_share, quarantine_csv
+from jobs.data.dataset import (
+    COLUMNS,
+    Dataset,
+    DatasetCode,
+    LabelledImage,
+    Quarantined,
+    Reason,
+    check_share,
+    quarantine_csv,
+)
 from jobs.data.loader import ImageLoader
 from jobs.user_error import UserError
 from tests.conftest import REPOSITORY
 from tests.jobs.data.image_folders import folder, open_data
+from tests.jobs.report.strict_html import HOSTILE
 from worker.errors import ErrorCode
 
 SPLITS = ("train", "validation", "test")
@@ -153,6 +164,24 @@ def test_quarantine_csv_says_where_each_file_is_and_why_it_was_left_out(tmp_path
     assert lines[1][:4] == ["train/cats/000.png", "train", "'=cats", "duplicate"]
     assert "test/cats/=cmd.png" in lines[1][4]
     assert lines[2] == ["train/cats/001.png", "train", "'=cats", "damaged", "breaks off"]
+
+
+@pytest.mark.parametrize(("text", "shown"), HOSTILE)
+def test_no_name_hides_in_quarantine_csv(tmp_path: Path, text: str, shown: str) -> None:
+    """Names, labels and messages are shown as in the report, in one line each, and no address with its signature."""
+    image = LabelledImage(tmp_path, text, label=0, split="train")
+    body = quarantine_csv((text, "dogs"), [Quarantined(image, Reason(ErrorCode.DAMAGED, text))]).decode()
+    assert len(body.splitlines()) == 2
+    guarded = f"'{shown}" if shown.startswith("=") else shown
+    assert list(csv.reader(body.splitlines()))[1] == [guarded, "train", guarded, "damaged", guarded]
+
+
+def test_a_message_about_files_left_out_shows_their_names_as_the_report_does(tmp_path: Path) -> None:
+    """It is printed on a terminal, which control characters could rewrite."""
+    found = open_data(_splits(tmp_path))
+    hostile = [replace(item, image=replace(item.image, ref="a\x1b[2J\u202e.jpg")) for item in _left_out(found, 3)]
+    with pytest.raises(UserError, match=r"a\\x1b\[2J\\u202e\.jpg: damaged"):
+        check_share(found, hostile, 0.05)
 
 
 def test_the_readme_explains_every_reason() -> None:

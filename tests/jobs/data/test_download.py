@@ -1,19 +1,24 @@
 """Downloads: complete, of the right version, and without a byte that is not needed."""
 
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPMessage
-from io import BytesIO
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
-from urllib.request import Request
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from jobs.data.download import FileVersion, fetch
-from jobs.data.web import WebFile, _SafeRedirects, _validator
+from jobs.data.web import WebFile, _validator
 from jobs.user_error import UserError
 from tests.conftest import REPOSITORY
 from tests.jobs.data.image_folders import QUIET
@@ -140,25 +145,138 @@ def test_only_a_status_that_may_pass_is_retried(site: Site, tmp_path: Path, stat
     assert len(site.requests) == attempts
 
 
-def test_a_redirect_to_anything_but_the_web_is_not_followed(site: Site, tmp_path: Path) -> None:
-    """Neither to a local file nor to an insecure protocol."""
-    for target in ("file:///etc/passwd", "ftp://127.0.0.1/a.zip"):
-        site.redirect = target
-        with pytest.raises(UserError, match=r"not followed|not allowed"):
+@pytest.fixture
+def other() -> Iterator[Site]:
+    """A second server, to which the first one redirects."""
+    with serve(BODY[::-1]) as site:
+        yield site
+
+
+def _as_localhost(site: Site) -> str:
+    return site.url.replace("127.0.0.1", "localhost")
+
+
+def test_a_redirect_within_its_host_is_followed(site: Site, other: Site, tmp_path: Path) -> None:
+    """To another path or port of the same name."""
+    site.redirect = other.url
+    assert _fetch(site, tmp_path) == BODY[::-1]
+    assert len(other.requests) == 1
+
+
+def test_a_redirect_to_another_host_is_followed_only_if_it_is_named(site: Site, other: Site, tmp_path: Path) -> None:
+    """The message names the host and the option, and the other server is not asked. Neither query is shown."""
+    site.redirect = f"{_as_localhost(other)}?sig=secret"
+    site.url += "?sig=secret"
+    with pytest.raises(UserError, match=r"redirects to another host, localhost, .*: --redirect-hosts localhost$") as e:
+        _fetch(site, tmp_path / "refused")
+    assert "secret" not in str(e.value)
+    assert other.requests == []
+    allowed = WebFile(site.url, redirect_hosts=frozenset({"localhost"}))
+    assert fetch(allowed, tmp_path / "allowed", QUIET, pause_s=0).read_bytes() == BODY[::-1]
+
+
+def test_the_message_about_a_second_host_names_the_first_one_too(site: Site, tmp_path: Path) -> None:
+    """So that the option can be copied from it."""
+    site.redirect = "http://example.com/a.zip"
+    remote = WebFile(_as_localhost(site), redirect_hosts=frozenset({"cdn.example.com"}))
+    with pytest.raises(UserError, match=r"--redirect-hosts cdn\.example\.com,example\.com$"):
+        fetch(remote, tmp_path, QUIET, pause_s=0)
+
+
+def test_a_redirect_back_to_the_first_host_is_followed(site: Site, other: Site, tmp_path: Path) -> None:
+    """A host that is named may check a login there."""
+    with serve(BODY[::-1]) as last:
+        site.redirect, other.redirect = _as_localhost(other), last.url
+        remote = WebFile(site.url, redirect_hosts=frozenset({"localhost"}))
+        assert fetch(remote, tmp_path, QUIET, pause_s=0).read_bytes() == BODY[::-1]
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "2130706433", "0x7f.1", "0177.0.0.1", "127.1", "[::1]", "[::ffff:7f00:1]", "169.254.169.254"]
+)
+def test_a_redirect_to_an_ip_address_is_not_followed(site: Site, other: Site, tmp_path: Path, host: str) -> None:
+    """In any form that a connection accepts: behind it may be a cloud's metadata, or a machine that only we reach."""
+    site.redirect = other.url.replace("127.0.0.1", host)
+    shown = host.strip("[]")
+    with pytest.raises(UserError, match=f"redirects to the IP address {shown}, which is not followed") as caught:
+        fetch(WebFile(_as_localhost(site)), tmp_path, QUIET, pause_s=0)
+    assert str(caught.value).endswith(f"--redirect-hosts {shown}")
+    assert other.requests == []
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("file:///etc/passwd", "redirects to file:///etc/passwd, which is less secure and not followed"),
+        ("ftp://127.0.0.1/a.zip?secret", "redirects to ftp://127.0.0.1/a.zip, which is less secure"),
+        ("data:,x", "redirects to data:"),
+        ("http://user:secret@127.0.0.1/a.zip", "redirects to an address that is not valid"),
+        ("http://[secret/a.zip", "redirects to an address that is not valid"),
+        ("//user@host/a.zip", "redirects to an address that is not valid"),
+        ("//example.com/a.zip?secret", "redirects to another host, example.com, which is not followed"),
+    ],
+)
+def test_a_redirect_to_anything_but_the_web_is_not_followed(
+    site: Site, tmp_path: Path, target: str, message: str
+) -> None:
+    """Neither to a local file nor to an insecure protocol, nor without a scheme, with any status that redirects."""
+    site.redirect = target
+    for status in (301, 302, 303, 307, 308):
+        site.redirect_status = status
+        with pytest.raises(UserError, match=re.escape(message)) as caught:
             _fetch(site, tmp_path)
+        assert "secret" not in str(caught.value)
+    assert len(site.requests) == 5
 
 
-def test_a_redirect_from_https_to_http_is_not_followed() -> None:
-    """Anyone on the way could send any file."""
-    redirects, request = _SafeRedirects(), Request("https://host/a.zip?secret", headers={"Range": "bytes=7-"})
-    with pytest.raises(UserError, match=r"https://host/a\.zip redirects to http://host/b\.zip"):
-        redirects.redirect_request(request, BytesIO(), 302, "Found", HTTPMessage(), "http://host/b.zip?secret")
-    followed = redirects.redirect_request(request, BytesIO(), 302, "Found", HTTPMessage(), "https://host/b.zip")
-    assert followed is not None
-    assert followed.headers["Range"] == "bytes=7-"
+def test_a_cached_file_does_not_let_a_redirect_pass(site: Site, other: Site, tmp_path: Path) -> None:
+    """The question whether it has changed is a request, too."""
+    assert _fetch(site, tmp_path) == BODY
+    site.redirect = _as_localhost(other)
+    with pytest.raises(UserError, match="another host, localhost"):
+        _fetch(site, tmp_path)
+    assert other.requests == []
 
 
-@pytest.mark.parametrize("url", ["https:///a.zip", "https://user:secret@host/a.zip", "https://host:port/a.zip"])
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A key and a certificate for 127.0.0.1, which this process trusts."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    now = datetime.now(UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    signed = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + signed.public_bytes(Encoding.PEM)
+    path = tmp_path / "certificate.pem"
+    path.write_bytes(pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    return path
+
+
+def test_a_redirect_from_https_to_http_is_not_followed(certificate: Path, site: Site, tmp_path: Path) -> None:
+    """Anyone on the way could send any file, even from the same host."""
+    with serve(BODY, certificate=certificate) as secure, serve(BODY[::-1], certificate=certificate) as target:
+        secure.redirect = f"{site.url}?secret"
+        with pytest.raises(UserError, match=r"redirects to http://127\.0\.0\.1:\d+/pets\.zip, which is less secure"):
+            _fetch(secure, tmp_path)
+        assert site.requests == []
+        secure.redirect, target.cuts = target.url, [1000]
+        assert _fetch(secure, tmp_path) == BODY[::-1]
+        assert target.ranges == ["bytes=1000-"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https:///a.zip",
+        "https://user:secret@host/a.zip",
+        "https://host:port/a.zip",
+        "https://user:secret@[host/a.zip",
+        "https://host/a.zip?X-Amz-Signature=secret or so",
+    ],
+)
 def test_an_invalid_address_is_reported(url: str, tmp_path: Path) -> None:
     """The message does not show the password in it."""
     with pytest.raises(UserError, match="is not the address of a file") as caught:

@@ -242,12 +242,31 @@ def test_a_download_that_cannot_be_unpacked_is_not_kept(pets: Path, tmp_path: Pa
         assert open_data(site.url, cache=tmp_path / "cache").digest == open_data(pets).digest
 
 
+def test_training_names_the_host_that_a_web_address_redirects_to(
+    pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And follows the redirect with the option that the message shows. The query of neither address is printed."""
+    body = pack(pets, tmp_path / "pets.zip").read_bytes()
+    with serve(b"") as site, serve(body) as other:
+        site.redirect = f"{other.url.replace('127.0.0.1', 'localhost')}?X-Amz-Signature=secret"
+        data, output = f"{site.url}?X-Amz-Signature=secret", str(tmp_path / "out")
+        options = ["--data", data, "--output", output, "--cache", str(tmp_path / "cache")]
+        assert main(["train", "run", *options]) == 1
+        printed = capsys.readouterr().err
+        assert "another host, localhost, which is not followed. If you trust it: --redirect-hosts localhost" in printed
+        assert "secret" not in printed
+        assert other.requests == []
+        again = open_data(data, cache=tmp_path / "cache", redirect_hosts="localhost")
+        assert again.digest == open_data(pets).digest
+
+
 def test_a_bundle_does_not_record_a_signature_or_the_cache() -> None:
     """A presigned URL is a secret for as long as it works. The cache is a local path and changes no result."""
     digest = "0" * 64
     for data, recorded in (
         ("https://host/pets.zip?X-Amz-Signature=secret", "https://host/pets.zip"),
         (f"https://host/pets.zip?sig=secret#sha256={digest}", f"https://host/pets.zip#sha256={digest}"),
+        ("HTTPS://host/pets.zip?sig=secret", "https://host/pets.zip"),
         ("s3://shelter/pets?/", "s3://shelter/pets?/"),
         ("pets?/", "pets?/"),
     ):

@@ -19,6 +19,8 @@ HOSTILE = [
     pytest.param("a\u202egpj.exe", r"a\u202egpj.exe", id="right-to-left override"),
     pytest.param("a\x01\x7f.jpg", r"a\x01\x7f.jpg", id="control characters"),
     pytest.param("a\u200b\ufeff.jpg", r"a\u200b\ufeff.jpg", id="zero width"),
+    pytest.param("a\u2066\u061c\u2029.jpg", r"a\u2066\u061c\u2029.jpg", id="isolate, mark, separator"),
+    pytest.param("https://u:p@host/a.jpg?X-Amz-Signature=5ec7e7", "https://host/a.jpg", id="presigned address"),
 ]
 
 
@@ -89,7 +91,9 @@ def assert_self_contained(page: Page, *, citations: frozenset[str] = frozenset()
 
 
 def assert_only_text(hostile: Page, sound: Page) -> None:
-    """Hostile names add no element and no attribute, and no character of the page is invisible."""
+    """Hostile names add no element and no attribute, no character of the page is invisible, and no address signed."""
     assert {e.tag for e in hostile.elements} == {e.tag for e in sound.elements}
     assert {a for e in hostile.elements for a in e.attributes} == {a for e in sound.elements for a in e.attributes}
-    assert re.findall("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]", hostile.html) == []
+    unseen = "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+    assert re.findall(unseen, hostile.html) == []
+    assert "X-Amz-Signature" not in hostile.html

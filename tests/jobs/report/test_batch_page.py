@@ -94,6 +94,15 @@ def test_no_name_can_break_out_of_the_batch_report(name: str, shown: str) -> Non
     assert titles == [f"s3://a-bucket/{shown}"] * 10
 
 
+def test_a_presigned_address_among_the_failures_is_named_without_its_signature() -> None:
+    """It is no s3:// URI, so its row has failed, and it opens the image for whoever reads the page."""
+    rows = _rows([0.9, None], ref="https://a-bucket.s3.amazonaws.com/{}.jpg?X-Amz-Signature=5ec7e7")
+    html = render(_facts(rows, source="https://a-bucket.s3.amazonaws.com/list.csv?X-Amz-Signature=5ec7e7"))
+    assert "5ec7e7" not in html
+    assert "https://a-bucket.s3.amazonaws.com/1.jpg" in Page(html).text
+    assert "Images from https://a-bucket.s3.amazonaws.com/list.csv" in Page(html).text
+
+
 @pytest.mark.parametrize(
     ("facts", "shown"),
     [

@@ -2,19 +2,54 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from jobs.config import TrainConfig
 from jobs.training import backbone, export, network
 from jobs.training.neuron import Neuron
+from tests.conftest import REPOSITORY
 from worker.scoring.litert import Scorer
 
 keras = pytest.importorskip("keras")
+
+
+#: A job whose model takes for ever to be read.
+_JOB = """
+import os
+from jobs.training import export
+
+class Model:
+    def save(self, path):
+        os.mkfifo(path)
+
+export._by_tensorflow(Model())
+"""
+
+
+def test_the_converter_ends_with_the_job_that_started_it(tmp_path: Path) -> None:
+    """Even if the job is killed: on SIGTERM it leaves at once, and would leave a process that computes for nobody."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _JOB], cwd=REPOSITORY, env=os.environ | {"TMPDIR": str(tmp_path)}
+    ) as job:
+        while not (found := psutil.Process(job.pid).children()) or "jobs.training.export" not in found[0].cmdline():
+            time.sleep(0.01)
+        job.kill()
+    (converter,) = found
+    try:
+        converter.wait(timeout=60)  # it reads a pipe into which no one writes, and would never end by itself
+    finally:
+        if converter.is_running():
+            converter.kill()
 
 
 def _model() -> Any:

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from worker.aws.storage import Listed, Storage
-from worker.batch.job_folder import JobFolder, JobRecord, as_metadata
+from worker.batch.job_folder import DIGEST, REPORT, JobFolder, JobRecord, as_metadata
 from worker.contract import Job, PartReport
 from worker.errors import ErrorCode, Reject
 
@@ -144,6 +144,27 @@ def test_the_reports_of_all_parts_are_checked(storage: InMemoryStorage, record: 
     with pytest.raises(Reject, match=r"part-00001\.csv is not there") as caught:
         record.answers(JOB)
     assert caught.value.code is ErrorCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("text", [None, "", "rows: 1", "{}", '{"schema_version": 2}'])
+def test_a_part_is_an_answer_only_by_its_digest_and_its_report(
+    storage: InMemoryStorage, record: JobRecord, text: str | None
+) -> None:
+    """Another request's part is named as such, readable or not. With the right digest, its report must be readable."""
+    assert record.report(0, answering="ab" * 32) is None
+    unreadable = {} if text is None else {REPORT: text}
+    for digest, message in (
+        (None, "answers a different request: choose another job_id"),
+        ("cd" * 32, "answers a different request: choose another job_id"),
+        ("ab" * 32, "was not written by a worker"),
+    ):
+        storage.put(FOLDER.part(0), metadata=unreadable | ({} if digest is None else {DIGEST: digest}))
+        with pytest.raises(Reject, match=rf"out/june/predictions/part-00000\.csv {message}") as caught:
+            record.report(0, answering="ab" * 32)
+        assert caught.value.code is ErrorCode.CONFLICT
+    ours = _report(0)
+    storage.put(FOLDER.part(0), metadata=as_metadata(ours))
+    assert record.report(0, answering=ours.request_digest) == ours
 
 
 def test_redrives_are_listed_by_number(storage: InMemoryStorage, record: JobRecord) -> None:
