@@ -123,14 +123,14 @@ class _Child:
         return {"score": score, "decode_ms": (decoded_s - started_s) * 1000, "score_ms": (scored_s - decoded_s) * 1000}
 
     def _decode(self, request: dict[str, Any], data: bytes, *, size_px: int) -> Pixels:
-        admitted = False
+        large = len(data) > _SMALL_BYTES
 
         def admit(needed_bytes: int) -> None:
-            nonlocal admitted
+            nonlocal large
             if needed_bytes > _SMALL_BYTES:
                 self._answer({"needs": needed_bytes})
                 self._pipe.recv_bytes()
-                admitted = True
+                large = True
             allowed_bytes = _OPEN_BYTES + needed_bytes + needed_bytes // 4
             _limit_memory(min(allowed_bytes, request["memory_bytes"]))
 
@@ -141,7 +141,7 @@ class _Child:
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
             _limit_memory(None)
-            if admitted and sys.platform == "linux":
+            if large and sys.platform == "linux":
                 _LIBC.malloc_trim(0)  # glibc keeps some of what is freed
 
     def _take_printed(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import base64
 import functools
 import hashlib
 import io
+import math
 import re
 from collections.abc import Callable
 from typing import Final
@@ -69,9 +70,13 @@ def decode(data: bytes, *, size_px: int, admit: Callable[[int], None] = lambda _
         raise Reject(ErrorCode.EMPTY, "the file has no bytes")
     if len(data) > MAX_BYTES:
         raise Reject(ErrorCode.TOO_MANY_BYTES, f"{len(data):,} bytes, over the limit of {MAX_BYTES:,}")
+    webp_size = _webp_size(data)
+    if webp_size is not None:  # libwebp allocates all its pixels when it opens the file
+        _check_size(*webp_size)
+        admit(4 * 4 * math.prod(webp_size))  # two frames of its own, the one it hands over, and Pillow's copy
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return _pixels(image, size_px, admit)
+            return _pixels(image, size_px, (lambda _: None) if webp_size else admit)
     except (Reject, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -90,9 +95,7 @@ def decode(data: bytes, *, size_px: int, admit: Callable[[int], None] = lambda _
 
 def _pixels(image: Image.Image, size_px: int, admit: Callable[[int], None]) -> Pixels:
     width, height = image.size
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
-        limits = f"{MAX_PIXELS:,} in total or {MAX_SIDE_PX:,} on a side"
-        raise Reject(ErrorCode.TOO_MANY_PIXELS, f"{width:,} x {height:,} pixels, over the limit of {limits}")
+    _check_size(width, height)
     # libjpeg can decode at 1/2, 1/4 or 1/8 of the size where that is still >= size_px, which is several times faster.
     image.draft(None, (size_px, size_px))
     admit(_needs(image, width * height))
@@ -106,11 +109,31 @@ def _pixels(image: Image.Image, size_px: int, admit: Callable[[int], None]) -> P
     return np.asarray(square, dtype=np.uint8)
 
 
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE_PX:
+        limits = f"{MAX_PIXELS:,} in total or {MAX_SIDE_PX:,} on a side"
+        raise Reject(ErrorCode.TOO_MANY_PIXELS, f"{width:,} x {height:,} pixels, over the limit of {limits}")
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Returns width and height of a WebP file, or None for anything else (RFC 9649, sections 2.5 to 2.7)."""
+    header = data[:30].ljust(30, b"\0")
+    if header[:4] != b"RIFF" or header[8:12] != b"WEBP":
+        return None
+    match header[12:16]:
+        case b"VP8X":
+            return 1 + int.from_bytes(header[24:27], "little"), 1 + int.from_bytes(header[27:30], "little")
+        case b"VP8L":
+            bits = int.from_bytes(header[21:25], "little")
+            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        case _:
+            width, height = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
+            return width & 0x3FFF, height & 0x3FFF
+
+
 def _needs(image: Image.Image, file_pixels: int) -> int:
     """Returns about how many bytes the pixels will take, as measured with 30 million of them."""
     needs = 8 * image.width * image.height  # Pillow keeps four bytes for most pixels, and converting makes a copy
-    if image.format == "WEBP":  # libwebp keeps two frames, and hands over a third
-        needs *= 2
     if image.info.get("progressive"):  # libjpeg keeps all coefficients, in two bytes each, whatever the scale
         needs += 2 * len(image.getbands()) * file_pixels
     return needs
