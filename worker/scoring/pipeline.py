@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from worker.aws.storage import Storage
 from worker.contract import S3Uri
-from worker.errors import ErrorCode, Retry, TwofoldError
+from worker.errors import ErrorCode, Interrupted, TwofoldError
 from worker.scoring.decoder import MAX_BYTES, decode
 from worker.scoring.models import Model
 from worker.uris import check_allowed, split
@@ -86,7 +86,7 @@ class Pipeline:
         """Yields P(class 1) of each image, or the reason why there is none, in the order of ``refs``.
 
         Each of ``refs`` is a URI and the version to read, or None for the latest. ``cancelled`` is called between
-        images and while one is awaited. Raises Retry once it returns True.
+        images and while one is awaited. Raises Interrupted once it returns True.
         """
         log.debug("scoring with %s %s", model.manifest.name, model.manifest.version)
         window: deque[Future[float | TwofoldError]] = deque()
@@ -123,4 +123,4 @@ def _wait(future: Future[float | TwofoldError], cancelled: Callable[[], bool]) -
     while not cancelled():
         if wait([future], timeout=_CANCEL_CHECK_S).done:
             return future.result()
-    raise Retry(ErrorCode.UNAVAILABLE, "the worker is stopping", delay_s=0)
+    raise Interrupted(ErrorCode.UNAVAILABLE, "the worker is stopping", delay_s=0)
