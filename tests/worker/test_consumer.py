@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import json
 import os
 import random
@@ -354,6 +355,30 @@ class _Always:
         if last_try and isinstance(self._outcome, Retry):
             return Reject(self._outcome.code, self._outcome.message)
         return self._outcome
+
+
+class _Waiting:
+    """A dispatch that waits, and then moves on once."""
+
+    def __init__(self, beats: list[str]) -> None:
+        self._beats = beats
+
+    def handle(self, _: str, *, cancelled: Callable[[], bool], progress: Callable[[], None], **__: Any) -> Outcome:
+        self._beats.append("begun")
+        assert not any(cancelled() for _ in range(100))
+        self._beats.append("waited")
+        progress()
+        return Done("answered")
+
+
+def test_the_health_of_a_worker_is_its_progress(ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poll that returned and work that moved on, but not waiting for it."""
+    beats: list[str] = []
+    queue, stop = ministack_bench.queue(monkeypatch), Stop(grace_s=60)
+    ministack_bench.send("x")
+    dispatch = cast("Dispatch", _Waiting(beats))
+    Consumer(queue=queue, dispatch=dispatch, stop=stop, beat=lambda: beats.append("beat")).run(drain=True)
+    assert [step for step, _ in itertools.groupby(beats)] == ["beat", "begun", "waited", "beat"]
 
 
 def test_what_fails_on_every_receive_ends_in_the_dead_letter_queue_with_its_reason(
