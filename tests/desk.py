@@ -53,10 +53,16 @@ class Desk:
         return JobRecord(self.folder(job_id), self.storage)
 
     def outcome(
-        self, request: ClassifyRequest, *, last_try: bool = False, cancelled: Callable[[], bool] = lambda: False
+        self,
+        request: ClassifyRequest,
+        *,
+        last_try: bool = False,
+        cancelled: Callable[[], bool] = lambda: False,
+        progress: Callable[[], None] = lambda: None,
     ) -> Outcome:
         """What becomes of the request."""
-        return self.dispatch.handle(request.model_dump_json(), last_try=last_try, cancelled=cancelled)
+        body = request.model_dump_json()
+        return self.dispatch.handle(body, last_try=last_try, cancelled=cancelled, progress=progress)
 
     def handle(self, request: ClassifyRequest, *, last_try: bool = False) -> Done:
         """Handles a request that must succeed."""

@@ -3,12 +3,28 @@
     python -m worker            until SIGTERM or SIGINT
     python -m worker --drain    until the queue is empty
 
-Exit status: 0 stopped or drained, 1 the queue or the model cannot be used, 2 a setting is missing or invalid.
+Exit status: 0 stopped or drained, 1 the queue or the model cannot be used, or the worker cannot go on, 2 a setting is
+missing or invalid.
 """
 
 import gc
 
 gc.disable()  # until everything is loaded: imports leave no garbage, and collecting takes a tenth of the start
+
+import os
+import signal
+
+
+def _end_early(_number: int, _frame: object) -> None:
+    """Ends a worker that holds no message yet."""
+    os.write(2, b"stopped before it was ready\n")
+    os._exit(0)
+
+
+if __name__ == "__main__":  # before the imports below, which take most of a second
+    # The kernel drops a signal to process 1 of a container that has no handler for it.
+    for _number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(_number, _end_early)
 
 from worker.scoring.template import Template
 
@@ -16,9 +32,8 @@ from worker.scoring.template import Template
 _TEMPLATE = Template() if __name__ == "__main__" else None
 
 import argparse
+import faulthandler
 import logging
-import os
-import signal
 import sys
 from types import FrameType
 from typing import Final, NoReturn
@@ -26,9 +41,11 @@ from typing import Final, NoReturn
 from pydantic import ValidationError
 
 from worker import logs
-from worker.aws.clients import open_session
+from worker.aws.clients import open_lease_sqs, open_session
 from worker.bootstrap import check_settings, open_dispatch, open_queue
 from worker.consumer import Consumer, Stop
+from worker.delivery import LeaseKeeper, attempt_s
+from worker.dispatch import FATAL, explain_fatal
 from worker.errors import TwofoldError
 from worker.health import Heartbeat
 from worker.settings import WorkerSettings, explain_settings
@@ -62,20 +79,24 @@ def main(arguments: list[str] | None = None) -> int:
     except TwofoldError as error:
         print(error, file=sys.stderr)
         return 1
+    except FATAL as error:
+        print(explain_fatal(error), file=sys.stderr)
+        return 1
 
 
 def _run(settings: WorkerSettings, *, drain: bool) -> int:
     check_settings(settings)
-    stop = Stop(grace_s=settings.stop_s)
-    _stop_on_signals(stop, limit_s=settings.stop_s + _STOP_MARGIN_S)
     session = open_session()
     queue = open_queue(settings, session)
+    keeper = LeaseKeeper(queue.over(open_lease_sqs(session, limit_s=attempt_s(settings.visibility_s))))
     with open_dispatch(settings, session, template=_TEMPLATE) as dispatch:
         gc.freeze()
         gc.enable()
         log.info("ready: %s", settings.queue_url)
+        stop = Stop(grace_s=settings.stop_s)
+        _stop_on_signals(stop, limit_s=settings.stop_s + _STOP_MARGIN_S)
         beat = Heartbeat(settings.heartbeat)
-        Consumer(queue=queue, dispatch=dispatch, stop=stop, beat=beat).run(drain=drain)
+        Consumer(queue=queue, dispatch=dispatch, stop=stop, keeper=keeper, beat=beat).run(drain=drain)
     log.info("stopped")
     return 0
 
@@ -83,8 +104,9 @@ def _run(settings: WorkerSettings, *, drain: bool) -> int:
 def _stop_on_signals(stop: Stop, *, limit_s: int) -> None:
     def on_signal(number: int, _frame: FrameType | None) -> None:
         stop.request()
-        # Should anything hang, SIGALRM ends the process, and SQS delivers the message again.
-        signal.alarm(limit_s)
+        # Should anything hang, this prints where and ends the process, and SQS delivers the message again. An alarm
+        # would not do: the kernel drops SIGALRM, too, for process 1 of a container.
+        faulthandler.dump_traceback_later(limit_s, exit=True)
         signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
 
     for number in (signal.SIGTERM, signal.SIGINT):

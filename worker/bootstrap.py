@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from worker.aws.clients import open_sqs, open_storage
 from worker.aws.notifications import open_notifier
-from worker.aws.queue import Outbox, Queue
+from worker.aws.queue import MAX_LEASE_S, Outbox, Queue
 from worker.aws.storage import Storage
 from worker.batch.completion import Completion, no_notice
 from worker.batch.part import PartWriter
@@ -39,6 +39,11 @@ def check_settings(settings: WorkerSettings) -> None:
         )
     if settings.output_uri and not is_allowed(settings.output_uri, prefixes):
         raise ValueError("TWOFOLD_OUTPUT_URI is outside TWOFOLD_ALLOWED_PREFIXES: every request would be rejected")
+    if settings.stop_s + settings.visibility_s > MAX_LEASE_S:
+        raise ValueError(
+            f"TWOFOLD_STOP_S ({settings.stop_s:,}) and TWOFOLD_VISIBILITY_S ({settings.visibility_s:,}) together are "
+            f"longer than the {MAX_LEASE_S:,} s for which SQS hides a message: no part could use that time. Lower one"
+        )
 
 
 def open_queue(settings: WorkerSettings, session: "boto3.Session") -> Queue:

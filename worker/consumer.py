@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from worker.aws.queue import MAX_POLL_S, Message, Queue
-from worker.delivery import Lease, backoff_s, settle
-from worker.dispatch import Dispatch
-from worker.errors import ErrorCode, Retry
+from worker.delivery import LeaseKeeper, backoff_s, give_back, settle
+from worker.dispatch import FATAL, Dispatch
+from worker.errors import ErrorCode, Interrupted, Retry
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 _POLL_S: Final = MAX_POLL_S // 2
 _DRAIN_POLL_S: Final = 1
 _SLICE_S: Final = 0.1
+#: The longest pause after a poll that failed. ``worker.health`` counts on it.
+_MAX_PAUSE_S: Final = 60
 
 
 class Stop:
@@ -28,14 +30,14 @@ class Stop:
     """
 
     def __init__(self, *, grace_s: float) -> None:
-        self._grace_s = grace_s
+        self.grace_s = grace_s
         self._deadline = math.inf
         self.requested = False  #: True once a stop is requested
 
     def request(self) -> None:
         """Asks the worker to stop after the current part, or after ``grace_s`` seconds."""
         if not self.requested:
-            self._deadline = time.monotonic() + self._grace_s
+            self._deadline = time.monotonic() + self.grace_s
             self.requested = True
 
     def overdue(self) -> bool:
@@ -50,26 +52,41 @@ class Stop:
 
 
 class Consumer:
-    """Answers the messages of a queue until a stop is requested."""
+    """Answers the messages of a queue until a stop is requested.
+
+    ``keeper`` keeps a message hidden while it is worked on. ``beat`` is called whenever there is progress: a poll that
+    returned, a row, an image of a list.
+    """
 
     def __init__(
-        self, *, queue: Queue, dispatch: Dispatch, stop: Stop, beat: Callable[[], None] = lambda: None
+        self,
+        *,
+        queue: Queue,
+        dispatch: Dispatch,
+        stop: Stop,
+        keeper: LeaseKeeper | None = None,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._queue = queue
         self._dispatch = dispatch
         self._stop = stop
-        self._beat = beat  #: called whenever there is progress
+        self._keeper = keeper or LeaseKeeper(queue)
+        self._beat = beat
+        # Not longer than a stop may take: the message that an open poll brings must still be given back.
+        self._poll_s = max(1, min(_POLL_S, int(stop.grace_s)))
 
     def run(self, *, drain: bool = False) -> None:
         """Runs until a stop is requested; with ``drain``, until the queue is empty and no worker holds a message.
 
-        Raises Reject when the queue cannot be used: it does not exist, or access is denied.
+        Raises Reject when the queue cannot be used: it does not exist, or access is denied. Raises what is ``FATAL``
+        after it has given its message back.
         """
         failures = 0
         while not self._stop.requested:
             self._beat()
             try:
-                message = self._queue.receive(wait_s=_DRAIN_POLL_S if drain else _POLL_S)
+                message = self._queue.receive(wait_s=_DRAIN_POLL_S if drain else self._poll_s)
+                self._beat()
                 if message is not None:
                     self._handle(message)
                 elif drain and self._queue.is_empty():
@@ -78,18 +95,21 @@ class Consumer:
             except Retry as error:
                 failures += 1
                 log.warning("queue: %s", error)
-                self._stop.wait(backoff_s(failures, random_=random.random()))  # noqa: S311 - jitter
+                pause_s = backoff_s(failures, random_=random.random())  # noqa: S311 - jitter
+                self._stop.wait(min(pause_s, _MAX_PAUSE_S))
 
     def _handle(self, message: Message) -> None:
         if self._stop.requested:  # the message arrived in the poll that was open when the signal came
-            settle(self._queue, message, Retry(ErrorCode.UNAVAILABLE, "the worker is stopping", delay_s=0))
+            settle(self._queue, message, Interrupted(ErrorCode.UNAVAILABLE, "the worker is stopping", delay_s=0))
             return
         log.debug("message %s: receive %d", message.message_id, message.receive_count)
-        with Lease(self._queue, message):
-            last_try = message.receive_count >= self._queue.max_receives
-            outcome = self._dispatch.handle(message.body, last_try=last_try, cancelled=self._cancelled)
+        last_try = self._queue.is_last_try(message)
+        try:
+            with self._keeper.keep(message):
+                outcome = self._dispatch.handle(
+                    message.body, last_try=last_try, cancelled=self._stop.overdue, progress=self._beat
+                )
+        except FATAL as error:
+            give_back(self._queue, message, error)
+            raise
         settle(self._queue, message, outcome)
-
-    def _cancelled(self) -> bool:
-        self._beat()
-        return self._stop.overdue()

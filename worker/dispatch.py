@@ -1,15 +1,17 @@
 """A message's body to an outcome, without a queue. Both ``worker.consumer`` and the Lambda call it.
 
-outcome = dispatch.handle(body, last_try=receive_count >= max_receives, cancelled=stop.overdue)
+outcome = dispatch.handle(body, last_try=queue.is_last_try(message), cancelled=stop.overdue)
 
-Done     the message can be deleted
-Reject   it can never succeed: it goes to the dead-letter queue, with the reason
-Retry    it may succeed later: it goes back to the queue, after ``delay_s`` or a backoff
+Done          the message can be deleted
+Reject        it can never succeed: it goes to the dead-letter queue, with the reason
+Retry         it may succeed later: it goes back to the queue, after ``delay_s`` or a backoff
+Interrupted   a Retry whose work was stopped: it is never refused for that, not even on the last receive
 """
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from worker import logs, messages
 from worker.batch.completion import Completion
@@ -17,9 +19,20 @@ from worker.batch.part import PartWriter
 from worker.batch.plan import Planner
 from worker.batch.resolve import JobToPlan, RequestResolver
 from worker.contract import ClassifyRequest, PartReport
-from worker.errors import ErrorCode, Reject, Retry
+from worker.errors import Broken, ErrorCode, Interrupted, Reject, Retry
 
 log = logging.getLogger(__name__)
+
+#: What no request answers for, and no worker survives: the message goes back, and the process ends with the reason.
+FATAL: Final = (MemoryError, Broken)
+
+
+def explain_fatal(error: BaseException) -> str:
+    """Returns why a worker ends, in one sentence; ``error`` is one of ``FATAL``."""
+    if isinstance(error, MemoryError):
+        detail = str(error) or "nothing more could be allocated"
+        return f"out of memory: {detail}. Give the worker more memory, or lower TWOFOLD_THREADS and TWOFOLD_FETCHERS"
+    return str(error)
 
 
 @dataclass(frozen=True)
@@ -44,11 +57,19 @@ class Dispatch:
         self._planner = planner
         self._completion = completion
 
-    def handle(self, body: str, *, last_try: bool, cancelled: Callable[[], bool]) -> Outcome:
-        """Does what the message asks for. Never raises.
+    def handle(
+        self,
+        body: str,
+        *,
+        last_try: bool,
+        cancelled: Callable[[], bool],
+        progress: Callable[[], None] = lambda: None,
+    ) -> Outcome:
+        """Does what the message asks for. Raises what is ``FATAL``, and nothing else.
 
-        ``last_try``: there is no further receive, so a failure that would be tried again becomes a row or a rejection.
-        ``cancelled`` is called between images; once it returns True, the outcome is a Retry without delay.
+        ``last_try``: a failure that would be tried again becomes a row or a rejection. ``cancelled`` is called between
+        images and while one is awaited; once it returns True, the outcome is Interrupted. ``progress`` is called
+        whenever the work has moved on: a row, an image of a list, a shard.
         """
         try:
             requests = messages.read(body)
@@ -56,7 +77,11 @@ class Dispatch:
             return Reject(ErrorCode.BAD_REQUEST, str(error))
         if not requests:
             return Done("a notification without a request")
-        outcomes = [self._answer(request, last_try=last_try, cancelled=cancelled) for request in requests]
+        outcomes: list[Outcome] = []
+        for request in requests:
+            outcomes.append(self._answer(request, last_try=last_try, cancelled=cancelled, progress=progress))
+            if isinstance(outcomes[-1], Interrupted):
+                break
         # An event may name several objects. If one can be tried again, the message is: the answered ones stay answered.
         for kind in (Retry, Reject):
             for outcome in outcomes:
@@ -65,22 +90,35 @@ class Dispatch:
         done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
         return Done("; ".join(one.what for one in done), tuple(report for one in done for report in one.reports))
 
-    def _answer(self, request: ClassifyRequest, *, last_try: bool, cancelled: Callable[[], bool]) -> Outcome:
+    def _answer(
+        self,
+        request: ClassifyRequest,
+        *,
+        last_try: bool,
+        cancelled: Callable[[], bool],
+        progress: Callable[[], None],
+    ) -> Outcome:
         logs.note(job_id=request.job_id)
+        failure: Reject | Retry
         try:
-            return self._carry_out(request, last_try=last_try, cancelled=cancelled)
-        except Reject as error:
-            return error
-        except Retry as error:
-            outcome = error
+            return self._carry_out(request, last_try=last_try, cancelled=cancelled, progress=progress)
+        except FATAL:
+            raise
+        except (Reject, Retry) as error:
+            failure = error
         except Exception as error:  # a bug must not end the loop, and the message must not be lost
             log.exception("job %s", request.job_id)
-            outcome = Retry(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
-        if last_try:  # SQS alone would move it to the dead-letter queue without the reason
-            return Reject(outcome.code, f"on the last receive: {outcome.message}")
-        return outcome
+            failure = Retry(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
+        return self._judge(request, failure, last_try=last_try)
 
-    def _carry_out(self, request: ClassifyRequest, *, last_try: bool, cancelled: Callable[[], bool]) -> Done:
+    def _carry_out(
+        self,
+        request: ClassifyRequest,
+        *,
+        last_try: bool,
+        cancelled: Callable[[], bool],
+        progress: Callable[[], None],
+    ) -> Done:
         record = self._resolver.record(request)
         if record.is_cancelled():
             return Done(f"job {request.job_id} was cancelled")
@@ -90,10 +128,34 @@ class Dispatch:
         if report is None:
             resolved = self._resolver.resolve(request, record, planned=planned)
             if isinstance(resolved, JobToPlan):
-                job = self._planner.plan(resolved, cancelled=cancelled)
+                job = self._planner.plan(resolved, cancelled=cancelled, progress=progress)
                 return Done(f"job {job.job_id}: {job.images} images planned as {job.parts} parts")
-            report = self._parts.write(resolved, last_try=last_try, cancelled=cancelled)
-        self._completion.check(record, request, report)
+            report = self._parts.write(resolved, last_try=last_try, cancelled=cancelled, progress=progress)
+        self._completion.check(record, request, report, cancelled=cancelled, progress=progress)
         part = "" if request.shard is None else f" part {request.shard}"
         what = f"job {report.job_id}{part}: {report.rows} rows, {report.failed} failed, {report.seconds:.3f} s"
         return Done(what, (report,))
+
+    def _judge(self, request: ClassifyRequest, failure: Reject | Retry, *, last_try: bool) -> Outcome:
+        """Decides what a failure means: a request whose part is written is answered, whatever failed afterwards."""
+        if isinstance(failure, Retry) and not last_try:
+            return failure
+        report = self._report(request)
+        if report is not None and not last_try:
+            return Retry(failure.code, f"answered, but the job is not completed: {failure.message}")
+        if report is not None:
+            hint = f"the next request of the job or 'twofold batch status {request.job_id}' completes it"
+            log.warning("job %s is answered, but not completed: %s; %s", request.job_id, failure.message, hint)
+            return Done(f"job {request.job_id}: {report.rows} rows, {report.failed} failed", (report,))
+        if isinstance(failure, Reject | Interrupted):
+            return failure
+        # SQS alone would move it to the dead-letter queue without the reason.
+        return Reject(failure.code, f"on the last try: {failure.message}")
+
+    def _report(self, request: ClassifyRequest) -> PartReport | None:
+        try:
+            return self._resolver.record(request).report(request.shard or 0, answering=request.digest())
+        except FATAL:
+            raise
+        except Exception:  # noqa: BLE001 - then nobody knows, and the failure before it counts
+            return None

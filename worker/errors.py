@@ -3,6 +3,7 @@
     TwofoldError
     ├── Reject   can never succeed: an image becomes a failed row, a request goes to the dead-letter queue
     └── Retry    may succeed later: the message goes back to the queue, with backoff
+        └── Interrupted   the work was stopped, which says nothing about the request: it is never refused for that
 
 An error of botocore, obstore, Pillow or LiteRT becomes one of the two where it is raised, and nowhere else. Each
 carries a code for programs and a message for people. Both are written to the CSV or to the dead letter's attributes.
@@ -38,7 +39,7 @@ class ErrorCode(StrEnum):
     BAD_MANIFEST = "bad_manifest"
     BAD_MODEL = "bad_model"  #: altered, incomplete, or not a two-class image model
     CONFLICT = "conflict"  #: the same job_id was used for another request
-    INTERNAL = "internal"  #: a bug in Twofold, on the last receive; the worker's log has the traceback
+    INTERNAL = "internal"  #: a bug in Twofold, on the last try; the worker's log has the traceback
 
 
 class TwofoldError(Exception):
@@ -60,6 +61,10 @@ class Retry(TwofoldError):
     def __init__(self, code: ErrorCode, message: str, *, delay_s: int | None = None) -> None:
         super().__init__(code, message)
         self.delay_s = delay_s
+
+
+class Interrupted(Retry):
+    """The work was stopped, by a stop signal or a deadline. It says nothing about the request."""
 
 
 class Broken(Exception):

@@ -2,8 +2,8 @@
 
     python -m worker.health     exit status 0: healthy, 1: not
 
-A worker that waits for messages or for storage touches the file too. One that hangs does not, and the container's
-health check restarts it.
+Progress is a poll that returned, with or without a message, a row, an image of a list, or a shard. While nothing moves
+the file grows old, and the container's health check restarts the worker.
 """
 
 import logging
@@ -14,7 +14,8 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-#: Longer than a receive that SQS never answers, retries included.
+#: Longer than a receive that SQS never answers, 5 attempts of 35 s, and the pause after it of up to 60 s. Also longer
+#: than the time limits of one image, so that only a worker that hangs is restarted.
 MAX_AGE_S: Final = 300
 _PAUSE_S: Final = 1.0
 

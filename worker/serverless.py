@@ -6,6 +6,7 @@ Lambda receives the messages. The function deletes or rejects each one itself, a
 must come back; Lambda deletes the others, which does no harm. If the answer names a blank or unknown message, Lambda
 takes all of them as failed. So the ids are checked before any work, and no content of a message can raise. A function
 that cannot work at all, as with a wrong setting, does raise: its messages come back, and the alarm on errors goes off.
+Where the process cannot go on, as without memory, it gives its messages back and ends.
 """
 
 import gc
@@ -22,18 +23,20 @@ from worker.scoring.template import Template
 _TEMPLATE = Template()
 
 import logging
+import os
+import sys
 from contextlib import ExitStack
 from functools import cache
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from worker import logs
 from worker.aws.clients import open_session
-from worker.aws.queue import Message, Queue
+from worker.aws.queue import Message, Queue, renewals
 from worker.bootstrap import open_dispatch, open_queue
 from worker.cloudwatch import Meter
-from worker.delivery import settle
-from worker.dispatch import Dispatch, Outcome
-from worker.errors import ErrorCode, Retry
+from worker.delivery import give_back, settle
+from worker.dispatch import FATAL, Dispatch, Outcome, explain_fatal
+from worker.errors import ErrorCode, Interrupted
 from worker.scoring.pipeline import Stages
 from worker.settings import WorkerSettings
 
@@ -71,9 +74,13 @@ class Serverless:
         self._stages.take()
         meter = Meter(function=context.function_name, request_id=context.aws_request_id, cold=cold_ms is not None)
         failed = []
-        for message in messages:
+        for place, message in enumerate(messages):
             with logs.about(message_id=message.message_id):
-                outcome = self._answer(message, context)
+                try:
+                    outcome = self._answer(message, context)
+                except FATAL as error:
+                    self._give_back(message, messages[place + 1 :], error)
+                    raise
                 meter.count(outcome)
                 if not settle(self._queue, message, outcome):
                     failed.append({"itemIdentifier": message.message_id})
@@ -83,13 +90,21 @@ class Serverless:
 
     def _answer(self, message: Message, context: Context) -> Outcome:
         left_ms = context.get_remaining_time_in_millis()
-        last_try = message.receive_count >= self._queue.max_receives
-        # On its last receive it is tried anyway: SQS would move it to the dead-letter queue without a reason.
-        if left_ms < self._start_ms and not last_try:
-            return Retry(ErrorCode.UNAVAILABLE, f"not started: {left_ms:,} ms of the call were left", delay_s=0)
+        if left_ms < self._start_ms:
+            left = f"{left_ms:,} ms of the call were left, and TWOFOLD_STOP_S asks for {self._start_ms:,.0f}"
+            return Interrupted(ErrorCode.UNAVAILABLE, f"not started: {left}", delay_s=0)
         return self._dispatch.handle(
-            message.body, last_try=last_try, cancelled=lambda: context.get_remaining_time_in_millis() < _CUT_MS
+            message.body,
+            last_try=self._queue.is_last_try(message),
+            cancelled=lambda: context.get_remaining_time_in_millis() < _CUT_MS,
         )
+
+    def _give_back(self, message: Message, others: list[Message], error: BaseException) -> None:
+        """Gives back everything that is not answered: the process ends, and Lambda would hide it all for long."""
+        give_back(self._queue, message, error)
+        not_started = Interrupted(ErrorCode.UNAVAILABLE, "not started: the process ends", delay_s=0)
+        for other in others:
+            settle(self._queue, other, not_started)
 
 
 def read_event(event: dict[str, Any]) -> list[Message]:
@@ -101,6 +116,7 @@ def read_event(event: dict[str, Any]) -> list[Message]:
                 receipt_handle=record["receiptHandle"],
                 body=record["body"],
                 receive_count=int(record["attributes"]["ApproximateReceiveCount"]),
+                renewed=renewals(record.get("messageAttributes"), value="stringValue"),
             )
             for record in event["Records"]
         ]
@@ -135,7 +151,19 @@ _open: Final = ExitStack()  # never closed: Lambda ends a process without notice
 def handler(event: dict[str, Any], context: Context) -> dict[str, list[dict[str, str]]]:
     """Answers a call of Lambda, which knows this function as ``worker.serverless.handler``."""
     try:
-        serverless = _serverless()
-    finally:
-        gc.enable()
-    return serverless.handle(event, context)
+        try:
+            serverless = _serverless()
+        finally:
+            gc.enable()
+        return serverless.handle(event, context)
+    except FATAL as error:
+        _end(error)
+
+
+def _end(error: BaseException) -> NoReturn:
+    """Ends the process: Lambda starts a fresh one for the next call, while this one would fail again."""
+    log.critical("the process ends: %s", explain_fatal(error))
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import json
 import os
 import random
@@ -18,6 +19,7 @@ from typing import Any, cast
 import pytest
 from PIL import Image
 
+from jobs.local.emulator import create_queues
 from tests.conftest import REPOSITORY, Bench
 from worker.aws.queue import Queue
 from worker.consumer import Consumer, Stop
@@ -235,18 +237,50 @@ def test_a_stop_signal_gives_back_what_takes_too_long(ministack_bench: Bench, se
 
 
 def test_a_message_that_arrives_with_the_stop_signal_is_not_stranded(
-    ministack_bench: Bench, settings: dict[str, str], digit_images: Path
+    ministack: str, bench_on: Callable[[str], Bench], models: Path, digit_images: Path
 ) -> None:
-    """A message sent together with SIGTERM is answered, or waits for the next worker. It is never in flight."""
-    bench = ministack_bench
-    worker = bench.start_worker(**settings)
-    _wait_until("ready", worker)
+    """It is answered, or waits for the next worker. It is never in flight, however little time a stop may take.
+
+    The poll that is open when the signal comes ends by itself: SQS hands messages to a poll that is cut off.
+    """
+    benches = [bench_on(ministack) for _ in range(3)]
+    workers = []
+    for stop_s, bench in enumerate(benches, start=1):
+        settings = LEASE | {"TWOFOLD_MODEL_URI": bench.put_bundle(models), "TWOFOLD_STOP_S": str(stop_s)}
+        workers.append(bench.start_worker(**settings))
+    for worker in workers:
+        _wait_until("ready", worker)
+    workers[0].send_signal(signal.SIGTERM)  # its message comes once it has ended
+    workers[1].send_signal(signal.SIGTERM)
+    _send_late(benches[1], digit_images)
+    _send_late(benches[2], digit_images)
+    workers[2].send_signal(signal.SIGTERM)
+    for worker in workers:
+        _, log = worker.communicate(timeout=30)
+        assert worker.returncode == 0, log
+    _send_late(benches[0], digit_images)
+    for bench in benches:
+        answered = bench.keys("predictions/late/_SUCCESS") != []
+        assert (_waiting(bench), _in_flight(bench)) == (0 if answered else 1, 0)
+
+
+def _send_late(bench: Bench, digit_images: Path) -> None:
     bench.send({"schema_version": 1, "job_id": "late", "images": [_image(bench, digit_images)]})
-    worker.send_signal(signal.SIGTERM)
-    _, log = worker.communicate(timeout=30)
-    assert worker.returncode == 0, log
-    answered = bench.keys("predictions/late/_SUCCESS") != []
-    assert (_waiting(bench), _in_flight(bench)) == (0 if answered else 1, 0)
+
+
+@pytest.mark.parametrize(("grace_s", "poll_s"), [(0.5, 1), (1, 1), (3, 3), (20, 10)])
+def test_no_poll_is_longer_than_a_stop_may_take(grace_s: float, poll_s: int) -> None:
+    """A stop waits for the open poll. Ten seconds are enough for the queue, and one is the least."""
+    stop, waits = Stop(grace_s=grace_s), []
+
+    class Polled(Queue):
+        def receive(self, *, wait_s: int) -> None:
+            waits.append(wait_s)
+            stop.request()
+
+    queue = Polled(sqs=cast("Any", None), url="", dead_letter_url="", max_receives=10, visibility_s=30)
+    Consumer(queue=queue, dispatch=cast("Dispatch", None), stop=stop).run()
+    assert waits == [poll_s]
 
 
 def test_a_message_that_arrives_after_the_stop_is_released(
@@ -323,10 +357,34 @@ class _Always:
         return self._outcome
 
 
+class _Waiting:
+    """A dispatch that waits, and then moves on once."""
+
+    def __init__(self, beats: list[str]) -> None:
+        self._beats = beats
+
+    def handle(self, _: str, *, cancelled: Callable[[], bool], progress: Callable[[], None], **__: Any) -> Outcome:
+        self._beats.append("begun")
+        assert not any(cancelled() for _ in range(100))
+        self._beats.append("waited")
+        progress()
+        return Done("answered")
+
+
+def test_the_health_of_a_worker_is_its_progress(ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poll that returned and work that moved on, but not waiting for it."""
+    beats: list[str] = []
+    queue, stop = ministack_bench.queue(monkeypatch), Stop(grace_s=60)
+    ministack_bench.send("x")
+    dispatch = cast("Dispatch", _Waiting(beats))
+    Consumer(queue=queue, dispatch=dispatch, stop=stop, beat=lambda: beats.append("beat")).run(drain=True)
+    assert [step for step, _ in itertools.groupby(beats)] == ["beat", "begun", "waited", "beat"]
+
+
 def test_what_fails_on_every_receive_ends_in_the_dead_letter_queue_with_its_reason(
     ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the last receive the message goes back. After the last, SQS itself would move it without a reason."""
+    """One receive is kept for a worker that is killed: after the last one SQS itself moves the message, without it."""
     bench = ministack_bench
     queue = bench.queue(monkeypatch)
     bench.send({"schema_version": 1, "job_id": "x", "images": ["s3://a-bucket/b"]})
@@ -336,9 +394,98 @@ def test_what_fails_on_every_receive_ends_in_the_dead_letter_queue_with_its_reas
     assert message is not None
     consumer._handle(message)
     assert bench.dead_letters() == []
-    consumer._handle(dataclasses.replace(message, receive_count=queue.max_receives))
+    consumer._handle(dataclasses.replace(message, receive_count=queue.max_receives - 1))
     (letter,) = bench.dead_letters()
     assert letter["MessageAttributes"]["error_code"]["StringValue"] == "unavailable"
+
+
+def _few_receives(bench: Bench) -> Bench:
+    """The same bucket with a queue that gives each message three receives."""
+    return dataclasses.replace(bench, queues=create_queues(bench.sqs, f"{bench.bucket}-few", max_receives=3))
+
+
+def _interrupt(bench: Bench, settings: dict[str, str]) -> str:
+    """A worker that is stopped in the middle of a request, and gives it no time to finish. Returns its log."""
+    quick = "import worker.__main__ as m; stop = m.Stop; m.Stop = lambda **_: stop(grace_s=0); m._exit_now(m.main())"
+    own = {"TWOFOLD_QUEUE_URL": bench.queues.requests_url, "TWOFOLD_OUTPUT_URI": bench.output_uri}
+    worker = subprocess.Popen(
+        [sys.executable, "-c", quick],
+        env=os.environ | bench.environment | own | settings | {"TWOFOLD_LOG_LEVEL": "DEBUG"},
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _wait_until("scoring with", worker)
+    worker.send_signal(signal.SIGTERM)
+    _, log = worker.communicate(timeout=30)
+    assert worker.returncode == 0, log
+    return log
+
+
+def test_a_stop_on_the_last_receive_puts_a_fresh_copy_on_the_queue(
+    ministack_bench: Bench, settings: dict[str, str], digit_images: Path
+) -> None:
+    """SQS would move the message to the dead-letter queue without a reason. The copy has all its receives."""
+    bench = _few_receives(ministack_bench)
+    bench.send(_long_request(bench, digit_images, "stopped"))
+    for _ in range(2):
+        bench.sqs.receive_message(QueueUrl=bench.queues.requests_url, VisibilityTimeout=0)
+    assert "a fresh copy is on the queue (1 of 20)" in _interrupt(bench, settings)
+    assert (_waiting(bench), _in_flight(bench)) == (1, 0)
+    names = {"MessageSystemAttributeNames": ["ApproximateReceiveCount"], "MessageAttributeNames": ["All"]}
+    (copy,) = bench.sqs.receive_message(QueueUrl=bench.queues.requests_url, **names)["Messages"]
+    assert json.loads(copy["Body"])["job_id"] == "stopped"
+    assert copy["Attributes"]["ApproximateReceiveCount"] == "1"
+    assert copy["MessageAttributes"]["renewed"]["StringValue"] == "1"
+    assert bench.dead_letters() == []
+
+
+@pytest.mark.slow
+def test_fifty_stops_refuse_no_good_request(
+    ministack_bench: Bench, settings: dict[str, str], digit_images: Path
+) -> None:
+    """Each in the middle of a request, with three receives for each message. Afterwards all of them are answered."""
+    bench = _few_receives(ministack_bench)
+    jobs = ["one", "two", "three"]
+    for job_id in jobs:
+        bench.send(_long_request(bench, digit_images, job_id))
+    logs = [_interrupt(bench, settings) for _ in range(50)]
+    assert bench.keys("predictions/") == []
+    assert sum("a fresh copy is on the queue" in log for log in logs) >= 10
+    bench.drain(**settings)
+    for job_id in jobs:
+        assert [row.row for row in bench.rows(job_id)] == list(range(LONG))
+    assert sum(key.endswith(".csv") for key in _written(bench, "predictions/")) == len(jobs)
+    assert bench.dead_letters() == []
+
+
+def test_a_worker_without_memory_gives_its_message_back_and_ends_with_a_reason(
+    ministack_bench: Bench, settings: dict[str, str], digit_images: Path
+) -> None:
+    """Its exit status is 1. The queue keeps the message for another worker."""
+    bench = ministack_bench
+    bench.send({"schema_version": 1, "job_id": "large", "images": [_image(bench, digit_images)]})
+    full = """
+import worker.__main__ as m
+from worker.batch.part import PartWriter
+PartWriter.write = lambda *_, **__: bytearray(1 << 62)
+m._exit_now(m.main())
+"""
+    own = {"TWOFOLD_QUEUE_URL": bench.queues.requests_url, "TWOFOLD_OUTPUT_URI": bench.output_uri}
+    ended = subprocess.run(
+        [sys.executable, "-c", full],
+        env=os.environ | bench.environment | own | settings,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "out of memory: " in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+    assert "returns to the queue in" in ended.stderr
+    assert _waiting(bench) + _in_flight(bench) == 1
 
 
 def test_a_storage_that_never_answers_does_not_keep_a_worker_from_stopping(

@@ -11,9 +11,16 @@ from worker.batch.plan import Planner
 from worker.batch.resolve import RequestResolver
 from worker.contract import ClassifyRequest, PartReport
 from worker.dispatch import Dispatch, Done
-from worker.errors import ErrorCode, Reject, Retry
+from worker.errors import ErrorCode, Interrupted, Reject, Retry
 
 REQUEST = json.dumps({"schema_version": 1, "job_id": "x", "images": ["s3://shelter/a.jpg"]})
+
+
+def _report(request: ClassifyRequest) -> PartReport:
+    digest = request.digest()
+    figures: dict[str, Any] = {"rows": 1, "scored": 1, "failed": 0, "errors": {}, "size_bytes": 1, "seconds": 0.1}
+    model: dict[str, Any] = {"model_name": "m", "model_version": "v", "threshold": 0.5}
+    return PartReport(job_id=request.job_id, request_digest=digest, sha256=digest, **figures, **model)
 
 
 class ScriptedParts:
@@ -28,14 +35,18 @@ class ScriptedParts:
         self.asked.append(name)
         if name in self._failures:
             raise self._failures[name]
-        digest = request.digest()
-        figures: dict[str, Any] = {"rows": 1, "scored": 1, "failed": 0, "errors": {}, "size_bytes": 1, "seconds": 0.1}
-        model: dict[str, Any] = {"model_name": "m", "model_version": "v", "threshold": 0.5}
-        return PartReport(job_id=request.job_id, request_digest=digest, sha256=digest, **figures, **model)
+        return _report(request)
 
 
 class NothingElse:
-    """No job is planned, cancelled or complete."""
+    """No job is planned, cancelled or complete. A check raises ``failure``; ``answered`` is the request with a part."""
+
+    def __init__(self, failure: Exception | None = None, answered: ClassifyRequest | None = None) -> None:
+        self._failure = failure
+        self._answered = answered
+
+    def report(self, _: int, *, answering: str) -> PartReport | None:
+        return _report(self._answered) if self._answered and self._answered.digest() == answering else None
 
     def record(self, _: Any) -> Self:
         return self
@@ -46,12 +57,14 @@ class NothingElse:
     def admit(self, *_: Any) -> bool:
         return False
 
-    def check(self, *_: Any) -> bool:
+    def check(self, *_: Any, **__: Any) -> bool:
+        if self._failure:
+            raise self._failure
         return False
 
 
-def _around(parts: ScriptedParts) -> Dispatch:
-    nothing = NothingElse()
+def _around(parts: ScriptedParts, nothing: NothingElse | None = None) -> Dispatch:
+    nothing = nothing or NothingElse()
     return Dispatch(
         resolver=cast("RequestResolver", nothing),
         parts=cast("PartWriter", parts),
@@ -103,8 +116,8 @@ def test_a_body_that_is_not_a_request_is_rejected() -> None:
     ("error", "code"),
     [(ZeroDivisionError("a bug"), ErrorCode.INTERNAL), (Retry(ErrorCode.UNAVAILABLE, "503"), ErrorCode.UNAVAILABLE)],
 )
-def test_a_failure_that_may_pass_is_tried_again_until_the_last_receive(error: Exception, code: ErrorCode) -> None:
-    """A bug, too. After the last receive SQS alone would move the message without a reason."""
+def test_a_failure_that_may_pass_is_tried_again_until_the_last_try(error: Exception, code: ErrorCode) -> None:
+    """A bug, too. SQS alone would move the message without a reason."""
     first, last = (_handle(_dispatch(x=error), last_try=last_try) for last_try in (False, True))
     assert (type(first), first.code) == (Retry, code)
     assert (type(last), last.code) == (Reject, code)
@@ -118,3 +131,46 @@ def test_one_bad_object_of_an_event_does_not_stop_the_others() -> None:
     assert parts.asked == ["bad", "slow", "good"]
     assert _handle(_dispatch(bad=reject), _event("bad", "good")) is reject
     assert len(_handle(_dispatch(), _event("one", "two")).reports) == 2
+
+
+STOPPED = Interrupted(ErrorCode.UNAVAILABLE, "the worker is stopping", delay_s=0)
+
+
+def test_a_stop_never_refuses_a_request() -> None:
+    """It says nothing about the request. What is behind it in the same message is not begun."""
+    for last_try in (False, True):
+        parts = ScriptedParts(bad=Reject(ErrorCode.BAD_MANIFEST, "no lines"), stopped=STOPPED)
+        assert _handle(_around(parts), _event("bad", "stopped", "good"), last_try=last_try) is STOPPED
+        assert parts.asked == ["bad", "stopped"]
+
+
+FAILURES = (
+    Retry(ErrorCode.UNAVAILABLE, "503"),
+    Reject(ErrorCode.ACCESS_DENIED, "403"),
+    Reject(ErrorCode.CONFLICT, "another request"),
+    STOPPED,
+    ZeroDivisionError("a bug"),
+)
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=["no answer", "refused", "conflict", "stopped", "a bug"])
+def test_a_request_whose_part_is_written_is_never_refused(failure: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    """What fails after it is tried again. On the last try the request is done, and a warning says what is left."""
+    request = ClassifyRequest.parse(REQUEST)
+    for dispatch in (
+        _around(ScriptedParts(), NothingElse(failure, answered=request)),
+        _around(ScriptedParts(x=failure), NothingElse(answered=request)),  # failed rows that could not be written
+    ):
+        assert isinstance(_handle(dispatch), Retry)
+        caplog.clear()
+        done = _handle(dispatch, last_try=True)
+        assert isinstance(done, Done)
+        assert [report.job_id for report in done.reports] == ["x"]
+        assert "twofold batch status x" in caplog.text
+
+
+def test_a_worker_without_memory_says_nothing_about_the_request() -> None:
+    """The error ends the worker: it would fail again with the next request."""
+    for last_try in (False, True):
+        with pytest.raises(MemoryError):
+            _handle(_dispatch(x=MemoryError()), last_try=last_try)

@@ -1,13 +1,19 @@
 """The Lambda: its answer to a call, the messages that it gives back, and its metrics."""
 
 import json
+import random
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import Bench
+from jobs.local.emulator import create_queues
+from tests.conftest import REPOSITORY, Bench
+from tests.desk import Desk
 from worker.aws.queue import Message, Queue
 from worker.contract import PartReport
 from worker.dispatch import Dispatch, Done, Outcome
@@ -40,9 +46,18 @@ class StubDispatch(Dispatch):
         self.asked: list[tuple[str, bool]] = []
         self.cancelled: list[bool] = []
 
-    def handle(self, body: str, *, last_try: bool, cancelled: Callable[[], bool]) -> Outcome:
+    def handle(
+        self,
+        body: str,
+        *,
+        last_try: bool,
+        cancelled: Callable[[], bool],
+        progress: Callable[[], None] = lambda: None,
+    ) -> Outcome:
         self.asked.append((body, last_try))
         self.cancelled.append(cancelled())
+        if body == "no memory":
+            raise MemoryError
         return self.outcomes[body]
 
 
@@ -52,6 +67,7 @@ class RecordingQueue(Queue):
 
     max_receives: int = 5
     let_go: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    renewed: list[str] = field(default_factory=list)
 
     def acknowledge(self, message: Message) -> None:
         self.let_go[message.message_id] = ("acknowledged", None)
@@ -61,6 +77,9 @@ class RecordingQueue(Queue):
 
     def release(self, message: Message, *, delay_s: int) -> None:
         self.let_go[message.message_id] = ("released", delay_s)
+
+    def renew(self, message: Message) -> None:
+        self.renewed.append(message.message_id)
 
 
 class BrokenQueue(RecordingQueue):
@@ -164,19 +183,57 @@ def test_without_time_left_every_message_goes_back(left_ms: int) -> None:
     assert dispatch.asked == []
 
 
-def test_the_last_receive_is_tried_however_little_time_is_left() -> None:
-    """SQS alone would move the message to the dead-letter queue without a reason."""
+def test_without_time_on_the_last_receive_a_fresh_copy_takes_the_messages_place() -> None:
+    """SQS would move the message to the dead-letter queue without a reason. The old one may be deleted."""
+    queue = RecordingQueue()
+    serverless, dispatch = build(queue)
+    assert failed_ids(serverless.handle(event("done", receives=5), FakeContext(left_ms=0))) == []
+    assert (dispatch.asked, queue.renewed, queue.let_go["m0"]) == ([], ["m0"], ("acknowledged", None))
+
+
+@pytest.mark.parametrize(("receives", "last_try"), [(1, False), (3, False), (4, True), (5, True)])
+def test_one_receive_is_kept_for_a_process_that_is_killed(receives: int, last_try: bool) -> None:  # noqa: FBT001
+    """What fails on the fourth receive of five is refused with its reason, and not tried again."""
     serverless, dispatch = build(RecordingQueue())
-    serverless.handle(event("done", receives=5), FakeContext(left_ms=0))
-    assert dispatch.asked == [("done", True)]
+    serverless.handle(event("done", receives=receives), FakeContext())
+    assert dispatch.asked == [("done", last_try)]
 
 
-@pytest.mark.parametrize(("left_ms", "cancelled"), [(300_000, False), (2_000, True)])
-def test_a_running_request_is_given_up_before_the_process_is_killed(left_ms: int, cancelled: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(("step_ms", "cancelled"), [(1_000, False), (18_500, True)])
+def test_a_running_request_is_given_up_before_the_process_is_killed(step_ms: int, cancelled: bool) -> None:  # noqa: FBT001
     """That leaves time to give its message back."""
     serverless, dispatch = build(RecordingQueue())
-    serverless.handle(event("done", receives=5), FakeContext(left_ms=left_ms))
+    serverless.handle(event("done"), FakeContext(left_ms=START_S * 1000 + 19_000, step_ms=step_ms))
     assert dispatch.cancelled == [cancelled]
+
+
+def test_a_process_without_memory_gives_back_what_is_not_answered() -> None:
+    """Lambda would hide it for as long as a call may take, six times over. The message in hand waits longer."""
+    queue = RecordingQueue()
+    serverless, _ = build(queue)
+    with pytest.raises(MemoryError):
+        serverless.handle(event("done", "no memory", "done", "not now"), FakeContext())
+    assert queue.let_go["m0"] == ("acknowledged", None)
+    assert queue.let_go["m1"][1] > 0
+    assert queue.let_go["m2"] == queue.let_go["m3"] == ("released", 0)
+
+
+def test_a_process_without_memory_ends_with_a_reason() -> None:
+    """Lambda starts a fresh one. What was printed before, such as metrics, is not lost."""
+    code = """
+import worker.serverless as serverless
+class Full:
+    def handle(self, *_):
+        print("metrics")
+        return bytearray(1 << 62)
+serverless._serverless = Full
+serverless.handler({}, None)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (1, "metrics\n")
+    assert "out of memory" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -202,6 +259,24 @@ def test_the_event_is_read_without_the_bodies_of_its_messages() -> None:
     """A message with any body has an id and a receipt handle, so it can be rejected."""
     (message,) = read_event({"Records": [record("\x00{{{", "m0", receives=3)]})
     assert (message.body, message.receive_count, message.receipt_handle) == ("\x00{{{", 3, "handle-m0")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "renewed"),
+    [
+        ({}, 0),
+        (None, 0),
+        ({"renewed": {"stringValue": "7", "stringListValues": [], "dataType": "Number"}}, 7),
+        ({"renewed": {"binaryValue": "AAAA", "dataType": "Binary"}}, 0),
+        ({"renewed": {"stringValue": "-1", "dataType": "Number"}}, 0),
+        ({"renewed": {"stringValue": "\u0667", "dataType": "String"}}, 0),
+        ({"renewed": {"stringValue": "9" * 5000, "dataType": "String"}}, 0),
+    ],
+)
+def test_a_fresh_copy_says_how_many_there_were(attributes: Any, renewed: int) -> None:
+    """In an attribute that any producer can send, so nonsense in it counts as none."""
+    (message,) = read_event({"Records": [record("done", "m0") | {"messageAttributes": attributes}]})
+    assert message.renewed == renewed
 
 
 def test_each_call_writes_embedded_metrics(capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,3 +331,76 @@ def test_a_rejected_message_is_in_the_dead_letter_queue_with_its_reason(
     (letter,) = bench.dead_letters()
     assert letter["MessageAttributes"]["error_code"]["StringValue"] == "bad_request"
     assert queue.is_empty()
+
+
+@dataclass
+class ShortCall(FakeContext):
+    """A call whose time is up at the reading of the clock with this number."""
+
+    readings: int = 0
+
+    def get_remaining_time_in_millis(self) -> int:
+        self.readings -= 1
+        return self.left_ms if self.readings >= 0 else 0
+
+
+def _poll(bench: Bench, url: str) -> dict[str, Any]:
+    """The event of a call, as Lambda's poller makes it."""
+    answer = bench.sqs.receive_message(
+        QueueUrl=url,
+        MaxNumberOfMessages=5,
+        MessageSystemAttributeNames=["ApproximateReceiveCount"],
+        MessageAttributeNames=["All"],
+    )
+    return {
+        "Records": [
+            {
+                "messageId": message["MessageId"],
+                "receiptHandle": message["ReceiptHandle"],
+                "body": message["Body"],
+                "attributes": message["Attributes"],
+                "messageAttributes": {
+                    name: {"stringValue": value["StringValue"], "dataType": value["DataType"]}
+                    for name, value in message.get("MessageAttributes", {}).items()
+                },
+            }
+            for message in answer.get("Messages", ())
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "deadlines"),
+    [
+        pytest.param("ministack", 8, id="eight"),
+        pytest.param("ministack", 50, id="fifty on ministack", marks=pytest.mark.slow),
+        pytest.param("moto", 50, id="fifty on moto", marks=pytest.mark.slow),
+    ],
+    indirect=["endpoint"],
+)
+def test_deadlines_refuse_no_good_request(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, digit_images: Path, deadlines: int
+) -> None:
+    """Call after call runs out of time, before a request or in the middle, with three receives for each message."""
+    bench = desk.bench
+    queues = create_queues(bench.sqs, f"{bench.bucket}-few", max_receives=3)
+    sqs = bench.queue(monkeypatch)._sqs
+    queue = Queue.open(sqs=sqs, url=queues.requests_url, dead_letter_url=None, visibility_s=30)
+    serverless = Serverless(queue=queue, dispatch=desk.dispatch, stages=Stages(), start_s=START_S, cold_ms=1.0)
+    image = bench.put("in/a.png", next(digit_images.rglob("*.png")).read_bytes())
+    jobs = [f"job-{number}" for number in range(5)]
+    for job_id in jobs:
+        body = json.dumps({"schema_version": 1, "job_id": job_id, "images": [image] * 30})
+        bench.sqs.send_message(QueueUrl=queues.requests_url, MessageBody=body)
+    random_, most = random.Random(20261124), 0
+    for _ in range(deadlines):
+        records = _poll(bench, queues.requests_url)
+        most = max([most, *(message.renewed for message in read_event(records))])
+        answer = serverless.handle(records, ShortCall(readings=random_.randrange(20)))
+        assert len(failed_ids(answer)) <= len(records["Records"])
+    assert bench.keys("predictions/") == []
+    assert most >= deadlines // 5
+    while not queue.is_empty():
+        serverless.handle(_poll(bench, queues.requests_url), FakeContext())
+    assert [[row.source_ref for row in bench.rows(job_id)] for job_id in jobs] == [[image] * 30] * 5
+    assert bench.sqs.receive_message(QueueUrl=queues.dead_letter_url).get("Messages", []) == []

@@ -70,6 +70,17 @@ def open_sqs(session: boto3.Session) -> "SQSClient":
     return session.client("sqs", config=_config(path_style=False))
 
 
+def open_lease_sqs(session: boto3.Session, *, limit_s: float) -> "SQSClient":
+    """Opens an SQS client for the heartbeat of a lease: one attempt of ``limit_s`` seconds, half of them to connect.
+
+    A call that is never answered then costs no more than that. The caller tries again; the SDK does not.
+    """
+    short = Config(
+        retries={"mode": "standard", "total_max_attempts": 1}, connect_timeout=limit_s / 2, read_timeout=limit_s / 2
+    )
+    return session.client("sqs", config=_config(path_style=False).merge(short))
+
+
 def open_sns(session: boto3.Session) -> "SNSClient":
     """Opens an SNS client."""
     return session.client("sns", config=_config(path_style=False))

@@ -4,6 +4,7 @@ A worker holds one message at a time, so that no message waits while its lease r
 """
 
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,9 @@ MAX_POLL_S: Final = 20
 #: SQS keeps a message hidden for 12 hours at most, extensions included: same page, "Message visibility timeout".
 MAX_LEASE_S: Final = 12 * 3600
 #: How many receives a queue without a redrive policy gives a message. SQS itself would deliver it forever.
-_DEFAULT_MAX_RECEIVES: Final = 5
+_DEFAULT_MAX_RECEIVES: Final = 10
+#: The attribute that counts how often a message was replaced by a fresh copy of itself.
+_RENEWED: Final = "renewed"
 #: Characters of a rejection's reason. An attribute counts towards the size of its message.
 _MAX_REASON: Final = 1000
 
@@ -43,6 +46,7 @@ class Message:
     receipt_handle: str
     body: str
     receive_count: int
+    renewed: int = 0  #: how often it was replaced by a fresh copy, whose receives count from zero
 
 
 class Queue:
@@ -59,6 +63,16 @@ class Queue:
         self.dead_letter_url = dead_letter_url
         self.max_receives = max_receives
         self.visibility_s = visibility_s
+
+    def over(self, sqs: "SQSClient") -> Self:
+        """Returns the same queue over another client, such as one with shorter timeouts."""
+        return type(self)(
+            sqs=sqs,
+            url=self._url,
+            dead_letter_url=self.dead_letter_url,
+            max_receives=self.max_receives,
+            visibility_s=self.visibility_s,
+        )
 
     @classmethod
     def open(cls, *, sqs: "SQSClient", url: str, dead_letter_url: str | None, visibility_s: int) -> Self:
@@ -83,6 +97,18 @@ class Queue:
             visibility_s=visibility_s,
         )
 
+    def is_last_try(self, message: Message) -> bool:
+        """Returns whether what fails now must not be tried again: there are no more receives, or only one.
+
+        A worker that is killed uses up a receive. After the last one SQS moves the message without a reason, so that
+        one is kept for a worker that is killed in the last try.
+        """
+        return message.receive_count >= self.max_receives - 1
+
+    def is_last_receive(self, message: Message) -> bool:
+        """Returns whether SQS moves the message to the dead-letter queue instead of delivering it once more."""
+        return message.receive_count >= self.max_receives
+
     def receive(self, *, wait_s: int) -> Message | None:
         """Receives the next message, or returns None after ``wait_s`` seconds (0 to 20) without one."""
         with _deciding(self._url):
@@ -92,6 +118,7 @@ class Queue:
                 WaitTimeSeconds=wait_s,
                 VisibilityTimeout=self.visibility_s,
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
+                MessageAttributeNames=[_RENEWED],
             )
         for item in answer.get("Messages", ()):
             return Message(
@@ -99,6 +126,7 @@ class Queue:
                 receipt_handle=item["ReceiptHandle"],
                 body=item["Body"],
                 receive_count=int(item["Attributes"]["ApproximateReceiveCount"]),
+                renewed=renewals(item.get("MessageAttributes"), value="StringValue"),
             )
         return None
 
@@ -117,6 +145,18 @@ class Queue:
         """Deletes the message: its work is done and written. Raises LeaseLost."""
         with self._holding():
             self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message.receipt_handle)
+
+    def renew(self, message: Message) -> None:
+        """Sends a fresh copy of the message, whose receives count from zero. The old one is still to be deleted.
+
+        Should both be delivered, the second one finds the part that answers the first.
+        """
+        with _deciding(self._url):
+            self._sqs.send_message(
+                QueueUrl=self._url,
+                MessageBody=message.body,
+                MessageAttributes={_RENEWED: {"DataType": "Number", "StringValue": str(message.renewed + 1)}},
+            )
 
     def reject(self, message: Message, reason: Reject) -> None:
         """Sends the message to the dead-letter queue with its reason, then deletes it. Raises LeaseLost."""
@@ -184,6 +224,15 @@ class Outbox:
             entries = [entry for entry in entries if entry["Id"] in failed]
             time.sleep(_PAUSE_S * 2**attempt)
         raise Retry(ErrorCode.UNAVAILABLE, f"{self._url}: {len(entries)} requests were not accepted in {_TRIES} tries")
+
+
+def renewals(attributes: Any, *, value: str) -> int:  # noqa: ANN401 - of SQS or of Lambda
+    """Returns how often a message was renewed; ``value`` is the name of an attribute's text, which Lambda spells lower.
+
+    Anyone can send such an attribute. 0 for nonsense.
+    """
+    text = ((attributes or {}).get(_RENEWED) or {}).get(value) or ""
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 There is no counter. A worker that has written a part checks whether any other is missing. Storage is consistent, so
 the last worker sees them all. Two workers can both be last, and one can be killed halfway: every step may run twice.
+What the last worker left undone is done by whoever comes next: a redelivery, or ``twofold batch status``.
 """
 
 import logging
@@ -14,9 +15,9 @@ from typing import Final
 from worker.aws.storage import Storage
 from worker.batch import cost
 from worker.batch.job_folder import JobRecord
-from worker.batch.plan import ModelChoice, check_same, new_job
+from worker.batch.plan import ModelChoice, new_job
 from worker.contract import ClassifyRequest, Job, PartReport, PartSummary, Summary
-from worker.errors import ErrorCode, Reject, Retry
+from worker.errors import ErrorCode, Interrupted, Reject, Retry
 
 log = logging.getLogger(__name__)
 
@@ -47,21 +48,58 @@ class Completion:
         """
         if request.shard is None:
             written = record.job()
+            if written is not None and written.shards is None and written.digest != request.digest():
+                raise _another(record)
             return written is not None and written.shards is not None
         job, folder = self._job(record), record.folder
         if request.shard >= job.parts or request != job.request(request.shard, shard_uri=folder.shard(request.shard)):
             raise Reject(ErrorCode.CONFLICT, f"the request for shard {request.shard} does not match {folder.job}")
         return False
 
-    def check(self, record: JobRecord, request: ClassifyRequest, report: PartReport) -> bool:
-        """Completes the job if ``request`` was the last one to be answered. Returns whether the job is complete."""
-        folder = record.folder
+    def check(
+        self,
+        record: JobRecord,
+        request: ClassifyRequest,
+        report: PartReport,
+        *,
+        cancelled: Callable[[], bool] = lambda: False,
+        progress: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Completes the job if ``request`` was the last one to be answered. Returns whether the job is complete.
+
+        ``cancelled`` and ``progress`` are called for each part. Raises Interrupted once ``cancelled`` returns True.
+        """
+
+        def advance(_: int) -> None:
+            progress()
+            if cancelled():
+                raise Interrupted(ErrorCode.UNAVAILABLE, "the worker is stopping", delay_s=0)
+
         job = self._job(record) if request.shard is not None else self._short_job(record, request, report)
+        return self._complete(record, job, advance)
+
+    def mend(self, record: JobRecord) -> bool:
+        """Completes a job whose workers could not, if all of its parts are there. Returns whether it is complete.
+
+        Of a short request its part may be all there is. Its ``job.json`` is then written without the sources and the
+        model's URI, which only the request knew.
+        """
+        job = record.job()
+        if job is None:
+            report = record.report()
+            if report is None or record.has_shards():
+                return False
+            job = new_job(record.folder, report, sources=(), model=ModelChoice(), threshold=report.threshold)
+            record.create(job)
+        return self._complete(record, job, lambda _: None)
+
+    def _complete(self, record: JobRecord, job: Job, advance: Callable[[int], None]) -> bool:
+        folder = record.folder
         if not _all_in(record, job):
             return False
         if record.is_complete():
             return True
-        summary = summarise(job, record.answers(job))
+        summary = summarise(job, record.answers(job, advance=advance))
         body = summary.model_dump_json(indent=2).encode()
         self._storage.write_once(folder.summary, body, content_type="application/json", metadata={})
         # Before the marker: if this worker is killed in between, the notice is sent twice rather than never.
@@ -95,8 +133,15 @@ class Completion:
         written = record.job()
         if written is None:
             raise Retry(ErrorCode.UNAVAILABLE, f"{record.folder.job} disappeared while it was in use")
-        check_same(written, job)
+        # The digest of a request covers its model and its threshold. A mended job does not know them.
+        if (written.digest, written.shards) != (job.digest, None):
+            raise _another(record)
         return written
+
+
+def _another(record: JobRecord) -> Reject:
+    message = f"job {record.folder.job_id} exists with another request: choose another job_id"
+    return Reject(ErrorCode.CONFLICT, message)
 
 
 def _all_in(record: JobRecord, job: Job) -> bool:

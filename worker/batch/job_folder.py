@@ -10,7 +10,7 @@ summary.json, _SUCCESS     written when the last part is in
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -121,6 +121,10 @@ class JobRecord:
         body = job.model_dump_json(indent=2).encode()
         return self.storage.write_once(self.folder.job, body, content_type="application/json", metadata={})
 
+    def has_shards(self) -> bool:
+        """Returns whether the job was planned, or is being planned."""
+        return next(iter(self.storage.list(f"{self.folder.uri}/shards/")), None) is not None
+
     def is_submitted(self) -> bool:
         """Returns whether a message was sent for every shard."""
         return self.storage.metadata(self.folder.submitted) is not None
@@ -172,10 +176,14 @@ class JobRecord:
             raise Reject(ErrorCode.CONFLICT, f"{folder.part(number)} answers another request than {folder.job} asks")
         return report
 
-    def answers(self, job: Job) -> list[PartReport]:
-        """Reads the reports of all parts, in order. Raises what ``answer`` raises."""
+    def answers(self, job: Job, *, advance: Callable[[int], None] = lambda _: None) -> list[PartReport]:
+        """Reads the reports of all parts, in order. Raises what ``answer`` raises, and what ``advance`` raises."""
+        reports = []
         with ThreadPoolExecutor(_READERS) as pool:
-            return list(pool.map(lambda number: self.answer(job, number), range(job.parts)))
+            for report in pool.map(lambda number: self.answer(job, number), range(job.parts)):
+                reports.append(report)
+                advance(1)
+        return reports
 
     def redrives(self) -> list[str]:
         """Lists the jobs that retry failed images of this one, oldest first."""

@@ -46,17 +46,26 @@ class PartWriter:
         return report
 
     def write(
-        self, part: PartToWrite, *, last_try: bool = False, cancelled: Callable[[], bool] = lambda: False
+        self,
+        part: PartToWrite,
+        *,
+        last_try: bool = False,
+        cancelled: Callable[[], bool] = lambda: False,
+        progress: Callable[[], None] = lambda: None,
     ) -> PartReport:
         """Scores the images, commits the part and returns its report.
 
         An image that storage cannot deliver at the moment raises Retry; on the ``last_try`` it becomes a row.
-        ``cancelled`` is called between images. Raises Reject for a request that can never be answered, or else Retry.
+        ``cancelled`` is called between images and while one is awaited, ``progress`` once for each row. Raises Reject
+        for a request that can never be answered, or else Retry.
         """
         request = part.request
         model = self._models.get(part.model_uri)
         rule = Rule.of(model.manifest, threshold=request.threshold)
-        rows = list(self._rows(part.lines, model, rule, last_try=last_try, cancelled=cancelled))
+        rows = []
+        for row in self._rows(part.lines, model, rule, last_try=last_try, cancelled=cancelled):
+            rows.append(row)
+            progress()
         body = predictions.to_csv(rows)
         report = _report(request, rows, body, model.manifest, seconds=time.monotonic() - part.started_s)
         report = self._commit(part, body, report)

@@ -16,7 +16,7 @@ from worker.batch.job_folder import JobFolder, JobRecord
 from worker.batch.resolve import JobToPlan
 from worker.batch.shards import Shards
 from worker.contract import ClassifyRequest, Job, PartReport
-from worker.errors import ErrorCode, Reject, Retry
+from worker.errors import ErrorCode, Interrupted, Reject
 from worker.scoring.models import pinned
 
 #: The user metadata of a shard: the digest of all shards.
@@ -56,7 +56,7 @@ class Planner:
         """Writes the shards and ``job.json`` that are not there yet, and returns the job as it was first written.
 
         So a job that has begun keeps its own model, even if the champion has changed since. Raises Reject
-        ``conflict`` when another job has that name, and Retry once ``cancelled`` returns True.
+        ``conflict`` when another job has that name, and Interrupted once ``cancelled`` returns True.
         """
         record = self._record(job)
         folder, written = record.folder, record.job()
@@ -75,7 +75,7 @@ class Planner:
             window: set[Future[bool]] = set()
             for shard in numbered:
                 if cancelled():
-                    raise Retry(ErrorCode.UNAVAILABLE, "the worker was stopped while it planned", delay_s=0)
+                    raise Interrupted(ErrorCode.UNAVAILABLE, "the worker was stopped while it planned", delay_s=0)
                 window.add(pool.submit(self._write_shard, folder, shard, job))
                 if len(window) >= 2 * _WRITERS:
                     window = _settle(window, advance)
@@ -105,16 +105,20 @@ class Planner:
         self._storage.write(folder.submitted, b"a message was sent for every shard\n", content_type="text/plain")
         return job.parts - len(answered)
 
-    def plan(self, asked: JobToPlan, *, cancelled: Callable[[], bool]) -> Job:
+    def plan(
+        self, asked: JobToPlan, *, cancelled: Callable[[], bool], progress: Callable[[], None] = lambda: None
+    ) -> Job:
         """Writes a request's manifest as a job and sends its requests. A second call changes nothing.
 
-        Raises Reject when the manifest can never be read, and Retry once ``cancelled`` returns True.
+        ``progress`` is called for each image that is listed, and for each shard that is written or sent. Raises Reject
+        when the manifest can never be read, and Interrupted once ``cancelled`` returns True.
         """
         with Shards() as shards:
             for ref in asked.images:
                 shards.add(ref)
+                progress()
                 if cancelled():
-                    raise Retry(ErrorCode.UNAVAILABLE, "the worker was stopped while it planned", delay_s=0)
+                    raise Interrupted(ErrorCode.UNAVAILABLE, "the worker was stopped while it planned", delay_s=0)
             bundle = pinned(asked.model_uri, storage=self._storage)
             # A default model on a worker's own disk has no URI that a request could name. Each worker uses its own.
             shared = bundle.startswith("s3://")
@@ -125,8 +129,8 @@ class Planner:
                 model=ModelChoice(asked=asked.model_uri, pinned=bundle) if shared else ModelChoice(),
                 threshold=asked.request.threshold,
             )
-            job = self.write(shards, job, cancelled=cancelled)
-        self.submit(job)
+            job = self.write(shards, job, cancelled=cancelled, advance=lambda _: progress())
+        self.submit(job, advance=lambda _: progress())
         return job
 
     def _record(self, job: Job) -> JobRecord:

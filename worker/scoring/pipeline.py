@@ -19,7 +19,7 @@ from typing import Final, Self
 
 from worker.aws.storage import Storage
 from worker.contract import S3Uri
-from worker.errors import ErrorCode, Retry, TwofoldError
+from worker.errors import ErrorCode, Interrupted, Retry, TwofoldError
 from worker.scoring.limits import MAX_BYTES, MIB, Budget
 from worker.scoring.models import Model
 from worker.scoring.sandbox import Sandbox
@@ -189,7 +189,7 @@ def _wait(future: Future[float | TwofoldError], cancelled: Callable[[], bool]) -
     while not cancelled():
         if wait([future], timeout=_CANCEL_CHECK_S).done:
             return future.result()
-    raise Retry(ErrorCode.UNAVAILABLE, "the worker is stopping", delay_s=0)
+    raise Interrupted(ErrorCode.UNAVAILABLE, "the worker is stopping", delay_s=0)
 
 
 def _started(threads: int, name: str) -> ThreadPoolExecutor:

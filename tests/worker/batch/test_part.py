@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,7 +16,8 @@ from tests.conftest import Bench
 from tests.desk import ON_BOTH_EMULATORS, Desk
 from worker.aws.storage import Storage
 from worker.contract import ClassifyRequest, ManifestRef
-from worker.errors import ErrorCode, Retry
+from worker.dispatch import Done
+from worker.errors import ErrorCode, Interrupted, Retry
 from worker.scoring.limits import MAX_BYTES
 from worker.scoring.pipeline import Pipeline
 from worker.scoring.sandbox import Sandbox
@@ -189,7 +191,7 @@ def test_a_cancelled_request_writes_nothing(desk: Desk, digit_images: Path) -> N
     """It goes back at once, for another worker."""
     request = _request(*_put_digits(desk.bench, digit_images, 3))
     outcome = desk.outcome(request, cancelled=lambda: True)
-    assert isinstance(outcome, Retry)
+    assert isinstance(outcome, Interrupted)
     assert outcome.delay_s == 0
     assert desk.bench.keys("predictions/") == []
 
@@ -208,3 +210,26 @@ def test_the_part_carries_its_report(desk: Desk, digit_images: Path) -> None:
     report = desk.answer(_request(*_put_digits(desk.bench, digit_images, 2)))
     assert report.size_bytes == len(desk.bench.get(desk.folder().part()))
     assert report.scored == len(desk.bench.rows("job")) == 2
+
+
+def test_waiting_for_an_image_is_not_progress(desk: Desk, digit_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row is, so that the health of a worker whose storage is silent grows old."""
+    images = _put_digits(desk.bench, digit_images, 4)
+    read, answer, waited, moved = desk.storage.read, threading.Event(), [0], []
+
+    def read_slowly(uri: str, **how: Any) -> bytes:
+        if "/in/" in uri:
+            answer.wait(30)
+        return read(uri, **how)
+
+    def cancelled() -> bool:
+        waited[0] += 1
+        if waited[0] == 3:
+            answer.set()
+        return False
+
+    monkeypatch.setattr(desk.storage, "read", read_slowly)
+    done = desk.outcome(_request(*images), cancelled=cancelled, progress=lambda: moved.append(waited[0]))
+    assert isinstance(done, Done)
+    assert len(moved) == len(images) + 1  # and the part, as it is counted
+    assert moved[0] >= 3

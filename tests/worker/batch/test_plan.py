@@ -9,6 +9,7 @@ from worker.batch.job_folder import JobFolder
 from worker.batch.plan import ModelChoice, new_job
 from worker.batch.shards import Shards
 from worker.contract import ClassifyRequest, Job, ManifestRef
+from worker.dispatch import Done
 from worker.errors import ErrorCode, Reject
 from worker.manifest.formats import ImageRef
 from worker.predictions import from_csv
@@ -24,7 +25,9 @@ def test_a_long_manifest_is_planned_by_the_worker_that_receives_it(desk: Desk) -
     refs = _refs(2001)
     manifest = desk.bench.put("lists/long.csv", "\n".join(["source_ref,name", *(f"{ref},x" for ref in refs)]).encode())
     request = ClassifyRequest(schema_version=1, job_id="job", manifest=ManifestRef(uri=manifest))
-    desk.handle(request)
+    moved: list[None] = []
+    assert isinstance(desk.outcome(request, progress=lambda: moved.append(None)), Done)
+    assert len(moved) >= 2001 + 5  # a worker that plans makes progress with each image and each shard
     first = list(desk.sent)
     desk.handle(request)
     assert desk.sent == first
