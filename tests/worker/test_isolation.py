@@ -32,7 +32,7 @@ def cursed_desk(ministack_bench: Bench, models: Path, monkeypatch: pytest.Monkey
     bench = ministack_bench
     storage = bench.storage(monkeypatch)
     monkeypatch.setattr(template, "_PROGRAM", cursed.PROGRAM)
-    limits = ImageLimits(cpu_s=0.5, wall_s=1, memory_bytes=128 * MIB)
+    limits = ImageLimits(cpu_s=0.5, wall_s=60, memory_bytes=128 * MIB)
     allowed = (f"s3://{bench.bucket}/",)
     with (
         Sandbox(processes=2, limits=limits) as sandbox,

@@ -33,7 +33,7 @@ _MIN_PIXELS_BYTES: Final = 256 * MIB
 #: Models in one process. Each takes tens of megabytes.
 _MODELS: Final = 2
 #: For forking a process, or for loading a model and trying it on the probe images. Both take a fraction of a second.
-_READY_S: Final = 120
+_READY_S: Final = 30
 #: How many processes in a row may die without an image to blame.
 _MAX_STRAYS: Final = 3
 _TICK_S: Final = 0.25

@@ -215,12 +215,12 @@ def test_the_part_carries_its_report(desk: Desk, digit_images: Path) -> None:
 def test_waiting_for_an_image_is_not_progress(desk: Desk, digit_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row is, so that the health of a worker whose storage is silent grows old."""
     images = _put_digits(desk.bench, digit_images, 4)
-    read, answer, waited, moved = desk.storage.read, threading.Event(), [0], []
+    fetch, answer, waited, moved = desk.storage.fetch, threading.Event(), [0], []
 
-    def read_slowly(uri: str, **how: Any) -> bytes:
+    def fetch_slowly(uri: str, **how: Any) -> Any:
         if "/in/" in uri:
             answer.wait(30)
-        return read(uri, **how)
+        return fetch(uri, **how)
 
     def cancelled() -> bool:
         waited[0] += 1
@@ -228,7 +228,7 @@ def test_waiting_for_an_image_is_not_progress(desk: Desk, digit_images: Path, mo
             answer.set()
         return False
 
-    monkeypatch.setattr(desk.storage, "read", read_slowly)
+    monkeypatch.setattr(desk.storage, "fetch", fetch_slowly)
     done = desk.outcome(_request(*images), cancelled=cancelled, progress=lambda: moved.append(waited[0]))
     assert isinstance(done, Done)
     assert len(moved) == len(images) + 1  # and the part, as it is counted
