@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Self
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from jobs.batch.closing import Closer, Closing
 from jobs.batch.dead_letters import DeadLetters
 from jobs.batch.status import StatusReader
 from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_sqs, open_storage
+from worker.aws.notifications import open_notifier
 from worker.aws.queue import Outbox, Queue
 from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, JobRecord
@@ -32,6 +34,9 @@ class BatchSettings(BaseSettings):
     dead_letter_url: str | None = Field(default=None, description="the dead-letter queue")
     model_uri: str | None = Field(default=None, description="the model for jobs that do not name one")
     output_uri: S3Uri | None = Field(default=None, description="the folder of all jobs")
+    notify_arn: str | None = Field(
+        default=None, description="the topic or bus to notify of a job that is completed here"
+    )
 
     def needed_queue(self) -> str:
         """Returns the URL of the queue. Raises UserError when it is not set."""
@@ -101,4 +106,15 @@ class BatchClient:
 
     def status_reader(self, job_id: str) -> StatusReader:
         """Returns a reader of the job's status."""
-        return StatusReader(self.record(job_id), dead_letters=self.dead_letters())
+        return StatusReader(self.record(job_id), dead_letters=self.dead_letters(), closer=self.closer())
+
+    def closer(self) -> Closer:
+        """Returns what completes a job whose workers did not."""
+        arn = self.settings.notify_arn
+        return Closer(notify=open_notifier(self.session, arn) if arn else None)
+
+    def close(self, job_id: str) -> Closing | None:
+        """Completes a job whose workers wrote all parts and no more. Returns None where there is nothing to do."""
+        record = self.record(job_id)
+        newest = None if record.is_complete() else max((at for _, at in record.parts()), default=None)
+        return None if newest is None or record.is_cancelled() else self.closer().close(record, newest=newest)

@@ -10,6 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from worker import messages
 from worker.aws.failures import from_messaging
 from worker.contract import ClassifyRequest
+from worker.errors import ErrorCode
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -18,13 +19,19 @@ if TYPE_CHECKING:
 _HIDDEN_S: Final = 30
 _MOST: Final = 1000
 _BATCH: Final = 10
+#: SQS itself moves a message that was received too often, and gives no reason. The codes are those of requests, so that
+#: scripts need no other; the message says what happened.
+_LOST: Final = (
+    "ended by repeated worker loss: every worker that received the request was lost before it could answer or refuse "
+    "it. Look in the worker's log for what ended it, such as too little memory; then redrive the job"
+)
 #: A short poll asks only some of the servers of SQS. After this many empty answers the queue counts as empty.
 _EMPTY: Final = 2
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A refused message. ``requests`` is empty when its body cannot be read."""
+    """A message that was refused, or whose workers were lost. ``requests`` is empty when its body cannot be read."""
 
     receipt_handle: str
     body: str
@@ -101,9 +108,8 @@ def _letter(message: Any) -> DeadLetter:  # noqa: ANN401 - of boto3
         receipt_handle=message["ReceiptHandle"],
         body=message["Body"],
         requests=requests,
-        # SQS itself moves a message that was received too often, and gives no reason.
-        error_code=reason.get("error_code", "unavailable"),
-        error_message=reason.get("error_message", "received too often without an answer: see the worker's log"),
+        error_code=reason.get("error_code", ErrorCode.UNAVAILABLE.value),
+        error_message=reason.get("error_message", _LOST),
     )
 
 

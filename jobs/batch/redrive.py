@@ -1,6 +1,7 @@
 """The redrive of a job: its refused requests are sent again, or its failed images become a job of their own."""
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import count
 
 from pydantic import BaseModel
@@ -33,7 +34,6 @@ class Redrive:
 
     def __init__(self, record: JobRecord, *, inputs: Inputs, planner: Planner, send: Sender) -> None:
         self._record = record
-        self._results = Results(record)
         self._inputs = inputs
         self._planner = planner
         self._send = send
@@ -43,12 +43,13 @@ class Redrive:
 
         If it is killed, call it again to continue. Raises UserError while the job or its last redrive is running.
         """
+        # First: a job whose only request was refused, or lost with its workers, has no folder yet.
+        requests = self._send_refused(dead_letters, reporter)
+        if requests:
+            return Redriven(job_id=self._record.folder.job_id, images=0, redrive_id=None, requests=requests)
         job = self._results.job
         if job.parent is not None:
             raise UserError(f"{job.job_id} is a redrive of {job.parent}. Run 'twofold batch redrive {job.parent}'.")
-        requests = self._send_refused(dead_letters, reporter)
-        if requests:
-            return Redriven(job_id=job.job_id, images=0, redrive_id=None, requests=requests)
         self._results.check_complete()
         with Shards() as shards:
             self._fill(shards, codes, reporter)
@@ -57,6 +58,10 @@ class Redrive:
             upload(self._inputs, reporter)
             redrive_id = self._ask(shards, reporter)
             return Redriven(job_id=job.job_id, images=shards.images, redrive_id=redrive_id, requests=0)
+
+    @cached_property
+    def _results(self) -> Results:
+        return Results(self._record)
 
     def _fill(self, shards: Shards, codes: Iterable[str], reporter: Reporter) -> None:
         with reporter.step("Reading the failed rows"):
@@ -105,7 +110,10 @@ class Redrive:
             if name not in taken or not redrive.is_submitted():
                 yield name
             elif not redrive.is_complete() and not redrive.is_cancelled():
-                raise UserError(f"{name} is not complete. Wait for it, or run 'twofold batch cancel {name}'.")
+                raise UserError(
+                    f"{name} is not complete. Wait for it, run 'twofold batch redrive {name}' if it is stuck, or "
+                    f"'twofold batch cancel {name}'."
+                )
 
     def _send_refused(self, dead_letters: DeadLetters | None, reporter: Reporter) -> int:
         if dead_letters is None:

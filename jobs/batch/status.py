@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from jobs.batch.closing import Closer, Closing
 from jobs.batch.dead_letters import DeadLetters
 from jobs.user_error import UserError
 from worker.aws.storage import Storage
@@ -47,6 +48,7 @@ class JobStatus(BaseModel):
     images_per_s: float | None  #: between the creation of the job and its newest part
     left_s: float | None
     refused: list[RefusedRequest]
+    closing: str | None = None  #: what came of completing a job whose workers did not, or None
     parent: str | None
     redrives: list[str]
 
@@ -57,22 +59,28 @@ class JobStatus(BaseModel):
 
 
 class StatusReader:
-    """Reads the status of one job, any number of times. The report of a part is read once."""
+    """Reads the status of one job, any number of times. The report of a part is read once.
 
-    def __init__(self, record: JobRecord, *, dead_letters: DeadLetters | None) -> None:
+    ``closer`` completes a job whose workers wrote all parts and no more.
+    """
+
+    def __init__(self, record: JobRecord, *, dead_letters: DeadLetters | None, closer: Closer | None = None) -> None:
         self._record = record
         self._dead_letters = dead_letters
+        self._closer = closer
         self._reports: dict[int, PartReport] = {}
 
     def read(self) -> JobStatus:
         """Returns the current status. Raises UserError when there is no such job."""
-        job = self._record.job()
+        job, newest = self._record.job(), self._read_parts()
+        complete = job is not None and self._record.is_complete()
+        closing = None if complete else self._close(job, newest)
+        if closing is not None and closing.complete:
+            job, complete = self._record.job(), True
         if job is None:
-            return self._without_job()
-        newest = self._read_parts()
+            return self._without_job(closing)
         reports = self._reports.values()
         done, failed = sum(report.rows for report in reports), sum(report.failed for report in reports)
-        complete = self._record.is_complete()
         refused = [] if complete else self._refused(job)
         errors: dict[str, int] = {}
         for report in reports:
@@ -82,7 +90,7 @@ class StatusReader:
         waiting = job.images - done
         return JobStatus(
             job_id=job.job_id,
-            state=self._state(job, complete=complete, refused=len(refused)),
+            state=self._state(job, complete=complete, given_up=closing is not None, refused=len(refused)),
             images=job.images,
             done=done,
             scored=done - failed,
@@ -94,21 +102,30 @@ class StatusReader:
             images_per_s=None if rate is None else round(rate, 1),
             left_s=round(waiting / rate, 1) if rate and not complete else None,
             refused=refused,
+            closing=closing.message if closing else None,
             parent=job.parent,
             redrives=self._record.redrives(),
         )
 
-    def _state(self, job: Job, *, complete: bool, refused: int) -> JobState:
+    def _close(self, job: Job | None, newest: datetime | None) -> Closing | None:
+        """Completes the job if all parts are there. Without ``job.json``, it may be a short one of one part."""
+        if self._closer is None or newest is None or (job is not None and len(self._reports) < job.parts):
+            return None
+        return None if self._record.is_cancelled() else self._closer.close(self._record, newest=newest)
+
+    def _state(self, job: Job, *, complete: bool, given_up: bool, refused: int) -> JobState:
         if complete:
             return "complete"
         if self._record.is_cancelled():
             return "cancelled"
         if job.shards and not self._record.is_submitted():
             return "sending"
+        if given_up:
+            return "stuck"
         # Every part that is missing was refused.
         return "stuck" if refused and refused + len(self._reports) >= job.parts else "running"
 
-    def _without_job(self) -> JobStatus:
+    def _without_job(self, closing: Closing | None) -> JobStatus:
         """Returns the status before job.json exists. Raises UserError if nothing is known about the job."""
         folder, refused = self._record.folder, self._refused(None)
         begun = next(iter(self._record.storage.list(f"{folder.uri}/")), None) is not None
@@ -119,12 +136,13 @@ class StatusReader:
             )
         return JobStatus(
             job_id=folder.job_id,
-            state="stuck" if refused else "planning",
+            state="stuck" if refused or closing else "planning",
             **dict.fromkeys(("images", "done", "scored", "failed", "waiting", "parts", "parts_done"), 0),
             errors={},
             images_per_s=None,
             left_s=None,
             refused=refused,
+            closing=closing.message if closing else None,
             parent=None,
             redrives=[],
         )

@@ -127,6 +127,9 @@ def results(
 
     client = _open(output)
     path = file or f"{job_id}.csv"
+    closing = client.close(job_id)
+    if closing is not None:
+        print(f"{job_id}: {closing.message}", file=sys.stderr)
     found = Results(client.record(job_id))
     joined = found.job.columns if join else ()
     with Reporter().step(escape(f"Writing {path}"), total=found.job.images) as advance:

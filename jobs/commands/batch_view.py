@@ -58,6 +58,8 @@ def _lines(status: JobStatus) -> list[tuple[str, str]]:
     if status.images_per_s is not None:
         left = "" if status.left_s is None or not status.waiting else f", about {status.left_s:,.0f} s left"
         lines.append(("rate", f"{status.images_per_s:,.0f} images a second{left}"))
+    if status.closing is not None:
+        lines.append(("completion", status.closing))
     for one in status.refused[:_SHOWN]:
         part = "the job" if one.shard is None else f"part {one.shard}"
         lines.append(("refused", f"{part}: {one.error_code}, {one.error_message}"))

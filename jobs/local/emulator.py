@@ -130,15 +130,17 @@ class EmbeddedCloud:
         raise UserError(f"The embedded cloud did not start. Its log ends with:\n{log}")
 
 
-def create_queues(sqs: "SQSClient", name: str, *, max_receives: int = 5, visibility_s: int = 60) -> Queues:
+def create_queues(sqs: "SQSClient", name: str, *, max_receives: int = 10, visibility_s: int = 60) -> Queues:
     """Creates a request queue that keeps messages for 4 days, and its dead-letter queue, which keeps them for 14.
 
     The dead-letter queue keeps them longer because their age counts from when they were first sent.
     """
     dead = sqs.create_queue(QueueName=f"{name}-dead", Attributes={"MessageRetentionPeriod": str(14 * _DAY_S)})
     arn = sqs.get_queue_attributes(QueueUrl=dead["QueueUrl"], AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    requests = sqs.create_queue(
-        QueueName=name,
+    requests = sqs.create_queue(QueueName=name)
+    # Not with the call above: SQS refuses to create a queue that exists with other attributes, as from an old version.
+    sqs.set_queue_attributes(
+        QueueUrl=requests["QueueUrl"],
         Attributes={
             "MessageRetentionPeriod": str(4 * _DAY_S),
             "VisibilityTimeout": str(visibility_s),

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from worker.bootstrap import check_settings
 from worker.settings import WorkerSettings, available_cores, explain_settings
 
 QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/requests"
@@ -156,3 +157,23 @@ def test_all_wrong_settings_are_reported_at_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("TWOFOLD_QUEUE_URL")
     lines = _refusal(monkeypatch, threads="0", log_level="LOUD").splitlines()
     assert [line.split()[0] for line in lines] == ["TWOFOLD_QUEUE_URL", "TWOFOLD_THREADS", "TWOFOLD_LOG_LEVEL"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "set TWOFOLD_OUTPUT_URI, or TWOFOLD_ALLOWED_PREFIXES"),
+        ({"output_uri": "s3://shelter/out/", "allowed_prefixes": "s3://intake/"}, "TWOFOLD_OUTPUT_URI is outside"),
+        (
+            {"output_uri": "s3://shelter/out/", "visibility_s": "43200", "stop_s": "20"},
+            r"TWOFOLD_STOP_S \(20\) and TWOFOLD_VISIBILITY_S \(43,200\) together are longer than the 43,200 s",
+        ),
+        ({"output_uri": "s3://shelter/out/", "stop_s": "50000"}, "TWOFOLD_STOP_S"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], message: str
+) -> None:
+    """Each of them is valid by itself. The message names what to change."""
+    with pytest.raises(ValueError, match=message):
+        check_settings(_set(monkeypatch, **settings))

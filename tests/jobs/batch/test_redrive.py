@@ -1,9 +1,11 @@
 """A job's failed images are requested again, with a real bucket and without a queue."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from jobs.batch.dead_letters import DeadLetter, DeadLetters
 from jobs.batch.inputs import Inputs
 from jobs.batch.redrive import Redrive, Redriven
 from jobs.batch.results import Results
@@ -11,6 +13,7 @@ from jobs.progress import Reporter
 from jobs.user_error import UserError
 from tests.desk import Desk
 from worker.batch.job_folder import JobFolder, JobRecord
+from worker.contract import ClassifyRequest
 from worker.predictions import from_csv
 
 
@@ -81,6 +84,33 @@ def test_only_one_redrive_runs_at_a_time(desk: Desk, june: list[str]) -> None:
         _redrive(desk, "june-r1")
     desk.storage.write(desk.folder("june-r1").cancelled, b"x", content_type="text/plain")
     assert _redrive(desk, "june").redrive_id == "june-r2"
+    assert len(june) == 600
+
+
+class FakeDeadLetters:
+    """A dead-letter queue that holds these requests."""
+
+    def __init__(self, *requests: ClassifyRequest) -> None:
+        self.letters = [DeadLetter(str(n), "", (one,), "unavailable", "lost") for n, one in enumerate(requests)]
+
+    def take(self, job_id: str) -> list[DeadLetter]:
+        return [letter for letter in self.letters if letter.concerns(job_id)]
+
+    def remove(self, letters: list[DeadLetter]) -> None:
+        self.letters = [letter for letter in self.letters if letter not in letters]
+
+
+def test_the_refused_requests_of_a_redrive_are_sent_again(desk: Desk, june: list[str]) -> None:
+    """By its own name, which the message about an unfinished redrive gives."""
+    _redrive(desk, "june", "not_found")
+    refused = FakeDeadLetters(*desk.sent)
+    desk.sent.clear()
+    with pytest.raises(UserError, match="run 'twofold batch redrive june-r1' if it is stuck"):
+        _redrive(desk, "june")
+    inputs = Inputs(storage=desk.storage, output_uri=desk.bench.output_uri)
+    redrive = Redrive(desk.record("june-r1"), inputs=inputs, planner=desk.planner, send=desk.sent.extend)
+    redriven = redrive.run((), cast("DeadLetters", refused), Reporter(quiet=True))
+    assert (redriven.requests, [one.job_id for one in desk.sent], refused.letters) == (1, ["june-r1"], [])
     assert len(june) == 600
 
 

@@ -5,11 +5,13 @@ from typing import cast
 
 import pytest
 
+from jobs.batch.closing import Closer
 from jobs.batch.dead_letters import DeadLetter, DeadLetters
 from jobs.batch.status import JobStatus, StatusReader, jobs_below
 from jobs.user_error import UserError
 from tests.desk import Desk
-from worker.contract import ClassifyRequest
+from worker.contract import ClassifyRequest, Job
+from worker.errors import ErrorCode, Reject
 
 
 class FakeDeadLetters:
@@ -22,8 +24,9 @@ class FakeDeadLetters:
         return [letter for letter in self._letters if letter.concerns(job_id)]
 
 
-def _status(desk: Desk, *refused: ClassifyRequest) -> JobStatus:
-    return StatusReader(desk.record(), dead_letters=cast("DeadLetters", FakeDeadLetters(*refused))).read()
+def _status(desk: Desk, *refused: ClassifyRequest, closer: Closer | None = None) -> JobStatus:
+    letters = cast("DeadLetters", FakeDeadLetters(*refused))
+    return StatusReader(desk.record(), dead_letters=letters, closer=closer).read()
 
 
 def test_a_job_goes_through_its_states(desk: Desk) -> None:
@@ -66,6 +69,85 @@ def test_a_request_that_was_refused_before_it_was_planned_is_stuck(desk: Desk) -
     request = ClassifyRequest(schema_version=1, job_id="job", images=("no URI",))
     status = _status(desk, request)
     assert (status.state, status.images, [one.error_code for one in status.refused]) == ("stuck", 0, ["bad_model"])
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers of a job count as lost as soon as its last part is written."""
+    monkeypatch.setattr("jobs.batch.closing._PATIENCE", timedelta())
+
+
+def _lose(desk: Desk, *names: str) -> None:
+    for name in names:
+        desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key=f"predictions/job/{name}")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_job_that_no_worker_completed_is_completed_by_who_looks_at_it(desk: Desk) -> None:
+    """All parts are there, and the last worker was lost. The notice that it did not send is sent."""
+    desk.planner.submit(desk.plan(["no URI"] * 600))
+    for request in desk.sent:
+        desk.handle(request)
+    _lose(desk, "_SUCCESS", "summary.json")
+    assert _status(desk).state == "running"
+    status = _status(desk, closer=Closer(notify=desk.notices.append))
+    assert (status.state, status.closing) == ("complete", "this command completed the job, which no worker did")
+    assert {"_SUCCESS", "summary.json"} <= set(desk.names())
+    assert [notice.rows for notice in desk.notices] == [600, 600]
+    assert _status(desk, closer=Closer()).closing is None
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_short_job_is_completed_from_its_part_alone(desk: Desk) -> None:
+    """Its request was deleted before ``job.json`` could be written. Should it come again, it finds its answer."""
+    request = ClassifyRequest(schema_version=1, job_id="job", images=("no URI",), threshold=0.25)
+    desk.handle(request)
+    _lose(desk, "_SUCCESS", "summary.json", "job.json")
+    status = _status(desk, closer=Closer())
+    assert (status.state, status.images, status.failed) == ("complete", 1, 1)
+    assert "sent no notice: TWOFOLD_NOTIFY_ARN is not set here" in str(status.closing)
+    job = Job.model_validate_json(desk.bench.get(desk.folder().job))
+    assert (job.digest, job.threshold) == (request.digest(), 0.25)
+    desk.handle(request)
+    assert desk.reject(request.model_copy(update={"threshold": 0.5})).code is ErrorCode.CONFLICT
+
+
+def test_a_job_whose_last_part_is_new_is_left_to_its_worker(desk: Desk) -> None:
+    """It is at work, and sends the notice."""
+    desk.handle(ClassifyRequest(schema_version=1, job_id="job", images=("no URI",)))
+    _lose(desk, "_SUCCESS", "summary.json")
+    status = _status(desk, closer=Closer())
+    assert (status.state, status.closing) == ("running", None)
+    assert "_SUCCESS" not in desk.names()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_without_permission_to_write_the_status_says_what_is_left(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything else is shown, and nobody waits for a job that is not going on."""
+    desk.handle(ClassifyRequest(schema_version=1, job_id="job", images=("no URI",)))
+    _lose(desk, "_SUCCESS", "summary.json")
+
+    def refuse(uri: str, *_: object, **__: object) -> bool:
+        raise Reject(ErrorCode.ACCESS_DENIED, f"{uri}: storage answers 403 AccessDenied")
+
+    monkeypatch.setattr(desk.storage, "write_once", refuse)
+    status = _status(desk, closer=Closer())
+    assert (status.state, status.settled, status.done) == ("stuck", True, 1)
+    assert "cannot be completed from here: s3://" in str(status.closing)
+    assert "403 AccessDenied" in str(status.closing)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_cancelled_job_is_not_completed(desk: Desk) -> None:
+    """Nor is one with a missing part."""
+    desk.planner.submit(desk.plan(["no URI"] * 600))
+    desk.handle(desk.sent[1])
+    assert (_status(desk, closer=Closer()).state, desk.names().count("_SUCCESS")) == ("running", 0)
+    desk.handle(desk.sent[0])
+    _lose(desk, "_SUCCESS")
+    desk.storage.write(desk.folder().cancelled, b"x", content_type="text/plain")
+    assert _status(desk, closer=Closer()).state == "cancelled"
+    assert "_SUCCESS" not in desk.names()
 
 
 def test_the_rate_counts_from_the_creation_of_the_job(desk: Desk) -> None:

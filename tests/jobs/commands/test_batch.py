@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def work(bench: Bench, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Work:
     def run() -> None:
         queue = bench.queue(monkeypatch)
         while message := queue.receive(wait_s=0):
-            last_try = message.receive_count >= queue.max_receives
+            last_try = queue.is_last_try(message)
             outcome = desk.dispatch.handle(message.body, last_try=last_try, cancelled=lambda: False)
             settle(queue, message, outcome)
 
@@ -268,6 +269,42 @@ def test_refused_requests_are_shown_and_sent_again(
     work()
     assert json.loads(twofold("status", "june", "--json")[1])["state"] == "complete"
     assert [letter["Body"] for letter in bench.dead_letters()] == ["<html>"]
+
+
+@ON_BOTH_EMULATORS
+def test_a_request_whose_workers_were_lost_is_shown_and_sent_again(
+    bench: Bench, twofold: Twofold, work: Work, digit_images: Path
+) -> None:
+    """SQS moves its message without a reason. One command sends it again, though its job has no folder yet."""
+    image = bench.put("in/a.png", next(digit_images.rglob("*.png")).read_bytes())
+    bench.send({"schema_version": 1, "job_id": "june", "images": [image]})
+    for _ in range(11):  # ten lost workers, and the receive that finds no more
+        bench.sqs.receive_message(QueueUrl=bench.queues.requests_url, VisibilityTimeout=0)
+    found = json.loads(twofold("status", "june", "--json")[1])
+    (refused,) = found["refused"]
+    assert (found["state"], refused["error_code"]) == ("stuck", "unavailable")
+    assert refused["error_message"].startswith("ended by repeated worker loss")
+    assert json.loads(twofold("redrive", "june", "--json")[1])["requests"] == 1
+    work()
+    assert json.loads(twofold("status", "june", "--json")[1])["state"] == "complete"
+    assert bench.dead_letters() == []
+    assert "No image of june has failed" in twofold("redrive", "june")[1]
+
+
+def test_results_complete_a_job_that_no_worker_completed(
+    bench: Bench, desk: Desk, twofold: Twofold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They say so, and write the rows."""
+    monkeypatch.setattr("jobs.batch.closing._PATIENCE", timedelta())
+    desk.planner.submit(desk.plan(["no URI"] * 3, job_id="june"))
+    desk.handle(desk.sent[0])
+    bench.s3.delete_object(Bucket=bench.bucket, Key="predictions/june/_SUCCESS")
+    status, output = twofold("results", "june", "-o", str(tmp_path / "june.csv"))
+    assert (status, "3 rows" in output) == (0, True)
+    assert len(_table(tmp_path / "june.csv")) == 3
+    assert "predictions/june/_SUCCESS" in bench.keys("predictions/june/")
+    bench.s3.delete_object(Bucket=bench.bucket, Key="predictions/june/_SUCCESS")
+    assert "this command completed the job" in twofold("status", "june", "--json")[1]
 
 
 def test_status_without_a_job_lists_all_jobs(desk: Desk, twofold: Twofold) -> None:

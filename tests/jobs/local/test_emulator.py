@@ -1,5 +1,6 @@
 """The emulator of AWS services."""
 
+import json
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.local.emulator import EmbeddedCloud
+from jobs.local.emulator import EmbeddedCloud, create_queues
 from jobs.user_error import UserError
 from tests.conftest import REPOSITORY, Bench
 
@@ -73,3 +74,13 @@ def test_dead_letters_are_kept_longer_than_requests(ministack_bench: Bench) -> N
 
     queues = ministack_bench.queues
     assert retention_s(queues.dead_letter_url) == 14 * 24 * 3600 > retention_s(queues.requests_url)
+
+
+def test_queues_that_an_earlier_version_created_get_todays_attributes(ministack_bench: Bench) -> None:
+    """A playground is kept for the next start, and SQS refuses to create an existing queue with others."""
+    sqs, name = ministack_bench.sqs, f"{ministack_bench.bucket}-kept"
+    create_queues(sqs, name, max_receives=5, visibility_s=30)
+    queues = create_queues(sqs, name)
+    answer = sqs.get_queue_attributes(QueueUrl=queues.requests_url, AttributeNames=["All"])["Attributes"]
+    assert json.loads(answer["RedrivePolicy"])["maxReceiveCount"] == 10
+    assert answer["VisibilityTimeout"] == "60"

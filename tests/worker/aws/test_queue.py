@@ -173,3 +173,29 @@ def test_sending_to_a_missing_queue_is_an_error(bench: Bench) -> None:
     """No request is lost silently."""
     with pytest.raises(Reject):
         Outbox(sqs=bench.sqs, url=bench.queues.requests_url + "-gone").send(_requests(1))
+
+
+def test_a_fresh_copy_of_a_message_has_all_its_receives(bench: Bench, queue: Queue) -> None:
+    """And knows how many there were before it. The message itself stays, until it is deleted."""
+    bench.send("x")
+    for copies in range(1, 3):
+        queue.release(_receive(queue), delay_s=0)
+        message = _receive(queue)
+        queue.renew(message)
+        queue.acknowledge(message)
+        copy = _receive(queue)
+        assert (copy.body, copy.receive_count, copy.renewed) == ("x", 1, copies)
+        queue.release(copy, delay_s=0)
+
+
+@pytest.mark.parametrize(
+    ("max_receives", "receive_count", "last_try", "last_receive"),
+    [(10, 8, False, False), (10, 9, True, False), (10, 10, True, True), (10, 11, True, True), (1, 1, True, True)],
+)
+def test_one_receive_is_kept_for_a_worker_that_is_killed(
+    max_receives: int, receive_count: int, *, last_try: bool, last_receive: bool
+) -> None:
+    """On the receive before the last one, what fails is not tried again."""
+    queue = Queue(sqs=cast("SQSClient", None), url=URL, dead_letter_url=URL, max_receives=max_receives, visibility_s=30)
+    message = Message(message_id="m", receipt_handle="r", body="x", receive_count=receive_count)
+    assert (queue.is_last_try(message), queue.is_last_receive(message)) == (last_try, last_receive)

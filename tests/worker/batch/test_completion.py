@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tests.desk import ON_BOTH_EMULATORS, Desk
 from worker.contract import ClassifyRequest, ManifestRef, Summary
-from worker.errors import ErrorCode
+from worker.dispatch import Done
+from worker.errors import ErrorCode, Interrupted
 from worker.predictions import from_csv
 
 
@@ -62,6 +63,29 @@ def test_a_redelivery_completes_the_job_of_a_worker_that_died(desk: Desk) -> Non
     assert len(desk.notices) == 4  # the first time, and each time that the marker was missing
 
 
+def test_another_part_that_is_delivered_again_completes_the_job_as_well(desk: Desk) -> None:
+    """The last worker died before it could, and its own message may never come again."""
+    desk.planner.submit(desk.plan(_refs(1001)))
+    for request in desk.sent:
+        desk.handle(request)
+    for name in ("summary.json", "_SUCCESS"):
+        desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key=f"predictions/job/{name}")
+    desk.handle(desk.sent[1])
+    assert {"_SUCCESS", "summary.json"} <= set(desk.names())
+
+
+def test_a_worker_that_stops_leaves_the_job_to_the_next_one(desk: Desk) -> None:
+    """Reading the reports of all parts can take minutes. On the last try the request is done: its part is written."""
+    request = ClassifyRequest(schema_version=1, job_id="job", images=tuple(_refs(2)))
+    desk.handle(request)
+    desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/job/_SUCCESS")
+    assert isinstance(desk.outcome(request, cancelled=lambda: True), Interrupted)
+    assert isinstance(desk.outcome(request, cancelled=lambda: True, last_try=True), Done)
+    assert "_SUCCESS" not in desk.names()
+    desk.handle(request)
+    assert "_SUCCESS" in desk.names()
+
+
 def test_another_object_among_the_parts_is_not_counted(desk: Desk) -> None:
     """It neither completes a job nor keeps it from being complete."""
     job = desk.plan(_refs(1001))
@@ -91,6 +115,7 @@ def test_a_short_request_with_the_job_id_of_another_is_rejected(desk: Desk) -> N
     desk.handle(ClassifyRequest(schema_version=1, job_id="job", images=("no URI",)))
     desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/job/predictions/part-00000.csv")
     assert desk.reject(ClassifyRequest(schema_version=1, job_id="job", images=("another",))).code is ErrorCode.CONFLICT
+    assert "predictions/part-00000.csv" not in desk.names()
 
 
 def test_a_request_with_the_job_id_of_a_planned_job_writes_no_part(desk: Desk) -> None:
