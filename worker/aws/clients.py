@@ -5,6 +5,7 @@ SDK's own settings: ``AWS_REGION``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, roles
 """
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,11 +41,17 @@ def _config(*, path_style: bool) -> Config:
     )
 
 
-def open_storage(session: boto3.Session) -> Storage:
-    """Opens storage with the session's credentials, region and endpoint."""
+def open_storage(session: boto3.Session, *, bucket_owner: str | None = None) -> Storage:
+    """Opens storage with the session's credentials, region and endpoint.
+
+    With ``bucket_owner``, an account of 12 digits, every call names it, and S3 refuses those to buckets of another one:
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html
+    """
     # Path style works everywhere: on AWS, emulators, MinIO and VPC endpoints.
     s3 = session.client("s3", config=_config(path_style=True))
     _refuse_cut_answers(s3)
+    if bucket_owner is not None:
+        s3.meta.events.register("before-parameter-build.s3", _expecting(bucket_owner))
     # Both libraries use the endpoint that boto3 chose: obstore would read the same variables in another way.
     endpoint = s3.meta.endpoint_url
     provider = Boto3CredentialProvider(session)
@@ -59,6 +66,7 @@ def open_storage(session: boto3.Session) -> Storage:
             credential_provider=provider,
             client_options={
                 "allow_http": endpoint.startswith("http://"),
+                "default_headers": {} if bucket_owner is None else {"x-amz-expected-bucket-owner": bucket_owner},
                 "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
                 "timeout": timedelta(seconds=READ_TIMEOUT_S),
             },
@@ -102,6 +110,17 @@ def open_session() -> boto3.Session:
     if found is None:
         raise ValueError("No AWS credentials. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
     return session
+
+
+def _expecting(bucket_owner: str) -> Callable[..., None]:
+    """Returns a handler that adds the owner to every operation that takes one."""
+
+    def add(params: dict[str, Any], model: "OperationModel", **_: Any) -> None:  # noqa: ANN401 - botocore's
+        shape = model.input_shape
+        if shape is not None and "ExpectedBucketOwner" in shape.members:
+            params.setdefault("ExpectedBucketOwner", bucket_owner)
+
+    return add
 
 
 def _refuse_cut_answers(client: "BaseClient") -> None:
