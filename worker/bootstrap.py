@@ -18,7 +18,7 @@ from worker.errors import TwofoldError
 from worker.scoring.models import ModelCache, Models
 from worker.scoring.pipeline import Pipeline, Stages
 from worker.settings import WorkerSettings
-from worker.uris import is_allowed
+from worker.uris import is_allowed, overlap
 
 if TYPE_CHECKING:
     import boto3
@@ -35,6 +35,19 @@ def check_settings(settings: WorkerSettings) -> None:
         )
     if settings.output_uri and not is_allowed(settings.output_uri, prefixes):
         raise ValueError("TWOFOLD_OUTPUT_URI is outside TWOFOLD_ALLOWED_PREFIXES: every request would be rejected")
+    _check_models_apart(settings)
+
+
+def _check_models_apart(settings: WorkerSettings) -> None:
+    folders, model, output = settings.model_folders(), settings.model_uri, settings.output_uri
+    if model and model.startswith("s3://") and not is_allowed(model, folders):
+        raise ValueError("TWOFOLD_MODEL_URI is outside TWOFOLD_MODEL_PREFIXES: long lists would be rejected")
+    mixed = [folder for folder in folders if output and overlap(folder, output)]
+    if mixed:
+        raise ValueError(
+            f"a job could overwrite a model: TWOFOLD_OUTPUT_URI is {output}, and models are in {', '.join(mixed)}. "
+            "Neither may be inside the other: change TWOFOLD_OUTPUT_URI, or name the models in TWOFOLD_MODEL_PREFIXES"
+        )
 
 
 def open_queue(settings: WorkerSettings, session: "boto3.Session") -> Queue:
@@ -58,7 +71,7 @@ def open_dispatch(
     """
     check_settings(settings)
     prefixes = settings.prefixes()
-    storage = open_storage(session)
+    storage = open_storage(session, bucket_owner=settings.expected_bucket_owner)
     models = Models(storage=storage, cache=ModelCache(settings.cache) if settings.cache else None)
     if settings.model_uri:
         try:
@@ -77,6 +90,7 @@ def open_dispatch(
         resolver = RequestResolver(
             storage=storage,
             allowed_prefixes=prefixes,
+            model_prefixes=settings.model_folders(),
             default_model=settings.model_uri,
             default_output=settings.output_uri,
         )

@@ -77,7 +77,7 @@ SourceRef = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 #: ``jsonl``          one ``{"source-ref": "s3://…"}`` per line, as SageMaker writes it
 #: ``manifest-file``  SageMaker's JSON array, which begins with a prefix: ``[{"prefix": "s3://…/"}, "a.jpg", …]``
 #: ``inventory``      the manifest.json of S3 Inventory, whose files must be CSV
-#: ``listing``        not a file: every object below the prefix ``uri``
+#: ``listing``        not a file: every object below the folder ``uri``, with or without a slash at its end
 ManifestFormat = Literal["csv", "s3-csv", "jsonl", "manifest-file", "inventory", "listing"]
 
 

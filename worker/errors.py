@@ -26,7 +26,7 @@ class ErrorCode(StrEnum):
 
     # An image, a manifest or a model.
     NOT_FOUND = "not_found"
-    NOT_ALLOWED = "not_allowed"  #: outside TWOFOLD_ALLOWED_PREFIXES
+    NOT_ALLOWED = "not_allowed"  #: outside the prefixes that the settings allow
     ACCESS_DENIED = "access_denied"  #: storage answered 403
     UNAVAILABLE = "unavailable"  #: storage failed on every try, the last receive included
 

@@ -3,7 +3,8 @@
     RequestResolver.resolve(request, record)  ->  PartToWrite   one part answers it
                                                   JobToPlan     its manifest is split into shards first
 
-Every URI that a request names is checked against the allowed prefixes here, before anything is read from it.
+Every URI that a request names is checked here, before anything is read from it. Images and manifests, models, and
+output have prefixes of their own, so that no request can write where models are.
 """
 
 import time
@@ -19,7 +20,7 @@ from worker.contract import ClassifyRequest, ManifestRef, S3Uri, ShardLine
 from worker.errors import ErrorCode, Reject
 from worker.manifest.formats import ImageRef
 from worker.manifest.references import references
-from worker.uris import check_allowed
+from worker.uris import check_allowed, overlap
 
 #: Longer manifests are planned. This many images fit into the fifteen minutes of a Lambda; a plan costs more requests.
 MAX_DIRECT: Final = 2_000
@@ -50,18 +51,24 @@ class JobToPlan:
 
 
 class RequestResolver:
-    """Resolves requests. ``default_model`` and ``default_output`` replace what a request leaves out."""
+    """Resolves requests. ``default_model`` and ``default_output`` replace what a request leaves out.
+
+    Requests may name images and manifests below ``allowed_prefixes``, models below ``model_prefixes``, and an output
+    below ``default_output``; without that, an output below ``allowed_prefixes``, but not where models are.
+    """
 
     def __init__(
         self,
         *,
         storage: Storage,
         allowed_prefixes: tuple[S3Uri, ...],
+        model_prefixes: tuple[S3Uri, ...],
         default_model: str | None = None,
         default_output: str | None = None,
     ) -> None:
         self._storage = storage
         self._allowed = allowed_prefixes
+        self._models = model_prefixes
         self._default_model = default_model
         self._default_output = default_output
 
@@ -70,7 +77,7 @@ class RequestResolver:
         output = request.output_uri or self._default_output
         if output is None:
             raise Reject(ErrorCode.BAD_REQUEST, "no output_uri: add it to the request, or set TWOFOLD_OUTPUT_URI")
-        check_allowed(output, self._allowed)
+        self._check_output(output)
         return JobRecord(JobFolder(output, request.job_id), self._storage)
 
     def resolve(self, request: ClassifyRequest, record: JobRecord, *, planned: bool = False) -> PartToWrite | JobToPlan:
@@ -95,9 +102,18 @@ class RequestResolver:
             lines = _numbered(first)
         return PartToWrite(request, record, lines, self._model_uri(request), started_s)
 
+    def _check_output(self, uri: str) -> None:
+        if self._default_output is None:
+            check_allowed(uri, self._allowed)
+        else:
+            check_allowed(uri, (self._default_output,), setting="TWOFOLD_OUTPUT_URI")
+        if any(overlap(uri, prefix) for prefix in self._models):
+            raise Reject(ErrorCode.NOT_ALLOWED, f"{uri} would mix results with models: see TWOFOLD_MODEL_PREFIXES")
+
     def _model_uri(self, request: ClassifyRequest) -> str:
         if request.model_uri is not None:
-            check_allowed(request.model_uri, self._allowed)
+            setting = "TWOFOLD_MODEL_PREFIXES, by default the folder of TWOFOLD_MODEL_URI"
+            check_allowed(request.model_uri, self._models, setting=setting)
             return request.model_uri
         if self._default_model is None:
             raise Reject(ErrorCode.BAD_REQUEST, "no model_uri: add it to the request, or set TWOFOLD_MODEL_URI")

@@ -56,7 +56,9 @@ def references(manifest: ManifestRef, *, opener: Opener, lister: Lister) -> Iter
     """
     uri = manifest.uri
     if manifest.format == "listing" or (manifest.format is None and uri.endswith("/")):
-        return _not_empty((ImageRef(item) for item in lister(uri) if not item.endswith("/")), uri)
+        # To S3 a prefix is any start of a key: s3://shelter/in would also list s3://shelter/in-secret/.
+        folder = uri if uri.endswith("/") else f"{uri}/"
+        return _not_empty((ImageRef(item) for item in lister(folder) if not item.endswith("/")), uri)
     return of_file(opener(uri, manifest.version_id), uri, declared=manifest.format, opener=opener)
 
 

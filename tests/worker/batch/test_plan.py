@@ -80,6 +80,17 @@ def test_the_columns_of_a_short_list_are_kept_in_a_shard(desk: Desk) -> None:
 
 
 @ON_BOTH_EMULATORS
+def test_a_listing_takes_nothing_from_a_folder_whose_name_begins_alike(desk: Desk) -> None:
+    """Neither when the request writes its prefix without a slash."""
+    for key in ("in/a.jpg", "in/deep/b.jpg", "in-secret/c.jpg", "in.jpg"):
+        desk.bench.put(key, b"")
+    listing = ManifestRef(uri=f"s3://{desk.bench.bucket}/in", format="listing")
+    desk.handle(ClassifyRequest(schema_version=1, job_id="job", manifest=listing))
+    rows = from_csv(desk.bench.get(desk.folder().part()))
+    assert [row.source_ref for row in rows] == [f"{listing.uri}/a.jpg", f"{listing.uri}/deep/b.jpg"]
+
+
+@ON_BOTH_EMULATORS
 def test_another_list_with_the_same_job_id_is_rejected_before_a_message_is_sent(desk: Desk) -> None:
     """Even if the first planner was killed after its first shard."""
     desk.plan(_refs(600))

@@ -42,7 +42,12 @@ class OneManifest:
 
 def _resolver(storage: OneManifest, **defaults: str | None) -> RequestResolver:
     known: dict[str, Any] = {"default_model": MODEL, "default_output": OUTPUT} | defaults
-    return RequestResolver(storage=cast("Storage", storage), allowed_prefixes=("s3://shelter/",), **known)
+    return RequestResolver(
+        storage=cast("Storage", storage),
+        allowed_prefixes=("s3://shelter/",),
+        model_prefixes=("s3://shelter/models/pets/",),
+        **known,
+    )
 
 
 def _request(**fields: Any) -> ClassifyRequest:
@@ -110,18 +115,56 @@ def test_a_manifest_to_plan_is_read_once_and_as_a_stream() -> None:
     "fields",
     [
         {"output_uri": "s3://another-bucket/x"},
+        {"output_uri": "s3://shelter/in/"},
+        {"output_uri": "s3://shelter/outside/"},
+        {"output_uri": "s3://shelter/models/pets/v2/"},
+        {"output_uri": "s3://shelter/"},
         {"model_uri": "s3://another-bucket/x"},
+        {"model_uri": "s3://shelter/in/pets/v1"},
+        {"model_uri": "s3://shelter/models/pets-2/v1"},
         {"manifest": {"uri": "s3://another-bucket/x"}},
         {"manifest": {"uri": "s3://another-bucket/x/"}},
         {"manifest": {"uri": "s3://another-bucket/x"}, "shard": 0},
     ],
-    ids=["output", "model", "manifest", "prefix", "shard"],
+    ids=[
+        *("output", "output-inbox", "output-next", "output-models", "output-above"),
+        *("model", "model-uploaded", "model-next", "manifest", "prefix", "shard"),
+    ],
 )
 def test_a_request_outside_the_allowed_prefixes_is_rejected(fields: dict[str, Any]) -> None:
-    """No message makes the worker use another bucket."""
+    """No message makes the worker use another bucket, a model from elsewhere, or a folder that is not for results."""
     with pytest.raises(Reject) as caught:
         _resolve(OneManifest("source_ref", "s3://shelter/a.jpg"), _request(**fields))
     assert caught.value.code is ErrorCode.NOT_ALLOWED
+    assert "TWOFOLD_" in caught.value.message
+
+
+def test_a_request_names_another_version_of_the_model_and_a_folder_below_the_output() -> None:
+    """With and without the file of the model."""
+    for model in ("s3://shelter/models/pets/v2", "s3://shelter/models/pets/v2/model.json", MODEL):
+        part = _resolve(OneManifest("source_ref", "x"), _request(model_uri=model, output_uri=f"{OUTPUT}2026/may/"))
+        assert (part.model_uri, part.record.folder.output_uri) == (model, f"{OUTPUT}2026/may/")
+
+
+@pytest.mark.parametrize(
+    ("output", "allowed"),
+    [
+        ("s3://shelter/anywhere/", True),
+        ("s3://shelter/", False),
+        ("s3://shelter/models/", False),
+        ("s3://shelter/models/pets/june/", False),
+        ("s3://another-bucket/x", False),
+    ],
+)
+def test_without_a_default_output_a_job_may_write_anywhere_but_among_models(output: str, *, allowed: bool) -> None:
+    """Nor above them, where the name of a job could be that of their folder."""
+    resolver = _resolver(OneManifest(), default_output=None)
+    request = _request(images=("s3://shelter/a.jpg",), output_uri=output)
+    if allowed:
+        assert resolver.record(request).folder == JobFolder(output, "job")
+    else:
+        with pytest.raises(Reject, match="not_allowed"):
+            resolver.record(request)
 
 
 @pytest.mark.parametrize("name", ["model", "output"])

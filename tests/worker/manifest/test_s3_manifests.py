@@ -133,6 +133,21 @@ def test_a_prefix_yields_the_objects_below_it(keys: list[str]) -> None:
     assert [ref.source_ref for ref in found] == _uris(keys)
 
 
+@pytest.mark.parametrize("uri", ["s3://shelter/in", "s3://shelter/in/", "s3://shelter"])
+def test_a_listing_stays_inside_its_folder(uri: str) -> None:
+    """To S3 a prefix is any start of a key: "in" is also that of "in-secret/a.jpg"."""
+    asked: list[str] = []
+
+    def lister(prefix: str) -> list[str]:
+        asked.append(prefix)
+        return [f"{prefix}a.jpg"]
+
+    manifest = ManifestRef(uri=uri, format="listing")
+    (found,) = references(manifest, opener=lambda *_: (), lister=lister)
+    assert asked == [f"{uri.rstrip('/')}/"]
+    assert found.source_ref == f"{uri.rstrip('/')}/a.jpg"
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
