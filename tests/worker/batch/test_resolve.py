@@ -85,6 +85,13 @@ def test_a_list_of_over_2_000_images_is_a_job_to_plan(images: int, kind: type) -
     assert isinstance(_resolve(OneManifest("source_ref", *["no URI"] * images), _request()), kind)
 
 
+@pytest.mark.parametrize(("images", "kind"), [(MAX_DIRECT, PartToWrite), (MAX_DIRECT + 1, JobToPlan)])
+def test_the_same_limit_holds_for_the_images_of_a_request_itself(images: int, kind: type) -> None:
+    """Short names make a list of many thousands in one message."""
+    request = _request(images=tuple(f"{number}" for number in range(images)))
+    assert isinstance(_resolve(OneManifest(), request), kind)
+
+
 def test_a_list_with_other_columns_is_a_job_to_plan() -> None:
     """Only shards keep columns and versions, however short the list is."""
     for lines in (("source_ref,name", "s3://shelter/a.jpg,Rex"), ("Bucket,Key,VersionId", "shelter,a.jpg,7")):
@@ -92,7 +99,7 @@ def test_a_list_with_other_columns_is_a_job_to_plan() -> None:
 
 
 def test_a_job_that_was_planned_is_planned_again() -> None:
-    """A list that is short now must not become one of the job's parts. A request without a list is rejected."""
+    """A list that is short now must not become one of the job's parts. A request with a few images is rejected."""
     storage = OneManifest("source_ref", "s3://shelter/a.jpg")
     assert isinstance(_resolve(storage, _request(), planned=True), JobToPlan)
     with pytest.raises(Reject) as caught:
