@@ -36,6 +36,7 @@ class Desk:
         resolver = RequestResolver(
             storage=storage,
             allowed_prefixes=(f"s3://{bench.bucket}/",),
+            model_prefixes=(f"s3://{bench.bucket}/models/",),
             default_model=champion,
             default_output=bench.output_uri,
         )

@@ -22,7 +22,7 @@ from worker.scoring.pipeline import Pipeline, Stages
 from worker.scoring.sandbox import Sandbox
 from worker.scoring.template import Template
 from worker.settings import WorkerSettings
-from worker.uris import is_allowed
+from worker.uris import is_allowed, overlap
 
 if TYPE_CHECKING:
     import boto3
@@ -43,6 +43,19 @@ def check_settings(settings: WorkerSettings) -> None:
         raise ValueError(
             f"TWOFOLD_STOP_S ({settings.stop_s:,}) and TWOFOLD_VISIBILITY_S ({settings.visibility_s:,}) together are "
             f"longer than the {MAX_LEASE_S:,} s for which SQS hides a message: no part could use that time. Lower one"
+        )
+    _check_models_apart(settings)
+
+
+def _check_models_apart(settings: WorkerSettings) -> None:
+    folders, model, output = settings.model_folders(), settings.model_uri, settings.output_uri
+    if model and model.startswith("s3://") and not is_allowed(model, folders):
+        raise ValueError("TWOFOLD_MODEL_URI is outside TWOFOLD_MODEL_PREFIXES: long lists would be rejected")
+    mixed = [folder for folder in folders if output and overlap(folder, output)]
+    if mixed:
+        raise ValueError(
+            f"a job could overwrite a model: TWOFOLD_OUTPUT_URI is {output}, and models are in {', '.join(mixed)}. "
+            "Neither may be inside the other: change TWOFOLD_OUTPUT_URI, or name the models in TWOFOLD_MODEL_PREFIXES"
         )
 
 
@@ -74,7 +87,7 @@ def open_dispatch(
     """
     check_settings(settings)
     prefixes = settings.prefixes()
-    storage = open_storage(session)
+    storage = open_storage(session, bucket_owner=settings.expected_bucket_owner)
     limits = ImageLimits(
         cpu_s=settings.image_cpu_s, wall_s=settings.image_wall_s, memory_bytes=settings.image_memory_mib * MIB
     )
@@ -104,6 +117,7 @@ def _wire(
     resolver = RequestResolver(
         storage=storage,
         allowed_prefixes=settings.prefixes(),
+        model_prefixes=settings.model_folders(),
         default_model=settings.model_uri,
         default_output=settings.output_uri,
     )

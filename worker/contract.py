@@ -47,6 +47,8 @@ MAX_SHARDS: Final = 100_000
 
 #: How many mistakes are reported for one message.
 _MAX_MISTAKES: Final = 5
+#: Digits of an integer. No field needs more than twenty.
+_MAX_DIGITS: Final = 1000
 #: Characters of a field's name in an error message. A hostile name can be as long as the request.
 _MAX_NAME: Final = 100
 
@@ -77,7 +79,7 @@ SourceRef = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 #: ``jsonl``          one ``{"source-ref": "s3://…"}`` per line, as SageMaker writes it
 #: ``manifest-file``  SageMaker's JSON array, which begins with a prefix: ``[{"prefix": "s3://…/"}, "a.jpg", …]``
 #: ``inventory``      the manifest.json of S3 Inventory, whose files must be CSV
-#: ``listing``        not a file: every object below the prefix ``uri``
+#: ``listing``        not a file: every object below the folder ``uri``, with or without a slash at its end
 ManifestFormat = Literal["csv", "s3-csv", "jsonl", "manifest-file", "inventory", "listing"]
 
 
@@ -95,6 +97,15 @@ class Document(BaseModel):
     """The base of every model here: frozen, strict, and closed to unknown fields."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, body: str | bytes) -> Self:
+        """Parses JSON as strictly as ``strict_json``. Raises ValueError, with what is wrong and where in one line."""
+        strict_json(body)
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            raise ValueError(explain(error)) from None
 
 
 def _refuse_dot_segments(uri: str | None) -> str | None:
@@ -121,7 +132,7 @@ class ClassifyRequest(Document):
     The answer is a CSV with one row for every image, in order and including duplicates. It is written to
     ``<output_uri>/<job_id>/predictions/part-00000.csv``.
 
-    A manifest of over 2,000 images, or one with versions or other columns, is split into shards of 500 images first.
+    A list of over 2,000 images, or a manifest with versions or other columns, is split into shards of 500 images first.
     Each shard becomes a request with its number in ``shard``, and is answered by the part of that number.
 
     Sending the same request again changes nothing. A different request with the same ``job_id`` is refused.
@@ -154,13 +165,10 @@ class ClassifyRequest(Document):
         return self
 
     @classmethod
-    def parse(cls, body: str) -> Self:
+    def parse(cls, body: str | bytes) -> Self:
         """Parses a message's body. Raises ValueError, with what is wrong and where in one line."""
-        strict_json(body)
-        try:
-            return cls.model_validate_json(body)
-        except ValidationError as error:
-            raise ValueError(explain(error)) from None
+        check_size(body)
+        return super().parse(body)
 
     def digest(self) -> str:
         """Returns the SHA-256 of what is asked for: the identity of a request, whatever message carries it.
@@ -365,29 +373,44 @@ def explain(error: ValidationError) -> str:
     return "; ".join(parts[:_MAX_MISTAKES]) + ("; …" if len(parts) > _MAX_MISTAKES else "")
 
 
-def strict_json(body: str) -> Any:  # noqa: ANN401 - any JSON
-    """Parses the JSON of a message. Raises ValueError, with what is wrong in one line.
-
-    Refuses a message that is too long, and what pydantic's parser accepts: duplicate keys, NaN and Infinity.
-    """
-    size = len(body.encode("utf-8", "surrogatepass"))
+def check_size(body: str | bytes) -> None:
+    """Raises ValueError for a message that is too long."""
+    size = len(body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass"))
     if size > MAX_REQUEST_BYTES:
         raise ValueError(f"{size:,} bytes, over the limit of {MAX_REQUEST_BYTES:,}: put the images into a manifest")
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in found:
-                raise ValueError(f"the key {key[:_MAX_NAME]!r} occurs twice")
-            found[key] = value
-        return found
 
-    def no_constant(text: str) -> None:
-        raise ValueError(f"{text} is not JSON")
+def strict_json(body: str | bytes) -> Any:  # noqa: ANN401 - any JSON
+    """Parses JSON, as text or in UTF-8. Raises ValueError, with what is wrong in one line.
 
+    Refuses what pydantic's parser accepts: duplicate keys, NaN and Infinity.
+    """
     try:
-        return json.loads(body, object_pairs_hook=unique, parse_constant=no_constant)
+        text = body if isinstance(body, str) else body.decode()
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_no_giant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8: the byte {error.object[error.start]:#04x} at {error.start:,}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:_MAX_NAME]!r} occurs twice")
+        found[key] = value
+    return found
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _no_giant(text: str) -> int:
+    digits = len(text.removeprefix("-"))
+    if digits > _MAX_DIGITS:  # Python refuses over 4,300, in words about its own settings
+        raise ValueError(f"a number of {digits:,} digits, over the limit of {_MAX_DIGITS}")
+    return int(text)

@@ -9,7 +9,21 @@ An error of botocore, obstore, Pillow or LiteRT becomes one of the two where it 
 carries a code for programs and a message for people. Both are written to the CSV or to the dead letter's attributes.
 """
 
+import re
 from enum import StrEnum
+from typing import Final
+
+#: A word may be an address. Quotes and brackets stand around one.
+_WORD: Final = re.compile(r"[^\s\"'<>]+")
+#: A parameter that gives access, of S3, CloudFront, Google or Azure; as it is, percent-encoded, or escaped in JSON.
+_SECRET: Final = re.compile(
+    r"(?:^|[?&;]|%3F|%26|\\u0026)"
+    r"(?:X-(?:Amz|Goog)-[\w-]+|AWSAccessKeyId|GoogleAccessId|Key-Pair-Id|Policy|Signature|sig|(?:access_)?token)"
+    r"(?:=|%3D)",
+    re.IGNORECASE,
+)
+_QUERY: Final = re.compile(r"\?|%3F", re.IGNORECASE)
+_USER: Final = re.compile(r"://[^/@\s]*@")
 
 
 class ErrorCode(StrEnum):
@@ -30,7 +44,7 @@ class ErrorCode(StrEnum):
 
     # An image, a manifest or a model.
     NOT_FOUND = "not_found"
-    NOT_ALLOWED = "not_allowed"  #: outside TWOFOLD_ALLOWED_PREFIXES
+    NOT_ALLOWED = "not_allowed"  #: outside the prefixes that the settings allow
     ACCESS_DENIED = "access_denied"  #: storage answered 403
     UNAVAILABLE = "unavailable"  #: storage failed on every try, the last receive included
 
@@ -43,12 +57,15 @@ class ErrorCode(StrEnum):
 
 
 class TwofoldError(Exception):
-    """A failure with a code for programs and a message for people, which says what to do next."""
+    """A failure with a code for programs and a message for people, which says what to do next.
+
+    A message often quotes what a producer wrote. The signature of a presigned address, or a password, is left out.
+    """
 
     def __init__(self, code: ErrorCode, message: str) -> None:
-        super().__init__(f"{code.value}: {message}")
         self.code = code
-        self.message = message
+        self.message = without_secrets(message)
+        super().__init__(f"{code.value}: {self.message}")
 
 
 class Reject(TwofoldError):
@@ -69,3 +86,19 @@ class Interrupted(Retry):
 
 class Broken(Exception):
     """The worker cannot go on, whatever it is asked. Its process ends with the message, and another one takes over."""
+
+
+def without_secrets(text: str) -> str:
+    """Returns a text without the queries of presigned addresses, and without user names and passwords in addresses.
+
+    Other queries stay: a key in S3 may contain a question mark.
+    """
+    return _WORD.sub(_without_query, _USER.sub("://…@", text))
+
+
+def _without_query(word: "re.Match[str]") -> str:
+    secret = _SECRET.search(word[0])
+    if secret is None:
+        return word[0]
+    query = _QUERY.search(word[0], 0, secret.end())
+    return f"{word[0][: query.end() if query else secret.start()]}…"

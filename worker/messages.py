@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus
 
 from pydantic import BaseModel, Field, ValidationError
 
-from worker.contract import ClassifyRequest, ManifestRef, explain, strict_json
+from worker.contract import ClassifyRequest, ManifestRef, check_size, explain, strict_json
 
 #: Characters of a job_id that come from the file's name. The digest takes the rest of the 128.
 _MAX_STEM: Final = 100
@@ -64,6 +64,7 @@ def read(body: str) -> tuple[ClassifyRequest, ...]:
 
     Raises ValueError, with what is wrong in one line.
     """
+    check_size(body)
     document = strict_json(body)
     if (
         isinstance(document, dict)

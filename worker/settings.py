@@ -6,12 +6,15 @@ Region, credentials and endpoint come from the AWS SDK's own settings instead: `
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, StringConstraints, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.contract import S3Uri
+
+#: The slashes of a prefix that is not a bucket, s3://bucket/prefix, without one at its end.
+_IN_BUCKET: Final = 3
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -35,7 +38,13 @@ class WorkerSettings(BaseSettings):
     model_uri: str | None = Field(default=None, description="the model for requests that name none")
     output_uri: S3Uri | None = Field(default=None, description="the s3:// output prefix for requests that name none")
     allowed_prefixes: Annotated[tuple[S3Uri, ...], NoDecode] = Field(
-        default=(), description="the s3:// prefixes that requests may read from and write to, separated by commas"
+        default=(), description="the s3:// prefixes of images and manifests that requests may name, separated by commas"
+    )
+    model_prefixes: Annotated[tuple[S3Uri, ...], NoDecode] = Field(
+        default=(), description="the s3:// prefixes of models that requests may name, separated by commas"
+    )
+    expected_bucket_owner: Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$")] | None = Field(
+        default=None, description="the 12 digits of the AWS account that owns every bucket"
     )
     threads: PositiveInt = Field(default_factory=available_cores, description="processes that decode and score")
     fetchers: PositiveInt = Field(default=16, description="images read from storage at once")
@@ -62,7 +71,7 @@ class WorkerSettings(BaseSettings):
     ) = Field(default=None, description="the SNS topic or EventBridge bus to notify when a job is complete")
     log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
 
-    @field_validator("allowed_prefixes", mode="before")
+    @field_validator("allowed_prefixes", "model_prefixes", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
@@ -73,6 +82,22 @@ class WorkerSettings(BaseSettings):
             return self.allowed_prefixes
         uris = [uri for uri in (self.model_uri, self.output_uri) if uri and uri.startswith("s3://")]
         return tuple(dict.fromkeys("/".join(uri.split("/")[:3]) + "/" for uri in uris))
+
+    def model_folders(self) -> tuple[str, ...]:
+        """Returns ``model_prefixes``, or by default the folder of the model that ``model_uri`` names, all its versions.
+
+        That is ``s3://shelter/models/pets/`` for ``s3://shelter/models/pets/champion.json``, for the bundle
+        ``s3://shelter/models/pets/v1`` and for its ``model.json``; nothing for a local path.
+        """
+        if self.model_prefixes or self.model_uri is None or not self.model_uri.startswith("s3://"):
+            return self.model_prefixes
+        folder, _, file = self.model_uri.rstrip("/").rpartition("/")
+        if file == "champion.json":
+            return (f"{folder}/",)
+        bundle = folder if file == "model.json" else f"{folder}/{file}"
+        parent = bundle.rpartition("/")[0]
+        # A bundle at the top of a bucket has no folder but the bucket, which may hold anything.
+        return (f"{bundle if parent.count('/') < _IN_BUCKET else parent}/",)
 
 
 def explain_settings(error: ValidationError) -> str:

@@ -25,17 +25,25 @@ def split(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def check_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> None:
-    """Raises Reject ``not_allowed`` unless ``uri`` is below one of ``prefixes``. No request reaches another bucket."""
+def check_allowed(uri: str, prefixes: tuple[S3Uri, ...], *, setting: str = "TWOFOLD_ALLOWED_PREFIXES") -> None:
+    """Raises Reject ``not_allowed`` unless ``uri`` is below one of ``prefixes``, which come from ``setting``.
+
+    No request reaches another bucket.
+    """
     if ".." in uri.split("/"):  # an ordinary name in S3, but not for a server that maps keys to folders
         raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} contains '..', which could leave its prefix")
     if not is_allowed(uri, prefixes):
-        raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} is outside TWOFOLD_ALLOWED_PREFIXES")
+        raise Reject(ErrorCode.NOT_ALLOWED, f"{uri[:200]} is outside {setting}")
 
 
 def is_allowed(uri: str, prefixes: tuple[S3Uri, ...]) -> bool:
     """Returns whether ``uri`` is one of ``prefixes`` or below one. ``s3://a`` does not allow ``s3://a-other``."""
     return any(f"{uri.rstrip('/')}/".startswith(f"{prefix.rstrip('/')}/") for prefix in prefixes)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Returns whether one of two prefixes is inside the other, or they are the same."""
+    return is_allowed(one, (other,)) or is_allowed(other, (one,))
 
 
 def masked(url: str) -> str:

@@ -37,6 +37,7 @@ class BatchSettings(BaseSettings):
     notify_arn: str | None = Field(
         default=None, description="the topic or bus to notify of a job that is completed here"
     )
+    expected_bucket_owner: str | None = Field(default=None, description="the AWS account that owns every bucket")
 
     def needed_queue(self) -> str:
         """Returns the URL of the queue. Raises UserError when it is not set."""
@@ -64,7 +65,7 @@ class BatchClient:
         """Opens a client with the settings of the environment. ``output_uri`` takes precedence over its variable."""
         settings = BatchSettings(output_uri=output_uri) if output_uri else BatchSettings()
         session = open_session()
-        return cls(settings, session, open_storage(session))
+        return cls(settings, session, open_storage(session, bucket_owner=settings.expected_bucket_owner))
 
     def record(self, job_id: str) -> JobRecord:
         """Returns the record of a job, which may not exist."""

@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from worker import messages
-from worker.aws.failures import from_messaging
+from worker.aws.failures import BOTO_ERRORS, from_messaging
 from worker.contract import ClassifyRequest
 from worker.errors import ErrorCode
 
@@ -94,7 +92,7 @@ class DeadLetters:
     def _call(self, name: str, **arguments: Any) -> Any:  # noqa: ANN401 - three answers of boto3
         try:
             return getattr(self._sqs, name)(QueueUrl=self._url, **arguments)
-        except (ClientError, BotoCoreError) as error:
+        except BOTO_ERRORS as error:
             raise from_messaging(error, self._url) from error
 
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias, cast
 
-from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError, NoRegionError
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, NoRegionError
 
 from jobs.user_error import UserError
 from worker.aws.clients import open_session
+from worker.aws.failures import BOTO_ERRORS
 
 #: The type stubs know services only by literal names, and only those that are installed.
 Client: TypeAlias = Any
@@ -79,12 +80,12 @@ def explained(doing: str) -> Iterator[None]:
     """Turns AWS errors within the block into UserErrors. ``doing`` says what was tried, as in "Submitting the job"."""
     try:
         yield
-    except (ClientError, BotoCoreError) as error:
+    except BOTO_ERRORS as error:
         raise as_user_error(error, doing) from error
 
 
-def as_user_error(error: ClientError | BotoCoreError, doing: str) -> UserError:
-    """Returns the error as a message with a next step."""
+def as_user_error(error: Exception, doing: str) -> UserError:
+    """Returns one of ``BOTO_ERRORS`` as a message with a next step."""
     if isinstance(error, NoCredentialsError):
         return UserError(f"{doing} needs AWS credentials. Run 'aws configure sso', or set AWS_PROFILE.")
     if isinstance(error, NoRegionError):

@@ -92,6 +92,7 @@ def _create_resources(cloud: EmbeddedCloud, reporter: Reporter) -> dict[str, str
     return {
         "TWOFOLD_QUEUE_URL": queues.requests_url,
         "TWOFOLD_MODEL_URI": f"s3://{BUCKET}/{_CHAMPION}",
+        "TWOFOLD_MODEL_PREFIXES": f"s3://{BUCKET}/models/",
         "TWOFOLD_OUTPUT_URI": f"s3://{BUCKET}/predictions/",
     }
 

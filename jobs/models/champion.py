@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, ValidationError
 
 from jobs.store import Store
 from jobs.user_error import UserError
-from worker.contract import ChampionPointer, Document, Name, SchemaVersion, explain
+from worker.contract import ChampionPointer, Document, Name, SchemaVersion
 from worker.scoring.models import CHAMPION_FILE
 
 #: Not a possible version name: those begin with a letter or a digit.
@@ -76,9 +76,9 @@ class Champions:
         if body is None:
             return None
         try:
-            pointer = ChampionPointer.model_validate_json(body)
-        except ValidationError as error:
-            raise UserError(f"{self._store.uri}/{self._file} is not a champion pointer: {explain(error)}") from None
+            pointer = ChampionPointer.parse(body)
+        except ValueError as error:
+            raise UserError(f"{self._store.uri}/{self._file} is not a champion pointer: {error}") from None
         return CurrentChampion(body, Tenure(version=pointer.version, promoted_at=pointer.promoted_at))
 
     def history(self) -> list[ChampionRecord]:

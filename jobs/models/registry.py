@@ -5,13 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from jobs.models.champion import Champions
 from jobs.models.location import BUNDLE, find, open_output, versions_of, without_file
 from jobs.store import Store
 from jobs.user_error import UserError
-from worker.contract import ModelManifest, explain
+from worker.contract import ModelManifest
 from worker.errors import Reject
 from worker.scoring.models import MANIFEST_FILE
 
@@ -85,9 +83,9 @@ def read_evaluation(store: Store, name: str, version: str) -> dict[str, Any]:
 def parse_manifest(body: bytes, *, name: str, version: str, where: str) -> ModelManifest:
     """Parses a ``model.json`` and checks that it belongs where it was found; ``where`` appears in messages."""
     try:
-        manifest = ModelManifest.model_validate_json(body)
-    except ValidationError as error:
-        raise UserError(f"{where} is not a model manifest: {explain(error)}") from None
+        manifest = ModelManifest.parse(body)
+    except ValueError as error:
+        raise UserError(f"{where} is not a model manifest: {error}") from None
     if (manifest.name, manifest.version) != (name, version):
         raise UserError(f"{where} describes {manifest.name}/{manifest.version}: was the bundle copied?")
     return manifest

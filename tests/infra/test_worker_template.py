@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -143,13 +144,44 @@ def test_a_missing_image_is_not_reported_as_forbidden() -> None:
 
 
 def test_requests_may_read_exactly_what_the_role_may_read() -> None:
-    """Both lists have the same prefixes."""
+    """Images and lists from the prefixes of one setting, and models from that of another."""
     (reading,) = [s for _, s in statements(WORKER) if s.get("Sid") == "Read"]
     readable = set(re.findall(r"\$\{Bucket\.Arn\}/(\w+)/\*", json.dumps(reading["Resource"])))
+    assert len(list(_values("TWOFOLD_MODEL_PREFIXES"))) == 2
+    assert all(_prefixes(value) == {"models"} for value in _values("TWOFOLD_MODEL_PREFIXES"))
+    assert all(_prefixes(value) == readable - {"models"} for value in _values("TWOFOLD_ALLOWED_PREFIXES"))
+    outputs = TEMPLATE["Outputs"]
+    assert _prefixes(outputs["ModelPrefixes"]["Value"]) == {"models"}
+    assert _prefixes(outputs["AllowedPrefixes"]["Value"]) == readable - {"models"}
+
+
+def _values(variable: str) -> Iterator[Any]:
+    """The values of a variable in the function and in the container."""
     for node in walk(TEMPLATE["Resources"]):
-        if isinstance(node, dict) and "TWOFOLD_ALLOWED_PREFIXES" in node:
-            named = json.dumps(node["TWOFOLD_ALLOWED_PREFIXES"])
-            assert set(re.findall(r"s3://\$\{Bucket\}/(\w+)/", named)) == readable
+        if isinstance(node, dict) and variable in node:
+            yield node[variable]
+        if isinstance(node, dict) and node.get("Name") == variable:
+            yield node["Value"]
+
+
+def _prefixes(value: Any) -> set[str]:
+    return set(re.findall(r"s3://\$\{Bucket\}/(\w+)/", json.dumps(value)))
+
+
+def test_what_is_overwritten_can_be_brought_back_for_thirty_days() -> None:
+    """The bucket keeps versions, for a while, and the worker may read them: events name the version of a list."""
+    bucket = _only("AWS::S3::Bucket")
+    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+    rules = {rule["Id"]: rule for rule in bucket["LifecycleConfiguration"]["Rules"]}
+    replaced = rules["replaced-versions"]
+    assert not {"Prefix", "TagFilters"} & replaced.keys()  # all objects
+    assert replaced["NoncurrentVersionExpiration"]["NoncurrentDays"] == 30
+    assert replaced["ExpiredObjectDeleteMarker"] is True
+    # What expires leaves a delete marker and an old version, which would double its time in the bucket.
+    expiring = [rule for rule in rules.values() if "ExpirationInDays" in rule]
+    assert [rule["NoncurrentVersionExpiration"]["NoncurrentDays"] for rule in expiring] == [1, 1]
+    (reading,) = [s for _, s in statements(WORKER) if s.get("Sid") == "Read"]
+    assert set(as_list(reading["Action"])) == {"s3:GetObject", "s3:GetObjectVersion"}
 
 
 def test_an_image_is_named_by_its_digest() -> None:

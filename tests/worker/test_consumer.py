@@ -101,7 +101,7 @@ BAD = {
         "not_found",
     ),
     "a missing model": (
-        '{"schema_version": 1, "job_id": "x", "images": ["a"], "model_uri": "s3://BUCKET/none/"}',
+        '{"schema_version": 1, "job_id": "x", "images": ["a"], "model_uri": "s3://BUCKET/models/digits/none/"}',
         "not_found",
     ),
     "another bucket": (

@@ -245,8 +245,9 @@ BAD_BODIES: dict[str, tuple[str, str]] = {
     "Infinity": (_OPEN + ',"threshold":Infinity}', "Infinity"),
     "-Infinity": (_OPEN + ',"threshold":-Infinity}', "Infinity"),
     "a number above all floats": (_OPEN + ',"threshold":1e400}', "threshold"),
-    "a number of 5,000 digits": (_OPEN + ',"threshold":' + "1" * 5000 + "}", "digits"),
-    "a number of 5,000 digits as schema_version": ('{"schema_version":' + "1" * 5000 + "}", "digits"),
+    "a number of 5,000 digits": (_OPEN + ',"threshold":' + "1" * 5000 + "}", "a number of 5,000 digits, over"),
+    "a number of -5,000 digits": (_OPEN + ',"threshold":-' + "1" * 5000 + "}", "a number of 5,000 digits, over"),
+    "a number of 5,000 digits as schema_version": ('{"schema_version":' + "1" * 5000 + "}", "a number of 5,000"),
     "a key twice": (_OPEN + ',"job_id":"other"}', "twice"),
     "a key twice, once escaped": (_OPEN + ',"job\\u005fid":"other"}', "twice"),
     "a key of the manifest twice": (
@@ -420,9 +421,10 @@ _MODEL: dict[str, Any] = {
 
 
 def test_a_model_manifest_survives_a_round_trip_through_json() -> None:
-    """``model.json`` is read as it was written."""
-    manifest = ModelManifest.model_validate_json(json.dumps(_MODEL))
-    assert ModelManifest.model_validate_json(manifest.model_dump_json()) == manifest
+    """``model.json`` is read as it was written, and may be longer than a message."""
+    for more in ({}, {"training_config": {"data": "x" * MAX_REQUEST_BYTES}}):
+        manifest = ModelManifest.parse(json.dumps(_MODEL | more))
+        assert ModelManifest.parse(manifest.model_dump_json()) == manifest
 
 
 @pytest.mark.parametrize(
@@ -453,6 +455,35 @@ def test_a_model_manifest_with_a_wrong_field_is_refused(changes: dict[str, Any])
     """Labels must differ, digests be digests, times have a zone; unknown fields are refused."""
     with pytest.raises(ValidationError):
         ModelManifest.model_validate_json(json.dumps(_MODEL | changes))
+
+
+_MODEL_JSON = json.dumps(_MODEL).encode()
+#: ``model.json`` as no program of ours writes it, and a word of the reason.
+BAD_MODELS: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "not JSON"),
+    "a byte order mark": (b"\xef\xbb\xbf" + _MODEL_JSON, "BOM"),
+    "UTF-16": (_MODEL_JSON.decode().encode("utf-16"), "not UTF-8: the byte 0xff at 0"),
+    "Latin-1": (_MODEL_JSON.replace(b"cat", b"\xe9"), "not UTF-8"),
+    "a key twice": (_MODEL_JSON[:-1] + b', "threshold": 0.9}', "the key 'threshold' occurs twice"),
+    "a key of a file twice": (_MODEL_JSON.replace(b'"size_bytes"', b'"sha256": "0", "size_bytes"'), "twice"),
+    "NaN": (_MODEL_JSON.replace(b"0.97", b"NaN"), "NaN is not JSON"),
+    "Infinity": (_MODEL_JSON.replace(b"20", b"Infinity"), "Infinity is not JSON"),
+    "a number of 5,000 digits": (_MODEL_JSON.replace(b"160", b"1" * 5000), "a number of 5,000 digits"),
+    "lists 100,000 deep": (_MODEL_JSON.replace(b"20", b"[" * 100_000 + b"]" * 100_000), "nested too deeply"),
+    "two documents": (_MODEL_JSON * 2, "not JSON"),
+    "cut": (_MODEL_JSON[:-9], "not JSON"),
+    "a list": (b"[" + _MODEL_JSON + b"]", "object"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_MODELS)
+def test_a_model_manifest_is_read_as_strictly_as_a_message(name: str) -> None:
+    """Whoever altered it, two programs must not read two different models from it."""
+    body, reason = BAD_MODELS[name]
+    with pytest.raises(ValueError, match=r".") as caught:
+        ModelManifest.parse(body)
+    assert reason in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @settings(max_examples=50)

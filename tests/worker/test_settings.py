@@ -37,6 +37,8 @@ def test_only_the_queue_must_be_set() -> None:
         "model_uri": None,
         "output_uri": None,
         "allowed_prefixes": (),
+        "model_prefixes": (),
+        "expected_bucket_owner": None,
         "threads": available_cores(),
         "fetchers": 16,
         "in_flight_mib": 128,
@@ -60,6 +62,8 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "model_uri": "models/pets/champion.json",
         "output_uri": "s3://shelter/predictions/",
         "allowed_prefixes": "s3://shelter/,s3://intake/2026",
+        "model_prefixes": "s3://shelter/models/",
+        "expected_bucket_owner": "123456789012",
         "threads": "3",
         "fetchers": "5",
         "in_flight_mib": "64",
@@ -77,7 +81,8 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
     read = _set(monkeypatch, **values).model_dump()
     assert read.pop("queue_url") == QUEUE
     assert read.pop("allowed_prefixes") == ("s3://shelter/", "s3://intake/2026")
-    del values["allowed_prefixes"]
+    assert read.pop("model_prefixes") == ("s3://shelter/models/",)
+    del values["allowed_prefixes"], values["model_prefixes"]
     assert {name: str(value) for name, value in read.items()} == values
 
 
@@ -87,10 +92,13 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
     assert _set(monkeypatch, **empty) == WorkerSettings(queue_url=QUEUE)
 
 
-def test_allowed_prefixes_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefixes_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spaces and a trailing comma do not matter."""
-    settings = _set(monkeypatch, allowed_prefixes=" s3://shelter/in , s3://intake,, ")
+    settings = _set(
+        monkeypatch, allowed_prefixes=" s3://shelter/in , s3://intake,, ", model_prefixes="s3://one/a, s3://two"
+    )
     assert settings.prefixes() == ("s3://shelter/in", "s3://intake")
+    assert settings.model_folders() == ("s3://one/a", "s3://two")
 
 
 @pytest.mark.parametrize(
@@ -118,6 +126,63 @@ def test_only_the_given_prefixes_are_allowed(monkeypatch: pytest.MonkeyPatch) ->
     assert settings.prefixes() == ("s3://intake/",)
 
 
+@pytest.mark.parametrize(
+    ("model_uri", "folders"),
+    [
+        ("s3://shelter/models/pets/champion.json", ("s3://shelter/models/pets/",)),
+        ("s3://shelter/models/pets/v1", ("s3://shelter/models/pets/",)),
+        ("s3://shelter/models/pets/v1/", ("s3://shelter/models/pets/",)),
+        ("s3://shelter/models/pets/v1/model.json", ("s3://shelter/models/pets/",)),
+        ("s3://shelter/v1/model.json", ("s3://shelter/v1/",)),
+        ("s3://shelter/v1", ("s3://shelter/v1/",)),
+        ("s3://shelter/champion.json", ("s3://shelter/",)),
+        ("models/pets/champion.json", ()),
+        ("", ()),
+    ],
+)
+def test_without_prefixes_of_models_a_request_may_name_all_versions_of_the_default_model(
+    monkeypatch: pytest.MonkeyPatch, model_uri: str, folders: tuple[str, ...]
+) -> None:
+    """And no other model. Where the default model is on the worker's own disk, it may name none."""
+    settings = _set(monkeypatch, model_uri=model_uri, output_uri="s3://shelter/out/")
+    assert settings.model_folders() == folders
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"model_uri": "s3://b-1/pets/v1", "output_uri": "s3://b-1/pets/out"}, "a job could overwrite a model"),
+        ({"model_uri": "s3://b-1/m/pets/v1", "output_uri": "s3://b-1"}, "a job could overwrite a model"),
+        ({"model_uri": "s3://b-1/champion.json", "output_uri": "s3://b-1/out"}, "a job could overwrite a model"),
+        ({"model_prefixes": "s3://b-1/m", "output_uri": "s3://b-1/m/"}, "models are in s3://b-1/m"),
+        ({"model_prefixes": "s3://b-2/m", "model_uri": "s3://b-1/m/v1"}, "TWOFOLD_MODEL_URI is outside"),
+        ({"output_uri": "s3://b-1/out", "allowed_prefixes": "s3://b-1/in"}, "TWOFOLD_OUTPUT_URI is outside"),
+        ({}, "set TWOFOLD_OUTPUT_URI"),
+    ],
+)
+def test_prefixes_that_do_not_fit_together_are_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], reason: str
+) -> None:
+    """In a sentence that names the settings: results never end up among models, nor models among results."""
+    with pytest.raises(ValueError, match=reason):
+        check_settings(_set(monkeypatch, **settings))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model_uri": "s3://b-1/models/pets/champion.json", "output_uri": "s3://b-1/predictions/"},
+        {"model_uri": "s3://b-1/v1", "output_uri": "s3://b-1/predictions/"},
+        {"model_uri": "s3://b-1/models", "output_uri": "s3://b-1/models-out"},
+        {"model_uri": "models/pets", "output_uri": "s3://b-1"},
+        {"model_uri": "s3://b-1/m/pets/v1", "model_prefixes": "s3://b-1/m", "output_uri": "s3://b-1/out"},
+    ],
+)
+def test_prefixes_next_to_each_other_fit_together(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]) -> None:
+    """In one bucket, too."""
+    check_settings(_set(monkeypatch, **settings))
+
+
 def test_a_missing_queue_is_reported_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what it is for, and what is wrong."""
     monkeypatch.delenv("TWOFOLD_QUEUE_URL")
@@ -131,6 +196,10 @@ def test_a_missing_queue_is_reported_by_its_variable(monkeypatch: pytest.MonkeyP
         ("allowed_prefixes", "shelter"),
         ("allowed_prefixes", "s3://"),
         ("allowed_prefixes", "s3://*"),
+        ("model_prefixes", "s3://shelter/models,models/"),
+        ("expected_bucket_owner", "12345678901"),
+        ("expected_bucket_owner", "1234567890123"),
+        ("expected_bucket_owner", "١٢٣٤٥٦٧٨٩٠١٢"),
         ("output_uri", "predictions/"),
         ("threads", "0"),
         ("threads", "many"),

@@ -3,7 +3,7 @@
 import pytest
 
 from worker.errors import ErrorCode, Reject
-from worker.uris import check_allowed, split
+from worker.uris import check_allowed, overlap, split
 
 
 def _check(uri: str, prefixes: tuple[str, ...]) -> None:
@@ -155,3 +155,19 @@ def test_another_bucket_is_not_allowed(uri: str) -> None:
 def test_without_prefixes_nothing_is_allowed() -> None:
     """An empty list does not mean everything."""
     assert _refused("s3://shelter/in/a.jpg", ()).code is ErrorCode.NOT_ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("s3://shelter/models", "s3://shelter/models/", True),
+        ("s3://shelter/models/pets", "s3://shelter/models/", True),
+        ("s3://shelter", "s3://shelter/models/", True),
+        ("s3://shelter/models", "s3://shelter/models-out", False),
+        ("s3://shelter/models", "s3://shelter/out", False),
+        ("s3://shelter", "s3://shelter-models", False),
+    ],
+)
+def test_prefixes_overlap_where_one_is_inside_the_other(one: str, other: str, *, expected: bool) -> None:
+    """Whichever is named first."""
+    assert (overlap(one, other), overlap(other, one)) == (expected, expected)

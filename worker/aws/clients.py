@@ -5,18 +5,21 @@ SDK's own settings: ``AWS_REGION``, ``AWS_PROFILE``, ``AWS_ENDPOINT_URL``, roles
 """
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ResponseStreamingError
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
 
 from worker.aws.storage import Storage
 
 if TYPE_CHECKING:
+    from botocore.client import BaseClient
+    from botocore.model import OperationModel
     from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
@@ -38,10 +41,17 @@ def _config(*, path_style: bool) -> Config:
     )
 
 
-def open_storage(session: boto3.Session) -> Storage:
-    """Opens storage with the session's credentials, region and endpoint."""
+def open_storage(session: boto3.Session, *, bucket_owner: str | None = None) -> Storage:
+    """Opens storage with the session's credentials, region and endpoint.
+
+    With ``bucket_owner``, an account of 12 digits, every call names it, and S3 refuses those to buckets of another one:
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html
+    """
     # Path style works everywhere: on AWS, emulators, MinIO and VPC endpoints.
     s3 = session.client("s3", config=_config(path_style=True))
+    _refuse_cut_answers(s3)
+    if bucket_owner is not None:
+        s3.meta.events.register("before-parameter-build.s3", _expecting(bucket_owner))
     # Both libraries use the endpoint that boto3 chose: obstore would read the same variables in another way.
     endpoint = s3.meta.endpoint_url
     provider = Boto3CredentialProvider(session)
@@ -56,6 +66,7 @@ def open_storage(session: boto3.Session) -> Storage:
             credential_provider=provider,
             client_options={
                 "allow_http": endpoint.startswith("http://"),
+                "default_headers": {} if bucket_owner is None else {"x-amz-expected-bucket-owner": bucket_owner},
                 "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
                 "timeout": timedelta(seconds=READ_TIMEOUT_S),
             },
@@ -67,7 +78,9 @@ def open_storage(session: boto3.Session) -> Storage:
 
 def open_sqs(session: boto3.Session) -> "SQSClient":
     """Opens an SQS client, whose read timeout is longer than the longest poll."""
-    return session.client("sqs", config=_config(path_style=False))
+    sqs = session.client("sqs", config=_config(path_style=False))
+    _refuse_cut_answers(sqs)
+    return sqs
 
 
 def open_lease_sqs(session: boto3.Session, *, limit_s: float) -> "SQSClient":
@@ -83,12 +96,16 @@ def open_lease_sqs(session: boto3.Session, *, limit_s: float) -> "SQSClient":
 
 def open_sns(session: boto3.Session) -> "SNSClient":
     """Opens an SNS client."""
-    return session.client("sns", config=_config(path_style=False))
+    sns = session.client("sns", config=_config(path_style=False))
+    _refuse_cut_answers(sns)
+    return sns
 
 
 def open_events(session: boto3.Session) -> "EventBridgeClient":
     """Opens an EventBridge client."""
-    return session.client("events", config=_config(path_style=False))
+    events = session.client("events", config=_config(path_style=False))
+    _refuse_cut_answers(events)
+    return events
 
 
 def open_session() -> boto3.Session:
@@ -104,3 +121,36 @@ def open_session() -> boto3.Session:
     if found is None:
         raise ValueError("No AWS credentials. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
     return session
+
+
+def _expecting(bucket_owner: str) -> Callable[..., None]:
+    """Returns a handler that adds the owner to every operation that takes one."""
+
+    def add(params: dict[str, Any], model: "OperationModel", **_: Any) -> None:  # noqa: ANN401 - botocore's
+        shape = model.input_shape
+        if shape is not None and "ExpectedBucketOwner" in shape.members:
+            params.setdefault("ExpectedBucketOwner", bucket_owner)
+
+    return add
+
+
+def _refuse_cut_answers(client: "BaseClient") -> None:
+    """Makes an answer that is cut off within its headers an error, as it is within its body.
+
+    ``http.client`` takes the end of the connection for the end of the headers. What is left would be a success without
+    metadata, or a listing without objects.
+    """
+    client.meta.events.register("before-parse", _check_headers)
+
+
+def _check_headers(
+    operation_model: "OperationModel",
+    response_dict: dict[str, Any],
+    **_: Any,  # noqa: ANN401 - botocore's
+) -> None:
+    status, headers = response_dict["status_code"], response_dict["headers"]
+    is_object = operation_model.has_streaming_output and status < 300  # noqa: PLR2004
+    needed = ("Content-Length", "ETag") if is_object else ()
+    framed = status == 204 or "Content-Length" in headers or "Transfer-Encoding" in headers  # noqa: PLR2004
+    if not framed or any(name not in headers for name in needed):
+        raise ResponseStreamingError(error="the answer is cut off within its headers")

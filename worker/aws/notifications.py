@@ -4,10 +4,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from worker.aws.clients import open_events, open_sns
-from worker.aws.failures import from_messaging
+from worker.aws.failures import BOTO_ERRORS, from_messaging
 from worker.contract import Summary
 from worker.errors import Reject
 
@@ -33,7 +31,7 @@ def open_notifier(session: "boto3.Session", arn: str) -> Callable[[Summary], Non
     def notify(summary: Summary) -> None:
         try:
             publish(summary.job_id, summary.model_dump_json(exclude={"parts"}))
-        except (ClientError, BotoCoreError) as error:
+        except BOTO_ERRORS as error:
             decision = from_messaging(error, arn)
             if not isinstance(decision, Reject):
                 raise decision from error

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from worker.aws.failures import from_messaging, from_receipt
+from worker.aws.failures import BOTO_ERRORS, from_messaging, from_receipt
 from worker.contract import ClassifyRequest
 from worker.errors import ErrorCode, Reject, Retry
 
@@ -191,7 +189,7 @@ class Queue:
         """Turns what boto3 raises about a receipt handle into LeaseLost, Reject or Retry."""
         try:
             yield
-        except (ClientError, BotoCoreError) as error:
+        except BOTO_ERRORS as error:
             raise from_receipt(error, self._url) from error
 
 
@@ -240,7 +238,7 @@ def _deciding(url: str) -> Iterator[None]:
     """Turns what boto3 raises within the block into Reject or Retry."""
     try:
         yield
-    except (ClientError, BotoCoreError) as error:
+    except BOTO_ERRORS as error:
         raise from_messaging(error, url) from error
 
 

@@ -7,16 +7,16 @@ rarer and goes through boto3: conditional writes, metadata, listings, ranges, an
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, overload
 
 import obstore
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from worker.aws.failures import CHANGED, OBSTORE_ERRORS, code_of, from_obstore, from_s3, status_of
+from worker.aws.failures import BOTO_ERRORS, CHANGED, OBSTORE_ERRORS, code_of, from_obstore, from_s3, status_of
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 from worker.uris import split
 
@@ -141,9 +141,10 @@ class Storage:
         try:
             # One byte, and not HEAD: the answer to HEAD has no body, so every 403 and 400 would look the same.
             answer = self._s3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
-            answer["Body"].close()
+            with closing(answer["Body"]) as body:
+                body.read(1)  # if the connection broke within the headers, it is not there
             return answer["Metadata"]
-        except (ClientError, BotoCoreError) as error:
+        except BOTO_ERRORS as error:
             if code_of(error) == "NoSuchKey":
                 return None
             raise from_s3(error, uri) from error
@@ -232,7 +233,7 @@ class Storage:
                 if status_of(error) == CHANGED:
                     raise Reject(ErrorCode.CONFLICT, f"{uri}: was overwritten while it was read") from error
                 raise from_s3(error, uri) from error
-            except BotoCoreError as error:
+            except BOTO_ERRORS as error:
                 breaks += 1
                 if done == 0 or breaks > _RECONNECTS:
                     raise from_s3(error, uri) from error
@@ -244,7 +245,7 @@ class Storage:
         request = {"Bucket": bucket, "Key": key, "Body": body, "ContentType": content_type, **conditions}
         try:
             self._s3.put_object(**request, ChecksumAlgorithm="SHA256")
-        except (ClientError, BotoCoreError) as error:
+        except BOTO_ERRORS as error:
             if status_of(error) == CHANGED:
                 return False
             raise from_s3(error, uri) from error
@@ -268,7 +269,7 @@ def _deciding(uri: str) -> Iterator[None]:
     """Turns what boto3 raises within the block into Reject or Retry."""
     try:
         yield
-    except (ClientError, BotoCoreError) as error:
+    except BOTO_ERRORS as error:
         raise from_s3(error, uri) from error
 
 

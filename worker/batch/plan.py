@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, JobRecord
 from worker.batch.resolve import JobToPlan
-from worker.batch.shards import Shards
+from worker.batch.shards import MAX_SHARD_BYTES, Shards
 from worker.contract import ClassifyRequest, Job, PartReport
 from worker.errors import ErrorCode, Interrupted, Reject
 from worker.scoring.models import pinned
@@ -71,13 +71,13 @@ class Planner:
                 raise _conflict(job)
         advance(1)
         with ThreadPoolExecutor(_WRITERS) as pool:
-            # A window of a few shards bounds the memory.
-            window: set[Future[bool]] = set()
+            # A window of a few shards, and of the bytes of the largest one, bounds the memory.
+            window: dict[Future[bool], int] = {}
             for shard in numbered:
                 if cancelled():
                     raise Interrupted(ErrorCode.UNAVAILABLE, "the worker was stopped while it planned", delay_s=0)
-                window.add(pool.submit(self._write_shard, folder, shard, job))
-                if len(window) >= 2 * _WRITERS:
+                window[pool.submit(self._write_shard, folder, shard, job)] = len(shard[1])
+                while len(window) >= 2 * _WRITERS or sum(window.values()) > MAX_SHARD_BYTES:
                     window = _settle(window, advance)
             while window:
                 window = _settle(window, advance)
@@ -108,10 +108,10 @@ class Planner:
     def plan(
         self, asked: JobToPlan, *, cancelled: Callable[[], bool], progress: Callable[[], None] = lambda: None
     ) -> Job:
-        """Writes a request's manifest as a job and sends its requests. A second call changes nothing.
+        """Writes a request's images as a job and sends its requests. A second call changes nothing.
 
         ``progress`` is called for each image that is listed, and for each shard that is written or sent. Raises Reject
-        when the manifest can never be read, and Interrupted once ``cancelled`` returns True.
+        when its manifest can never be read, and Interrupted once ``cancelled`` returns True.
         """
         with Shards() as shards:
             for ref in asked.images:
@@ -119,13 +119,14 @@ class Planner:
                 progress()
                 if cancelled():
                     raise Interrupted(ErrorCode.UNAVAILABLE, "the worker was stopped while it planned", delay_s=0)
+            manifest = asked.request.manifest
             bundle = pinned(asked.model_uri, storage=self._storage)
             # A default model on a worker's own disk has no URI that a request could name. Each worker uses its own.
             shared = bundle.startswith("s3://")
             job = new_job(
                 asked.record.folder,
                 shards,
-                sources=(asked.manifest.uri,),
+                sources=(manifest.uri,) if manifest else (),
                 model=ModelChoice(asked=asked.model_uri, pinned=bundle) if shared else ModelChoice(),
                 threshold=asked.request.threshold,
             )
@@ -194,12 +195,12 @@ def _conflict(job: Job) -> Reject:
     )
 
 
-def _settle(window: set[Future[bool]], advance: Callable[[int], None]) -> set[Future[bool]]:
+def _settle(window: dict[Future[bool], int], advance: Callable[[int], None]) -> dict[Future[bool], int]:
     done, rest = wait(window, return_when="FIRST_COMPLETED")
     for future in done:
         future.result()
     advance(len(done))
-    return rest
+    return {future: window[future] for future in rest}
 
 
 def _counted(requests: Iterator[ClassifyRequest], advance: Callable[[int], None]) -> Iterator[ClassifyRequest]:

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import json
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from typing import Final, Self
 from worker.contract import MAX_SHARDS, SHARD_IMAGES, ShardLine
 from worker.errors import ErrorCode, Reject
 from worker.manifest.formats import ImageRef
+
+#: Bytes of a shard, which a worker holds in memory several times: enough for a hundred columns of 1,024 characters.
+MAX_SHARD_BYTES: Final = 64 * 1024 * 1024
 
 _MAX_IMAGES: Final = MAX_SHARDS * SHARD_IMAGES
 #: Made once: json.dumps would make an encoder for each line.
@@ -32,6 +36,7 @@ class Shards:
         self._packed = gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1, mtime=0)
         self._hash = hashlib.sha256()
         self._columns: dict[str, None] = {}
+        self._shard_bytes = 0  # of the shard that is being filled
         self.images = 0
 
     def __enter__(self) -> Self:
@@ -42,7 +47,10 @@ class Shards:
         self._file.close()
 
     def add(self, ref: ImageRef, *, row: int | None = None) -> None:
-        """Adds an image. ``row`` is the next one unless given. Raises Reject when there are too many images."""
+        """Adds an image. ``row`` is the next one unless given.
+
+        Raises Reject when there are too many images, or when their shard is too large.
+        """
         if self.images == _MAX_IMAGES:
             raise Reject(ErrorCode.BAD_MANIFEST, f"over {_MAX_IMAGES:,} images: split the list")
         line: dict[str, object] = {"row": self.images if row is None else row, "source-ref": ref.source_ref}
@@ -53,6 +61,11 @@ class Shards:
             if len(self._columns) < _MAX_COLUMNS:
                 self._columns |= dict.fromkeys(ref.columns)
         data = _ENCODE(line).encode() + b"\n"
+        self._shard_bytes = len(data) + (self._shard_bytes if self.images % SHARD_IMAGES else 0)
+        if self._shard_bytes > MAX_SHARD_BYTES:
+            first = self.images // SHARD_IMAGES * SHARD_IMAGES
+            what = f"images {first:,} to {self.images:,}: their columns take over {MAX_SHARD_BYTES:,} bytes"
+            raise Reject(ErrorCode.BAD_MANIFEST, f"{what}: leave some out, or shorten them")
         self._hash.update(data)
         self._packed.write(data)
         self.images += 1
@@ -84,6 +97,6 @@ class Shards:
 def read_shard(data: bytes, uri: str) -> list[ShardLine]:
     """Parses the lines of a shard. Raises Reject ``bad_manifest`` for anything else."""
     try:
-        return [ShardLine.model_validate_json(line) for line in data.splitlines()]
+        return [ShardLine.model_validate_json(line) for line in io.BytesIO(data)]
     except ValueError:
         raise Reject(ErrorCode.BAD_MANIFEST, f"{uri} is not a shard that twofold wrote") from None

@@ -17,7 +17,7 @@ from worker.uris import is_bucket
 
 #: Characters of a reference. A longer one is cut off, and becomes a failed row.
 _MAX_REF: Final = 2048
-#: How many other columns are kept, and how many characters of each cell.
+#: How many other columns are kept, and how many characters of each name and cell.
 _MAX_COLUMNS: Final = 100
 _MAX_CELL: Final = 1024
 #: Characters of a JSON array that are read at a time.
@@ -38,7 +38,7 @@ class ImageRef(NamedTuple):
     def of(cls, source_ref: str, version_id: str | None = None, columns: dict[str, str] | None = None) -> Self:
         """Returns a reference, with anything too long cut off."""
         kept = list((columns or {}).items())[:_MAX_COLUMNS]
-        return cls(source_ref[:_MAX_REF], version_id or None, {name: _cut(value) for name, value in kept})
+        return cls(source_ref[:_MAX_REF], version_id or None, {_cut(name): _cut(value) for name, value in kept})
 
 
 # CSV
@@ -46,8 +46,7 @@ class ImageRef(NamedTuple):
 
 def is_header(row: Sequence[str]) -> bool:
     """Returns whether the first line of a table names the required columns."""
-    names = {name.lower() for name in row}
-    return not {"source_ref", "source-ref"}.isdisjoint(row) or {"bucket", "key"} <= names
+    return not {"source_ref", "source-ref"}.isdisjoint(row) or names_objects(row)
 
 
 def is_s3_row(row: Sequence[str]) -> bool:
@@ -72,14 +71,28 @@ def with_header(lines: Iterable[str]) -> Iterator[ImageRef]:
     return _from_buckets(rows, header, encoded=False)
 
 
-def without_header(lines: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[ImageRef]:
-    """Reads a CSV of bucket, URL-encoded key and more; without ``columns`` the first line shows which."""
+def without_header(lines: Iterable[str]) -> Iterator[ImageRef]:
+    """Reads a CSV of bucket, URL-encoded key and more. The first line shows what the columns are."""
     rows: Iterator[list[str]] = csv.reader(lines, strict=True)
-    if columns is None:
-        first = next(rows, [])
-        columns = _guess_columns(first)
-        rows = chain([first], rows)
-    return _from_buckets(rows, columns, encoded=True)
+    first = next(rows, [])
+    return _from_buckets(chain([first], rows), _guess_columns(first), encoded=True)
+
+
+def of_inventory(lines: Iterable[str], columns: Sequence[str]) -> Iterator[ImageRef]:
+    """Reads a CSV file of S3 Inventory. Raises csv.Error for a line with fewer columns: the rest of it is missing."""
+    return _from_buckets(_complete(csv.reader(lines, strict=True), len(columns)), columns, encoded=True)
+
+
+def names_objects(columns: Sequence[str]) -> bool:
+    """Returns whether columns include the bucket and the key."""
+    return {"bucket", "key"} <= {name.lower() for name in columns}
+
+
+def _complete(rows: Iterable[list[str]], columns: int) -> Iterator[list[str]]:
+    for row in rows:
+        if row and len(row) < columns:
+            raise csv.Error(f"a line has {len(row)} of {columns} columns")
+        yield row
 
 
 def _guess_columns(row: Sequence[str]) -> Sequence[str]:
@@ -98,7 +111,7 @@ def _from_buckets(rows: Iterable[list[str]], header: Sequence[str], *, encoded: 
     for row in rows:
         if not row or (marker >= 0 and _cell(row, marker) == "true"):
             continue  # a delete marker is not an image
-        if len(row) <= key:
+        if len(row) <= max(bucket, key):
             yield ImageRef.of(",".join(row))
             continue
         # S3 encodes a space as "+" and a plus as "%2B", so a bare plus is always a space.
@@ -115,8 +128,8 @@ def _cell(row: Sequence[str], place: int) -> str:
     return row[place] if place < len(row) else ""
 
 
-def _cut(value: str) -> str:
-    return value if len(value) <= _MAX_CELL else f"{value[:_MAX_CELL]}…"
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_CELL else f"{text[:_MAX_CELL]}…"
 
 
 # JSON
@@ -143,15 +156,14 @@ def from_array(text: TextIO, uri: str) -> Iterator[ImageRef]:
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_S3DataSource.html
     """
     items = _items(text, uri)
-    head = next(items, None)
+    head, _ = next(items, (None, ""))
     if not (isinstance(head, dict) and isinstance(head.get("prefix"), str) and _encodes(head["prefix"])):
         begins = json.dumps(head)[:100]
         raise Reject(
             ErrorCode.BAD_MANIFEST, f"{uri}: expected a JSON array with a prefix first; the array begins with {begins}"
         )
-    for item in items:
-        known = isinstance(item, str) and _encodes(item)
-        yield ImageRef.of(head["prefix"] + item if known else json.dumps(item))
+    for item, written in items:
+        yield ImageRef.of(head["prefix"] + item if isinstance(item, str) and _encodes(item) else written)
 
 
 def json_object(line: str) -> dict[str, Any]:
@@ -163,9 +175,10 @@ def json_object(line: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _items(text: TextIO, uri: str) -> Iterator[Any]:
-    """Yields the items of a JSON array whose opening bracket is already read."""
-    decoder = json.JSONDecoder()
+def _items(text: TextIO, uri: str) -> Iterator[tuple[Any, str]]:
+    """Yields the items of a JSON array whose opening bracket is already read, each with its text."""
+    # No number is a reference, and Python refuses integers of over 4,300 digits.
+    decoder = json.JSONDecoder(parse_int=float)
     buffer, place, ended = "", 0, False
     while True:
         while place < len(buffer) and buffer[place] in " \t\r\n,":
@@ -185,7 +198,7 @@ def _items(text: TextIO, uri: str) -> Iterator[Any]:
                 ) from None
             buffer, place = buffer[place:] + more, 0
             continue
-        yield item
+        yield item, buffer[place:stop]
         place = stop
 
 

@@ -22,6 +22,7 @@ from worker.errors import ErrorCode, Reject
 from worker.manifest import formats
 from worker.manifest.formats import ImageRef, from_array, from_lines, json_object
 from worker.manifest.text import MAX_LINE, lines, open_text
+from worker.uris import is_bucket
 
 #: Returns the bytes of an object, by URI and version.
 Opener = Callable[[str, str | None], Iterable[bytes]]
@@ -56,7 +57,9 @@ def references(manifest: ManifestRef, *, opener: Opener, lister: Lister) -> Iter
     """
     uri = manifest.uri
     if manifest.format == "listing" or (manifest.format is None and uri.endswith("/")):
-        return _not_empty((ImageRef(item) for item in lister(uri) if not item.endswith("/")), uri)
+        # To S3 a prefix is any start of a key: s3://shelter/in would also list s3://shelter/in-secret/.
+        folder = uri if uri.endswith("/") else f"{uri}/"
+        return _not_empty((ImageRef(item) for item in lister(folder) if not item.endswith("/")), uri)
     return of_file(opener(uri, manifest.version_id), uri, declared=manifest.format, opener=opener)
 
 
@@ -136,7 +139,10 @@ def _unknown(start: _Start) -> Reject:
 
 
 def _from_inventory(start: _Start, opener: Opener) -> Iterator[ImageRef]:
-    """See https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html ."""
+    """Yields the references of all files that an inventory names.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html
+    """
     document = json_object(start.first + start.text.read(_MAX_INVENTORY))
     schema, files = document.get("fileSchema"), document.get("files")
     if not isinstance(schema, str) or not isinstance(files, list):
@@ -146,8 +152,21 @@ def _from_inventory(start: _Start, opener: Opener) -> Iterator[ImageRef]:
             ErrorCode.BAD_MANIFEST,
             f"{start.uri}: an inventory in {document.get('fileFormat')}, set it to CSV in the bucket's configuration",
         )
-    bucket = str(document.get("destinationBucket")).rpartition(":")[2]  # an ARN
     columns = [name.strip() for name in schema.split(",")]
-    for file in files:
-        uri = f"s3://{bucket}/{file['key']}" if isinstance(file, dict) and "key" in file else str(file)
-        yield from formats.without_header(lines(open_text(opener(uri, None), uri), uri), columns)
+    bucket = str(document.get("destinationBucket")).rpartition(":")[2]  # an ARN
+    keys = [file.get("key") if isinstance(file, dict) else None for file in files]
+    if not (formats.names_objects(columns) and is_bucket(bucket) and all(isinstance(key, str) for key in keys)):
+        raise Reject(
+            ErrorCode.BAD_MANIFEST,
+            f"{start.uri}: an inventory needs Bucket and Key in its fileSchema, which is {schema[:100]!r}, a "
+            "destinationBucket, and a key for each of its files",
+        )
+    for key in keys:
+        yield from _inventory_file(f"s3://{bucket}/{key}", columns, opener)
+
+
+def _inventory_file(uri: str, columns: list[str], opener: Opener) -> Iterator[ImageRef]:
+    try:
+        yield from formats.of_inventory(lines(open_text(opener(uri, None), uri), uri), columns)
+    except csv.Error as error:
+        raise csv.Error(f"{error} in {uri}") from None

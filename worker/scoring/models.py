@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from pydantic import ValidationError
-
 from worker.aws.storage import Storage, read_anywhere
-from worker.contract import ChampionPointer, ModelManifest, explain
+from worker.contract import ChampionPointer, ModelManifest
 from worker.errors import ErrorCode, Reject
 from worker.scoring.sandbox import ModelGraph, Opened, Sandbox
 
@@ -181,6 +179,6 @@ def _read(uri: str, storage: Storage, max_bytes: int) -> bytes:
 
 def _parse(kind: type[Parsed], data: bytes, uri: str) -> Parsed:
     try:
-        return kind.model_validate_json(data)
-    except ValidationError as error:
-        raise Reject(ErrorCode.BAD_MODEL, f"{uri}: {explain(error)}") from None
+        return kind.parse(data)
+    except ValueError as error:
+        raise Reject(ErrorCode.BAD_MODEL, f"{uri}: {error}") from None

@@ -1,6 +1,9 @@
 """A long list to a job: shards, job.json, and a message for each shard."""
 
 import json
+import threading
+import time
+from typing import Any
 
 import pytest
 
@@ -38,6 +41,58 @@ def test_a_long_manifest_is_planned_by_the_worker_that_receives_it(desk: Desk) -
     job = Job.model_validate_json(desk.bench.get(desk.folder().job))
     assert (job.columns, job.shards) == (("name",), 5)
     assert job.model_uri == f"s3://{desk.bench.bucket}/models/digits/v1"  # one bundle, wherever the champion moves
+
+
+def test_a_long_list_in_a_message_is_planned_like_a_manifest(desk: Desk) -> None:
+    """A part of many thousands of images would outlast a call of the Lambda. Sent twice, it is planned once."""
+    refs = tuple(_refs(2001))
+    request = ClassifyRequest(schema_version=1, job_id="job", images=refs)
+    desk.handle(request)
+    desk.handle(request)
+    sent = list(desk.sent)
+    for one in sent:
+        desk.handle(one)
+    desk.handle(request)
+    assert [one.shard for one in desk.sent] == [0, 1, 2, 3, 4]
+    rows = [row for number in range(5) for row in from_csv(desk.bench.get(desk.folder().part(number)))]
+    assert [(row.row, row.source_ref) for row in rows] == list(enumerate(refs))
+    assert "_SUCCESS" in desk.names()
+    assert Job.model_validate_json(desk.bench.get(desk.folder().job)).sources == ()
+    for other in (refs[:3], refs[:2000], (*refs[:2000], "another")):
+        refusal = desk.reject(ClassifyRequest(schema_version=1, job_id="job", images=other))
+        assert refusal.code is ErrorCode.CONFLICT
+
+
+def test_shards_that_are_written_at_once_take_the_memory_of_the_largest(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixteen of them would take more than a container has."""
+    monkeypatch.setattr("worker.batch.plan.MAX_SHARD_BYTES", 1)
+    write, under_way, most = desk.storage.write_once, threading.Semaphore(0), []
+
+    def write_once(uri: str, body: bytes, **options: Any) -> bool:
+        under_way.release()
+        most.append(under_way._value)
+        time.sleep(0.02)
+        written = write(uri, body, **options)
+        under_way.acquire()
+        return written
+
+    monkeypatch.setattr(desk.storage, "write_once", write_once)
+    desk.plan(_refs(3000))
+    assert most == [1] * 7  # six shards and job.json
+
+
+def test_a_list_whose_columns_take_too_much_is_refused_before_anything_is_written(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker could not hold its shard in memory."""
+    monkeypatch.setattr("worker.batch.shards.MAX_SHARD_BYTES", 30_000)
+    lines = ["source_ref,note", *(f"no URI,{'x' * 1000}" for _ in range(40))]
+    manifest = ManifestRef(uri=desk.bench.put("list.csv", "\n".join(lines).encode()))
+    refusal = desk.reject(ClassifyRequest(schema_version=1, job_id="job", manifest=manifest))
+    assert (refusal.code, desk.names(), desk.sent) == (ErrorCode.BAD_MANIFEST, [], [])
+    assert "leave some out, or shorten them" in refusal.message
 
 
 def test_a_job_that_was_begun_goes_on_with_its_model(desk: Desk) -> None:
@@ -80,6 +135,17 @@ def test_the_columns_of_a_short_list_are_kept_in_a_shard(desk: Desk) -> None:
     desk.handle(ClassifyRequest(schema_version=1, job_id="job", manifest=ManifestRef(uri=manifest)))
     assert [one.shard for one in desk.sent] == [0]
     assert json.loads(desk.bench.get(desk.folder().shard(0)))["columns"] == {"name": "Rex"}
+
+
+@ON_BOTH_EMULATORS
+def test_a_listing_takes_nothing_from_a_folder_whose_name_begins_alike(desk: Desk) -> None:
+    """Neither when the request writes its prefix without a slash."""
+    for key in ("in/a.jpg", "in/deep/b.jpg", "in-secret/c.jpg", "in.jpg"):
+        desk.bench.put(key, b"")
+    listing = ManifestRef(uri=f"s3://{desk.bench.bucket}/in", format="listing")
+    desk.handle(ClassifyRequest(schema_version=1, job_id="job", manifest=listing))
+    rows = from_csv(desk.bench.get(desk.folder().part()))
+    assert [row.source_ref for row in rows] == [f"{listing.uri}/a.jpg", f"{listing.uri}/deep/b.jpg"]
 
 
 @ON_BOTH_EMULATORS

@@ -42,7 +42,12 @@ class OneManifest:
 
 def _resolver(storage: OneManifest, **defaults: str | None) -> RequestResolver:
     known: dict[str, Any] = {"default_model": MODEL, "default_output": OUTPUT} | defaults
-    return RequestResolver(storage=cast("Storage", storage), allowed_prefixes=("s3://shelter/",), **known)
+    return RequestResolver(
+        storage=cast("Storage", storage),
+        allowed_prefixes=("s3://shelter/",),
+        model_prefixes=("s3://shelter/models/pets/",),
+        **known,
+    )
 
 
 def _request(**fields: Any) -> ClassifyRequest:
@@ -80,6 +85,13 @@ def test_a_list_of_over_2_000_images_is_a_job_to_plan(images: int, kind: type) -
     assert isinstance(_resolve(OneManifest("source_ref", *["no URI"] * images), _request()), kind)
 
 
+@pytest.mark.parametrize(("images", "kind"), [(MAX_DIRECT, PartToWrite), (MAX_DIRECT + 1, JobToPlan)])
+def test_the_same_limit_holds_for_the_images_of_a_request_itself(images: int, kind: type) -> None:
+    """Short names make a list of many thousands in one message."""
+    request = _request(images=tuple(f"{number}" for number in range(images)))
+    assert isinstance(_resolve(OneManifest(), request), kind)
+
+
 def test_a_list_with_other_columns_is_a_job_to_plan() -> None:
     """Only shards keep columns and versions, however short the list is."""
     for lines in (("source_ref,name", "s3://shelter/a.jpg,Rex"), ("Bucket,Key,VersionId", "shelter,a.jpg,7")):
@@ -87,7 +99,7 @@ def test_a_list_with_other_columns_is_a_job_to_plan() -> None:
 
 
 def test_a_job_that_was_planned_is_planned_again() -> None:
-    """A list that is short now must not become one of the job's parts. A request without a list is rejected."""
+    """A list that is short now must not become one of the job's parts. A request with a few images is rejected."""
     storage = OneManifest("source_ref", "s3://shelter/a.jpg")
     assert isinstance(_resolve(storage, _request(), planned=True), JobToPlan)
     with pytest.raises(Reject) as caught:
@@ -110,18 +122,56 @@ def test_a_manifest_to_plan_is_read_once_and_as_a_stream() -> None:
     "fields",
     [
         {"output_uri": "s3://another-bucket/x"},
+        {"output_uri": "s3://shelter/in/"},
+        {"output_uri": "s3://shelter/outside/"},
+        {"output_uri": "s3://shelter/models/pets/v2/"},
+        {"output_uri": "s3://shelter/"},
         {"model_uri": "s3://another-bucket/x"},
+        {"model_uri": "s3://shelter/in/pets/v1"},
+        {"model_uri": "s3://shelter/models/pets-2/v1"},
         {"manifest": {"uri": "s3://another-bucket/x"}},
         {"manifest": {"uri": "s3://another-bucket/x/"}},
         {"manifest": {"uri": "s3://another-bucket/x"}, "shard": 0},
     ],
-    ids=["output", "model", "manifest", "prefix", "shard"],
+    ids=[
+        *("output", "output-inbox", "output-next", "output-models", "output-above"),
+        *("model", "model-uploaded", "model-next", "manifest", "prefix", "shard"),
+    ],
 )
 def test_a_request_outside_the_allowed_prefixes_is_rejected(fields: dict[str, Any]) -> None:
-    """No message makes the worker use another bucket."""
+    """No message makes the worker use another bucket, a model from elsewhere, or a folder that is not for results."""
     with pytest.raises(Reject) as caught:
         _resolve(OneManifest("source_ref", "s3://shelter/a.jpg"), _request(**fields))
     assert caught.value.code is ErrorCode.NOT_ALLOWED
+    assert "TWOFOLD_" in caught.value.message
+
+
+def test_a_request_names_another_version_of_the_model_and_a_folder_below_the_output() -> None:
+    """With and without the file of the model."""
+    for model in ("s3://shelter/models/pets/v2", "s3://shelter/models/pets/v2/model.json", MODEL):
+        part = _resolve(OneManifest("source_ref", "x"), _request(model_uri=model, output_uri=f"{OUTPUT}2026/may/"))
+        assert (part.model_uri, part.record.folder.output_uri) == (model, f"{OUTPUT}2026/may/")
+
+
+@pytest.mark.parametrize(
+    ("output", "allowed"),
+    [
+        ("s3://shelter/anywhere/", True),
+        ("s3://shelter/", False),
+        ("s3://shelter/models/", False),
+        ("s3://shelter/models/pets/june/", False),
+        ("s3://another-bucket/x", False),
+    ],
+)
+def test_without_a_default_output_a_job_may_write_anywhere_but_among_models(output: str, *, allowed: bool) -> None:
+    """Nor above them, where the name of a job could be that of their folder."""
+    resolver = _resolver(OneManifest(), default_output=None)
+    request = _request(images=("s3://shelter/a.jpg",), output_uri=output)
+    if allowed:
+        assert resolver.record(request).folder == JobFolder(output, "job")
+    else:
+        with pytest.raises(Reject, match="not_allowed"):
+            resolver.record(request)
 
 
 @pytest.mark.parametrize("name", ["model", "output"])

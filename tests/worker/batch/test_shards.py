@@ -53,6 +53,29 @@ def test_too_many_images_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
         fill(shards, [ImageRef("a")] * 4)
 
 
+def test_a_shard_that_would_be_too_large_is_refused_as_it_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each shard has the whole limit for itself."""
+    monkeypatch.setattr("worker.batch.shards.MAX_SHARD_BYTES", 60_000)
+    with Shards() as shards:
+        fill(shards, [ImageRef("s3://b/k", columns={"note": "x" * 50})] * 1000)
+        assert max(map(len, shards)) <= 60_000
+    with Shards() as shards:
+        fill(shards, [ImageRef("s3://b/k", columns={"note": "x" * 50})] * 500)
+        with pytest.raises(Reject, match=r"images 500 to 9\d\d: their columns take over") as caught:
+            fill(shards, [ImageRef("s3://b/k", columns={"note": "x" * 90})] * 500)
+    assert caught.value.code is ErrorCode.BAD_MANIFEST
+
+
+def test_the_names_of_columns_take_no_more_than_their_values() -> None:
+    """Each line repeats them: eight long ones once made shards of 495 MB."""
+    columns = {f"{number}{'n' * 120_000}": "x" * 2000 for number in range(8)}
+    with Shards() as shards:
+        fill(shards, [ImageRef.of("s3://b/k", columns=columns)] * 500)
+        (shard,) = shards
+        assert [len(name) for name in shards.columns] == [1025] * 8  # with an ellipsis
+    assert len(shard) < 500 * 8 * 2100
+
+
 @pytest.mark.parametrize(
     "line", [b"", b"{}", b"x", b'{"row": -1, "source-ref": "a"}', b'{"row": 0, "source-ref": "a", "colour": "red"}']
 )

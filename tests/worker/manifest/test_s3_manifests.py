@@ -133,6 +133,24 @@ def test_a_prefix_yields_the_objects_below_it(keys: list[str]) -> None:
     assert [ref.source_ref for ref in found] == _uris(keys)
 
 
+@pytest.mark.parametrize("uri", ["s3://shelter/in", "s3://shelter/in/", "s3://shelter"])
+def test_a_listing_stays_inside_its_folder(uri: str) -> None:
+    """To S3 a prefix is any start of a key: "in" is also that of "in-secret/a.jpg"."""
+    asked: list[str] = []
+
+    def lister(prefix: str) -> list[str]:
+        asked.append(prefix)
+        return [f"{prefix}a.jpg"]
+
+    manifest = ManifestRef(uri=uri, format="listing")
+    (found,) = references(manifest, opener=lambda *_: (), lister=lister)
+    assert asked == [f"{uri.rstrip('/')}/"]
+    assert found.source_ref == f"{uri.rstrip('/')}/a.jpg"
+
+
+_INVENTORY = '{"fileSchema": "Bucket, Key", "fileFormat": "CSV", "destinationBucket": "b-1", "files": [FILE]}'
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
@@ -143,7 +161,13 @@ def test_a_prefix_yields_the_objects_below_it(keys: list[str]) -> None:
         ('[{"prefix": "s3://b/"}, "a.jp', "truncated or invalid JSON"),
         ('[{"prefix": "s3://b/"}, "a.jpg"', "truncated or invalid JSON"),
         ('{"fileSchema": "Bucket, Key", "fileFormat": "ORC", "files": []}', "set it to CSV"),
-        ('{"fileSchema": "Bucket, Key", "fileFormat": "CSV", "files": []}', "no images"),
+        ('{"fileSchema": "Bucket, Key", "fileFormat": "CSV", "destinationBucket": "b-1", "files": []}', "no images"),
+        ('{"fileSchema": "Bucket, Key", "fileFormat": "CSV", "files": []}', "a destinationBucket"),
+        ('{"fileSchema": "Bucket", "fileFormat": "CSV", "destinationBucket": "b-1", "files": []}', "Bucket and Key"),
+        ('{"fileSchema": "Key, Size", "fileFormat": "CSV", "destinationBucket": "b-1", "files": []}', "'Key, Size'"),
+        (_INVENTORY.replace("FILE", "7"), "a key for each of its files"),
+        (_INVENTORY.replace("FILE", '{"size": 7}'), "a key for each of its files"),
+        (_INVENTORY.replace("FILE", '{"key": 7}'), "a key for each of its files"),
         ('{\n"fileFormat": "CSV"\n}', "expected a CSV"),
         ('{\n"a": ', "expected a CSV"),
         ("bucket,key\n", "no images"),
@@ -167,11 +191,37 @@ def test_an_inventory_with_a_missing_file_is_refused() -> None:
     assert caught.value.code is ErrorCode.NOT_FOUND
 
 
+@pytest.mark.parametrize("schema", ["Bucket, Key, Size", "Key, Bucket, Size", "Size, Key, Bucket"])
+def test_an_inventory_with_a_short_line_is_refused(schema: str) -> None:
+    """S3 writes every column: a line without one shows that the rest of the file is missing. The message names it."""
+    manifest = {"fileSchema": schema, "fileFormat": "CSV", "destinationBucket": "arn:aws:s3:::lists"}
+    row = {"Bucket": "shelter", "Key": "a.jpg", "Size": "7"}
+    whole = [row[name] for name in schema.split(", ")]
+    objects = {"s3://lists/m": json.dumps(manifest | {"files": [{"key": "file"}]}).encode()}
+    assert len(_read(objects | {"s3://lists/file": _table([whole, [], whole])})) == 2
+    for columns in (1, 2):
+        with pytest.raises(Reject, match=rf"a line has {columns} of 3 columns in s3://lists/file, after 1 ") as caught:
+            _read(objects | {"s3://lists/file": _table([whole, whole[:columns]])})
+        assert caught.value.code is ErrorCode.BAD_MANIFEST
+
+
+def test_a_short_line_of_a_table_costs_only_its_own_row() -> None:
+    """Wherever its bucket and its key are."""
+    for header in (["Bucket", "Key"], ["Key", "Bucket"], ["note", "Key", "Bucket"]):
+        found = _read({"s3://lists/m": _table([header, ["shelter"], ["shelter"] * len(header)])})
+        assert [ref.source_ref for ref in found] == ["shelter", "s3://shelter/shelter"]
+
+
 def test_other_columns_are_kept_within_limits() -> None:
-    """They are joined to the results later. Also numbers and booleans of JSON Lines; long cells are cut."""
+    """They are joined to the results later. Also numbers and booleans of JSON Lines; long names and cells are cut."""
     line = {"source-ref": "s3://b/k", "age": 3, "tame": True, "note": "x" * 5000, "meta": {"a": 1}, "none": None}
     (found,) = _read({"s3://lists/m": json.dumps(line).encode()})
     assert found.columns == {"age": "3", "tame": "true", "note": "x" * 1024 + "…"}
+    for table in (
+        _table([["source_ref", "n" * 5000], ["s3://b/k", "x"]]),
+        b'{"source-ref":"a","%s":"x"}' % (b"n" * 5000),
+    ):
+        assert _read({"s3://lists/m": table})[0].columns == {"n" * 1024 + "…": "x"}
     wide = _table([["source_ref", *(f"c{n}" for n in range(500))], ["s3://b/k", *("x" for _ in range(500))]])
     assert len(_read({"s3://lists/m": wide})[0].columns) == 100
 
@@ -183,3 +233,10 @@ def test_an_array_item_that_is_a_number_is_one_row() -> None:
         number, name = _read({"s3://lists/m": array})
         assert number.source_ref == "123456789012"
         assert len(name.source_ref) == 2048  # the prefix alone is longer
+
+
+@pytest.mark.parametrize("item", ["1" * 5000, f"-{'1' * 5000}", "1.5e7", '{"a": [1, null]}', "null", '"\\ud800"'])
+def test_an_array_item_that_is_no_name_is_one_row_as_it_is_written(item: str) -> None:
+    """A number of 5,000 digits, too, which Python itself refuses to read."""
+    found = _read({"s3://lists/m": f'[{{"prefix": "s3://b/"}}, "a.jpg", {item}, "b.jpg"]'.encode()})
+    assert [ref.source_ref for ref in found] == ["s3://b/a.jpg", item[:2048], "s3://b/b.jpg"]

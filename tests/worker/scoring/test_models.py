@@ -89,6 +89,23 @@ def test_a_manifest_with_another_schema_is_refused(open_model: Any, copy: Path, 
     assert _refusal(open_model, copy).code is ErrorCode.BAD_MODEL
 
 
+@pytest.mark.parametrize("file", ["model.json", "champion.json"])
+@pytest.mark.parametrize("change", ["twice", "NaN", "deep", "BOM"])
+def test_a_file_that_two_readers_may_read_differently_is_refused(
+    open_model: Any, copy: Path, models: Path, file: str, change: str
+) -> None:
+    """The bundle and the pointer are read as strictly as a message."""
+    shutil.copy(models / "digits" / "champion.json", copy.parent)
+    path = copy / file if file == "model.json" else copy.parent / file
+    more = {"twice": '"version": "v1"', "NaN": '"metrics": NaN', "deep": '"metrics": ' + "[" * 100_000, "BOM": ""}
+    text = path.read_text()
+    path.write_text("\ufeff" + text if change == "BOM" else text.replace("{", f"{{{more[change]}, ", 1))
+    refusal = _refusal(open_model, copy.parent / "champion.json")
+    assert refusal.code is ErrorCode.BAD_MODEL
+    assert str(path if file == "champion.json" else copy) in refusal.message
+    assert {"twice": "occurs twice", "NaN": "NaN", "deep": "deep", "BOM": "BOM"}[change] in refusal.message
+
+
 def test_a_graph_of_another_input_size_is_refused(open_model: Any, copy: Path) -> None:
     """Ready means that the graph takes the input that the manifest describes."""
     _edit(copy, image_size=128)
