@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -157,6 +157,27 @@ class Gate:
 
     def _open(self) -> None:
         self.opened = True
+
+
+@dataclass(frozen=True)
+class NoBackoff:
+    """Makes a message that is given back visible at once. An extension by ``lease_s`` stays one."""
+
+    lease_s: int
+
+    def close(self) -> None:
+        """Does nothing: no call waits."""
+
+    def on_call(self, call: Call) -> Call:
+        if call.action != "ChangeMessageVisibility":
+            return call
+        asked = json.loads(call.body)
+        if asked["VisibilityTimeout"] == self.lease_s:
+            return call
+        return replace(call, body=json.dumps(asked | {"VisibilityTimeout": 0}).encode())
+
+    def on_answer(self, _: Call, answer: Answer) -> Answer:
+        return answer
 
 
 class Fault(Enum):

@@ -71,15 +71,15 @@ SCENARIOS: Final = {
         on=("ministack",),
     ),
     "faults": Scenario(
-        short=partial(scenarios.faults, requests=8, workers=2),
-        long=partial(scenarios.faults, requests=500, workers=8),
+        short=partial(scenarios.faults, requests=5, workers=3),
+        long=partial(scenarios.faults, requests=500, workers=16),
     ),
     "races": Scenario(
         short=partial(scenarios.races, writers=2, rounds=4),
         long=partial(scenarios.races, writers=8, rounds=20),
     ),
     "plans": Scenario(
-        long=partial(scenarios.plans, lists=2, images=3_000, kills=12),
+        long=partial(scenarios.plans, lists=3, images=3_000, kills=12),
         longest=partial(scenarios.plans, lists=4, images=5_000, kills=36),
         on=("ministack",),
     ),

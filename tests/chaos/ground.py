@@ -131,9 +131,14 @@ class Ground:
         def is_empty() -> bool:
             ended = [worker for worker in workers if worker.status() is not None]
             assert not ended, ended[0].text()[-2000:]
-            return self._messages("", "NotVisible") == 0
+            return self._is_empty()
 
         wait_until(is_empty, what="empty queue", limit_s=DRAIN_S, look_s=0.05)
+
+    def wait_for_messages(self, worker: Started, amount: int) -> None:
+        """Waits until the worker has received so many more messages, or until there are none left."""
+        so_far = worker.received()
+        wait_until(lambda: worker.received() >= so_far + amount or self._is_empty(), what="message", look_s=0.02)
 
     def in_flight(self) -> int:
         """Returns how many messages are hidden."""
@@ -152,6 +157,9 @@ class Ground:
                 self.bench.sqs.change_message_visibility(
                     QueueUrl=self.bench.queues.requests_url, ReceiptHandle=receipt.handle, VisibilityTimeout=0
                 )
+
+    def _is_empty(self) -> bool:
+        return self._messages("", "NotVisible") == 0
 
     def _messages(self, *kinds: str) -> int:
         """Counts messages in one call: between two, a message could become visible."""

@@ -14,8 +14,8 @@ from functools import partial
 from random import Random
 from typing import Final
 
-from tests.chaos.fault_proxy import Faults, Gate, Hold
-from tests.chaos.ground import Ground
+from tests.chaos.fault_proxy import Faults, Gate, Hold, NoBackoff
+from tests.chaos.ground import LEASE_S, Ground
 from tests.chaos.tally import Asked, Picture, Tally
 from tests.chaos.workers import Template
 from worker.batch.job_folder import UPLOADS
@@ -23,6 +23,8 @@ from worker.contract import SHARD_IMAGES
 
 #: The memory of a worker may grow by this share between the first fifth of a soak and its end: caches fill up.
 _GROWTH: Final = 0.2
+#: A worker is killed in one of its first so many messages.
+_MESSAGES: Final = 4
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def kills(ground: Ground, luck: Random, *, requests: int, kills: int) -> Tally:
     """Two workers, or children of theirs, are killed at random instants."""
     asked = ground.requests(luck, requests, images=(30, 90), invalid=0.1)
     ground.send(asked, luck, twice=0.2)
-    _kill_two_workers(ground, luck, kills)
+    _kill_two_workers(ground, luck, kills, message_s=0.15)
     ground.drain()
     return ground.tally(asked, harm=kills)
 
@@ -79,26 +81,27 @@ def plans(ground: Ground, luck: Random, *, lists: int, images: int, kills: int) 
     """Long lists are planned and answered by two workers that are killed at random instants."""
     asked = [ground.planned(luck, images, number) for number in range(lists)]
     ground.send(asked)
-    _kill_two_workers(ground, luck, kills)
+    _kill_two_workers(ground, luck, kills, message_s=0.6)
     ground.drain()
     return ground.tally(asked, harm=kills)
 
 
-def _kill_two_workers(ground: Ground, luck: Random, kills: int) -> None:
-    lanes = [Random(luck.random()), Random(luck.random())]
-    with ThreadPoolExecutor(len(lanes)) as pool:
-        list(pool.map(lambda lane: _kill_again_and_again(ground, lane, kills // len(lanes)), lanes))
+def _kill_two_workers(ground: Ground, luck: Random, kills: int, *, message_s: float) -> None:
+    """``message_s`` is about what a message takes."""
 
+    def kill_again_and_again(luck: Random) -> None:
+        worker = ground.crew.start()
+        for _ in range(kills // 2):
+            if worker.status() is not None:
+                worker = ground.crew.start()
+            # Counted in messages, since some must be answered between two kills however slow the machine is.
+            ground.wait_for_messages(worker, luck.randint(1, _MESSAGES))
+            time.sleep(luck.uniform(0.0, message_s))
+            worker.kill_one(luck)
+        worker.kill()
 
-def _kill_again_and_again(ground: Ground, luck: Random, kills: int) -> None:
-    worker = ground.crew.start()
-    for _ in range(kills):
-        if worker.status() is not None:
-            worker = ground.crew.start()
-        worker.wait_for("ready")
-        time.sleep(luck.uniform(0.0, 0.4))
-        worker.kill_one(luck)
-    worker.kill()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(kill_again_and_again, [Random(luck.random()), Random(luck.random())]))
 
 
 def points(ground: Ground, luck: Random, *, deaths: Iterable[Death]) -> Tally:
@@ -165,7 +168,8 @@ def faults(ground: Ground, luck: Random, *, requests: int, workers: int, share: 
     started = [ground.crew.start(**ground.storage_through_proxy) for _ in range(workers)]
     for worker in started:
         worker.wait_for("ready")
-    with ground.proxy.using(Faults(share=share, luck=luck)) as faults:
+    # Without pauses between its receives, a request fails as often, and the scenario ends minutes earlier.
+    with ground.proxy.using(NoBackoff(LEASE_S)), ground.proxy.using(Faults(share=share, luck=luck)) as faults:
         ground.send(asked, luck, twice=0.2)
         ground.wait_until_empty(started)
     return ground.tally(asked, harm=faults.done)

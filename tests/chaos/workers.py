@@ -86,6 +86,10 @@ class Started:
         wait_until(lambda: text in self.text() or self.status() is not None, what=f"{text!r} in the log")
         assert text in self.text(), f"it ended without {text!r}:\n{self.text()[-2000:]}"
 
+    def received(self) -> int:
+        """Returns how many messages it has received."""
+        return self.text().count(": receive ")
+
     def members(self) -> list[int]:
         """Returns the process ids of it and its descendants."""
         try:
@@ -109,13 +113,13 @@ class Started:
         self.wait()
 
     def kill_one(self, luck: Random) -> None:
-        """Ends it or one of its descendants with SIGKILL. Returns once it is gone, if it was chosen."""
-        victim = luck.choice(self.members())
-        if victim == self.pid:
+        """Ends it or, as often if it has any, one of its descendants, with SIGKILL."""
+        below = self.members()[1:]
+        if not below or luck.random() < 0.5:
             self.kill()
         else:
             with suppress(ProcessLookupError):
-                os.kill(victim, signal.SIGKILL)
+                os.kill(luck.choice(below), signal.SIGKILL)
 
     def status(self) -> int | None:
         """Returns its exit status, or None while it runs; negative: the signal that ended it."""
