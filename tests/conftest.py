@@ -184,19 +184,19 @@ def endpoint(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def bench_on() -> Callable[[str], Bench]:
     """For a test that chooses its endpoint itself."""
-    return _bench
+    return open_bench
 
 
 @pytest.fixture
 def bench(endpoint: str) -> Bench:
     """A fresh bucket and queues on each emulator, through pytest-localstack's session."""
-    return _bench(endpoint)
+    return open_bench(endpoint)
 
 
 @pytest.fixture
 def ministack_bench(ministack: str) -> Bench:
     """The same on ministack alone, for tests that are slow or about processes."""
-    return _bench(ministack)
+    return open_bench(ministack)
 
 
 class _Clients(NamedTuple):
@@ -229,7 +229,7 @@ def _worker_clients(_: str) -> _WorkerClients:
     return _WorkerClients(open_storage(session), open_sqs(session))
 
 
-def _bench(endpoint: str) -> Bench:
+def open_bench(endpoint: str) -> Bench:
     s3, sqs = _clients(endpoint)
     name = f"test-{uuid.uuid4().hex[:12]}"
     s3.create_bucket(Bucket=name)

@@ -1,16 +1,14 @@
-"""The loop of a worker: real processes on real queues, stopped and killed with real signals."""
+"""The loop of a worker: real processes on real queues, stopped with real signals. tests/chaos/ kills them."""
 
 import dataclasses
 import io
 import itertools
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +32,6 @@ LEASE = {"TWOFOLD_VISIBILITY_S": "3"}
 
 @pytest.fixture
 def settings(ministack_bench: Bench, models: Path) -> dict[str, str]:
-    _keep_versions(ministack_bench)
     return LEASE | {"TWOFOLD_MODEL_URI": ministack_bench.put_bundle(models)}
 
 
@@ -164,49 +161,6 @@ def test_a_request_that_can_never_succeed_goes_to_the_dead_letter_queue(drained:
     assert drained.letters[body.replace("BUCKET", drained.bench.bucket)] == code
 
 
-def test_a_worker_killed_in_the_middle_loses_and_doubles_nothing(
-    ministack_bench: Bench, settings: dict[str, str], digit_images: Path
-) -> None:
-    """After SIGKILL in the middle of a request the message comes back, and another worker writes the one part."""
-    bench = ministack_bench
-    bench.send(_long_request(bench, digit_images, "killed"))
-    worker = _begin(bench, **settings)
-    worker.send_signal(signal.SIGKILL)
-    worker.communicate()
-    assert bench.keys("predictions/") == []
-    bench.drain(**settings)
-    assert [row.row for row in bench.rows("killed")] == list(range(LONG))
-    assert len(_written(bench, "predictions/killed/predictions/")) == 1
-    assert bench.dead_letters() == []
-
-
-@pytest.mark.parametrize(
-    ("kills", "requests"),
-    [pytest.param(2, 4, id="two kills"), pytest.param(8, 16, id="eight kills", marks=pytest.mark.slow)],
-)
-def test_workers_killed_at_random_instants_answer_every_request_once(
-    ministack_bench: Bench, settings: dict[str, str], digit_images: Path, kills: int, requests: int
-) -> None:
-    """No row is lost or doubled, whenever a worker is killed."""
-    bench = ministack_bench
-    image = _image(bench, digit_images)
-    jobs = [f"job-{number}" for number in range(requests)]
-    for job_id in jobs:
-        bench.send({"schema_version": 1, "job_id": job_id, "images": [image] * 100})
-    random_ = random.Random(20261124)
-    for _ in range(kills):
-        worker = bench.start_worker(**settings)
-        _wait_until("ready", worker)
-        time.sleep(random_.uniform(0.0, 0.6))
-        worker.send_signal(signal.SIGKILL)
-        worker.communicate()
-    bench.drain(**settings)
-    for job_id in jobs:
-        assert [row.source_ref for row in bench.rows(job_id)] == [image] * 100
-    assert sum(key.endswith(".csv") for key in _written(bench, "predictions/")) == len(jobs)
-    assert bench.dead_letters() == []
-
-
 def test_a_stop_signal_lets_the_current_part_finish(
     ministack_bench: Bench, settings: dict[str, str], digit_images: Path
 ) -> None:
@@ -300,24 +254,6 @@ def test_a_message_that_arrives_after_the_stop_is_released(
     Consumer(queue=stopped, dispatch=cast("Dispatch", never), stop=stop).run()
     assert never.calls == 0
     assert (_waiting(ministack_bench), _in_flight(ministack_bench)) == (1, 0)
-
-
-def test_a_worker_frozen_past_its_lease_corrupts_nothing(
-    ministack_bench: Bench, settings: dict[str, str], digit_images: Path
-) -> None:
-    """A worker is stopped with SIGSTOP, another one answers, and the first continues: one CSV, the second worker's."""
-    bench = ministack_bench
-    bench.send(_long_request(bench, digit_images, "frozen"))
-    frozen = _begin(bench, **settings)
-    frozen.send_signal(signal.SIGSTOP)
-    bench.drain(**settings)
-    frozen.send_signal(signal.SIGCONT)
-    frozen.send_signal(signal.SIGTERM)
-    _, log = frozen.communicate(timeout=60)
-    assert frozen.returncode == 0, log
-    assert len(bench.rows("frozen")) == LONG
-    assert len(_written(bench, "predictions/frozen/predictions/")) == 1
-    assert bench.dead_letters() == []
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,6 @@ import io
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -16,11 +14,10 @@ import pytest
 from jobs.batch.dead_letters import DeadLetters
 from jobs.cli import main
 from jobs.local.emulator import send_inbox_to
-from tests.conftest import REPOSITORY, Bench
+from tests.conftest import Bench
 from tests.desk import ON_BOTH_EMULATORS, Desk
 from worker.contract import Summary
 from worker.delivery import settle
-from worker.predictions import from_csv
 
 Twofold = Callable[..., tuple[int, str]]
 Work = Callable[[], None]
@@ -330,61 +327,6 @@ def test_a_manifest_in_the_inbox_is_a_job(bench: Bench, desk: Desk, work: Work) 
     assert summary.job_id.startswith("my-list")
     assert summary.rows == 1
     assert bench.dead_letters() == []
-
-
-#: Starts the command in a forked child 20 times and kills it after a random time. Then lets it finish.
-KILLER = """
-import os, random, signal, sys, time
-from jobs import cli
-import jobs.batch.submit
-from worker.scoring.models import pinned
-arguments, random_ = sys.argv[1:], random.Random(4)
-def start():
-    child = os.fork()
-    if not child:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        try:
-            cli.main(arguments)
-        except SystemExit as ended:
-            os._exit(ended.code or 0)
-        os._exit(1)
-    return child
-for number in range(20):
-    child = start()
-    time.sleep(random_.uniform(0.0, 0.9))
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-print(os.waitstatus_to_exitcode(os.waitpid(start(), 0)[1]))
-"""
-
-
-@pytest.mark.slow
-def test_a_submit_that_is_killed_again_and_again_submits_each_image_once(
-    bench: Bench, desk: Desk, twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path
-) -> None:
-    """After 20 kills there are the same shards, one part for each, and one row for each image."""
-    folder = _folder(digit_images, tmp_path, 20)
-    refs = [f"no URI {number}" for number in range(6000)]
-    (tmp_path / "list.csv").write_text("\n".join(["source_ref", *refs]))
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, "batch", "submit", str(folder), str(tmp_path / "list.csv"), "--job-id", "june"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert done.stdout == "0\n", done.stderr
-    assert len(bench.keys("predictions/june/shards/")) == 13
-    work()
-    rows = [row for number in range(13) for row in from_csv(bench.get(desk.folder("june").part(number)))]
-    assert [row.row for row in rows] == list(range(6021))
-    assert [row.source_ref for row in rows[21:]] == refs
-    assert len(bench.keys("predictions/june/predictions/")) == 13
-    assert len(_uploads(bench)) == 21
-    assert json.loads(twofold("status", "june", "--json")[1])["state"] == "complete"
-    assert bench.dead_letters() == []
-    assert len(desk.notices) == 1
 
 
 def test_the_report_of_a_job_is_one_page_without_scripts(
