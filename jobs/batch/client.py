@@ -16,6 +16,7 @@ from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, JobRecord
 from worker.contract import ClassifyRequest, S3Uri
 from worker.errors import TwofoldError
+from worker.settings import AccountId
 
 if TYPE_CHECKING:
     import boto3
@@ -32,7 +33,7 @@ class BatchSettings(BaseSettings):
     dead_letter_url: str | None = Field(default=None, description="the dead-letter queue")
     model_uri: str | None = Field(default=None, description="the model for jobs that do not name one")
     output_uri: S3Uri | None = Field(default=None, description="the folder of all jobs")
-    expected_bucket_owner: str | None = Field(default=None, description="the AWS account that owns every bucket")
+    expected_bucket_owner: AccountId | None = Field(default=None, description="the AWS account that owns every bucket")
 
     def needed_queue(self) -> str:
         """Returns the URL of the queue. Raises UserError when it is not set."""
