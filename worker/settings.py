@@ -16,6 +16,8 @@ from worker.contract import S3Uri
 #: The slashes of a prefix that is not a bucket, s3://bucket/prefix, without one at its end.
 _IN_BUCKET: Final = 3
 
+#: An AWS account.
+AccountId = Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$")]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
@@ -43,7 +45,7 @@ class WorkerSettings(BaseSettings):
     model_prefixes: Annotated[tuple[S3Uri, ...], NoDecode] = Field(
         default=(), description="the s3:// prefixes of models that requests may name, separated by commas"
     )
-    expected_bucket_owner: Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$")] | None = Field(
+    expected_bucket_owner: AccountId | None = Field(
         default=None, description="the 12 digits of the AWS account that owns every bucket"
     )
     threads: PositiveInt = Field(default_factory=available_cores, description="processes that decode and score")

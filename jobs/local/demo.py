@@ -115,7 +115,7 @@ def _run_worker(cloud: EmbeddedCloud, queues: Queues) -> None:
     settings = {
         "TWOFOLD_QUEUE_URL": queues.requests_url,
         "TWOFOLD_MODEL_URI": CHAMPION_URI,
-        "TWOFOLD_MODEL_PREFIXES": f"s3://{BUCKET}/models/",
+        "TWOFOLD_MODEL_PREFIXES": MODELS_URI,
         "TWOFOLD_OUTPUT_URI": OUTPUT_URI,
     }
     done = subprocess.run(

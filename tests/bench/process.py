@@ -85,7 +85,7 @@ class WorkerProcess:
 
     def cpu_s(self) -> float:
         """Returns user and system time so far, in seconds, of it and its children."""
-        return sum(_cpu_s(process) for process in self._tree())
+        return sum(_cpu_s(process) for process in self.family())
 
     def peak_mb(self) -> float:
         """Returns the peak memory so far of it and its children, in MB, as seen while waiting.
@@ -95,12 +95,17 @@ class WorkerProcess:
         self._weigh(at_once=True)
         return self._peak_bytes / 1e6
 
+    def forget_peak(self) -> None:
+        """Starts to measure the peak memory again."""
+        self._peak_bytes = 0
+
     def _weigh(self, *, at_once: bool = False) -> None:
         if at_once or time.monotonic() >= self._weighed_s + _WEIGH_S:
-            self._peak_bytes = max(self._peak_bytes, sum(map(_bytes, self._tree())))
+            self._peak_bytes = max(self._peak_bytes, sum(map(_bytes, self.family())))
             self._weighed_s = time.monotonic()
 
-    def _tree(self) -> list[psutil.Process]:
+    def family(self) -> list[psutil.Process]:
+        """Returns the process and its children; none once it has ended."""
         with contextlib.suppress(psutil.NoSuchProcess):
             parent = psutil.Process(self._process.pid)
             return [parent, *parent.children(recursive=True)]

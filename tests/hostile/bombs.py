@@ -21,7 +21,7 @@ from tests.hostile.files import (
     zeros,
 )
 from tests.hostile.lists import bomb as gzip_bomb
-from worker.scoring.decoder import MAX_BYTES
+from worker.scoring.limits import MAX_BYTES
 
 #: A little less than the largest file that is read.
 _FULL_BYTES: Final = MAX_BYTES - 2000

@@ -97,7 +97,7 @@ from tests.hostile.lists import (
     named_by,
     with_line_breaks,
 )
-from worker.scoring.decoder import MAX_BYTES
+from worker.scoring.limits import MAX_BYTES
 
 
 class Kind(StrEnum):

@@ -21,7 +21,8 @@ from tests.hostile.files import (
     with_segments,
     zeros,
 )
-from worker.scoring.decoder import FORMATS, MAX_SIDE_PX
+from worker.scoring.decoder import FORMATS
+from worker.scoring.limits import MAX_SIDE_PX
 
 #: What PutObject and GetObject need for an object that is encrypted with its owner's key.
 _KEY: Final = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}

@@ -23,6 +23,7 @@ import psutil  # type: ignore[import-untyped]
 from jobs.config import TrainConfig
 from jobs.data.loader import ImageLoader
 from jobs.data.prepare import open_dataset
+from jobs.decoding import sandbox
 from jobs.local.emulator import create_queues
 from jobs.progress import Reporter
 from jobs.user_error import UserError
@@ -38,7 +39,7 @@ from worker.aws.storage import Storage
 from worker.contract import PredictionRow
 from worker.errors import TwofoldError
 from worker.predictions import from_csv
-from worker.scoring.models import open_bundle
+from worker.scoring.models import Models
 
 #: What a worker and its children may take together, in MB.
 MEMORY_MB: Final = 600
@@ -83,7 +84,6 @@ class Trial(WorkerProcess):
         # One receive: what would be tried again is seen as a dead letter, and not after minutes of backoff.
         queues = create_queues(room.bench.sqs, f"trial-{time.monotonic_ns()}", max_receives=1)
         self._bench = replace(room.bench, queues=queues)
-        self._peak_mb = 0.0
         settings = {
             "TWOFOLD_QUEUE_URL": queues.requests_url,
             "TWOFOLD_OUTPUT_URI": self._bench.output_uri,
@@ -100,7 +100,7 @@ class Trial(WorkerProcess):
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(psutil.Error):
-            for process in self._processes():
+            for process in self.family():
                 process.kill()
         super().__exit__()
 
@@ -111,7 +111,8 @@ class Trial(WorkerProcess):
         images = {entry: self._refs(entry, product) for entry, product in made.items() if entry not in sent}
         for key, body in (item for one in sent.values() for item in one.objects.items()):
             self._bench.put(key, body)
-        started_s, self._peak_mb = time.monotonic(), 0.0
+        started_s = time.monotonic()
+        self.forget_peak()
         ids = {entry: [self._send(body) for body in one.bodies] for entry, one in sent.items()}
         job_id = f"images-{time.monotonic_ns()}"
         if images:
@@ -119,11 +120,11 @@ class Trial(WorkerProcess):
         try:
             self._wait()
         except UserError as error:
-            return [Became((str(error).partition(". ")[0],), time.monotonic() - started_s, self._peak_mb)] * len(made)
-        seconds, letters = time.monotonic() - started_s, self._letters()
+            return [Became((str(error).partition(". ")[0],), time.monotonic() - started_s, self.peak_mb())] * len(made)
+        seconds, peak_mb, letters = time.monotonic() - started_s, self.peak_mb(), self._letters()
         steps = {entry: self._steps(one.bodies, ids[entry], letters) for entry, one in sent.items()}
         steps |= self._steps_of_images(images, job_id)
-        return [Became(steps[entry], seconds, self._peak_mb) for entry in entries]
+        return [Became(steps[entry], seconds, peak_mb) for entry in entries]
 
     def _send(self, body: str) -> str:
         answer = self._bench.sqs.send_message(QueueUrl=self._bench.queues.requests_url, MessageBody=body)
@@ -149,19 +150,12 @@ class Trial(WorkerProcess):
 
     def _is_done(self) -> bool:
         """Measures, and returns whether no message waits or is held. The worker deletes a message last."""
-        self._peak_mb = max(self._peak_mb, sum(map(_pss_mb, self._processes())))
-        if self._peak_mb > _KILL_MB:
-            raise UserError(f"killed at {self._peak_mb:,.0f} MB. It would have taken more.")
+        if self.peak_mb() > _KILL_MB:
+            raise UserError(f"killed at {self.peak_mb():,.0f} MB. It would have taken more.")
         names = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
         url = self._bench.queues.requests_url
         counts = self._bench.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
         return not any(map(int, counts.values()))
-
-    def _processes(self) -> list[psutil.Process]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            worker = psutil.Process(self._process.pid)
-            return [worker, *worker.children(recursive=True)]
-        return []
 
     def _letters(self) -> dict[str, str]:
         """Takes all dead letters, and returns their codes by the id of the message."""
@@ -228,7 +222,8 @@ def of_model(entry: Entry, bundle: Path, folder: Path) -> Became:
         (folder / name).write_bytes(body)
     started_s = time.monotonic()
     try:
-        open_bundle(str(folder), storage=cast("Storage", None))  # which a local folder does not need
+        # A local folder needs no storage.
+        Models(storage=cast("Storage", None), sandbox=sandbox()).get(str(folder))
         step = "opened"
     except TwofoldError as error:
         named = [name for name in (GRAPH, MODEL_JSON) if name in error.message]
@@ -281,13 +276,3 @@ def _step(row: PredictionRow) -> str:
         return "scored"
     size = len(row.error_message or "")
     return row.error_code if 0 < size <= _MAX_MESSAGE else f"{row.error_code} in {size:,} characters"
-
-
-def _pss_mb(process: psutil.Process) -> float:
-    """Returns a process's share of memory: what it shares with others is divided among them. 0 without /proc."""
-    try:
-        text = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
-    except OSError:
-        return 0.0
-    found = re.search(r"^Pss: +(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) * 1024 / 1e6 if found else 0.0

@@ -93,6 +93,8 @@ _LEASE_LOST: Final = frozenset(
 #: How obstore writes a status and a code into its messages; it has no fields for them.
 _STATUS_TEXT: Final = re.compile(r"status code: (\d{3})")
 _CODE_TEXT: Final = re.compile(r"<Code>([\w.]+)</Code>")
+#: How it writes S3's answer for a bucket of another region, which names no address.
+_REDIRECT_TEXT: Final = "Received redirect without LOCATION"
 
 
 class LeaseLost(Exception):
@@ -126,9 +128,10 @@ def from_obstore(error: Exception, uri: str, key: str) -> TwofoldError:
         (obstore_errors.PreconditionError, CHANGED),
     )
     by_kind = next((number for kind, number in kinds if isinstance(error, kind)), None)
+    redirect = _REDIRECTS[0] if _REDIRECT_TEXT in without_key else None
     return decide_s3(
         uri,
-        status=by_kind or (int(status[1]) if status else None),
+        status=by_kind or redirect or (int(status[1]) if status else None),
         code=code[1] if code else "",
         detail=detail.partition("\n")[0],
     )

@@ -134,7 +134,7 @@ def open_files(
     ``read`` returns the file with a name and a maximum size; ``bundle`` is for messages. Raises what ``read`` raises,
     and Reject ``bad_model`` with the name of the file that is not as the manifest describes it.
     """
-    manifest = _parse(ModelManifest, read(MANIFEST_FILE, _MAX_JSON_BYTES), bundle)
+    manifest = _parse(ModelManifest, read(MANIFEST_FILE, _MAX_JSON_BYTES), f"{bundle}/{MANIFEST_FILE}")
     expected = manifest.files.get(MODEL_FILE)
     if expected is None:
         raise Reject(ErrorCode.BAD_MODEL, f"{bundle}/{MANIFEST_FILE} does not list {MODEL_FILE}")

@@ -9,10 +9,12 @@ from typing import Any, Final
 
 import pytest
 
+from jobs.batch.client import BatchClient
 from tests.conftest import Bench
 from tests.worker.aws.one_answer import SECRET_KEY, http, serving
 from worker.aws.clients import open_session, open_storage
 from worker.aws.storage import Storage
+from worker.errors import Reject
 
 OWNER: Final = "123456789012"
 HEADER: Final = "x-amz-expected-bucket-owner"
@@ -99,3 +101,21 @@ def test_without_the_setting_no_call_names_an_owner(ministack_bench: Bench, monk
     storage._s3.meta.events.register("before-send.s3", lambda request, **_: requests.append(request))
     storage.metadata(ministack_bench.put("a", b"x"))
     assert [HEADER in request.headers for request in requests] == [False]
+
+
+def test_a_worker_and_the_batch_commands_take_the_owner_from_their_setting(
+    ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that looks for its model, and a command that looks for a job."""
+    setting = {"TWOFOLD_EXPECTED_BUCKET_OWNER": OWNER}
+    with serving(http(404, "Content-Length: 0"), monkeypatch) as server:
+        s3 = {"AWS_ENDPOINT_URL_S3": server.url, "TWOFOLD_MODEL_URI": "s3://shelter/models/pets/v1"}
+        worker = ministack_bench.start_worker("--drain", **s3, **setting)
+        _, log = worker.communicate(timeout=60)
+        assert worker.returncode == 1, log
+        for name, value in setting.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(Reject):
+            BatchClient.open(output_uri="s3://shelter/out/").record("june").job()
+    assert len(server.requests) == 2
+    assert [f"{HEADER}: {OWNER}" in request.lower() for request in server.requests] == [True, True], server.requests

@@ -71,6 +71,29 @@ def test_a_short_list_is_one_part() -> None:
     assert (part.record.folder, part.model_uri) == (JobFolder(OUTPUT, "job"), MODEL)
 
 
+def test_a_prefix_without_a_slash_lists_nothing_next_to_it() -> None:
+    """Neither one in the settings nor one in a request: "in" does not mean "in-secret"."""
+    listed: list[str] = []
+
+    class Empty:
+        def list(self, prefix: str) -> Iterator[Listed]:
+            listed.append(prefix)
+            return iter(())
+
+    resolver = RequestResolver(
+        storage=cast("Storage", Empty()),
+        allowed_prefixes=("s3://shelter/in",),
+        model_prefixes=(),
+        default_model=MODEL,
+        default_output=OUTPUT,
+    )
+    for uri, reason in (("s3://shelter/in", "no images"), ("s3://shelter/in-secret", "is outside")):
+        request = _request(manifest={"uri": uri, "format": "listing"})
+        with pytest.raises(Reject, match=reason):
+            resolver.resolve(request, resolver.record(request))
+    assert listed == ["s3://shelter/in/"]
+
+
 def test_a_prefix_leaves_out_what_jobs_wrote_below_it() -> None:
     """The folder of all jobs holds CSV files, and images that were uploaded for them."""
     storage = OneManifest("s3://shelter/a.jpg", f"{OUTPUT}job/predictions/part-00000.csv", "s3://shelter/outside.jpg")

@@ -1,4 +1,4 @@
-"""Answers that break off, and signatures that are refused: a real server sends them, and each is tried again."""
+"""Answers that no emulator gives: cut off, of a refused signature, of another region. A real server sends them."""
 
 from collections.abc import Callable
 from typing import Final
@@ -122,3 +122,15 @@ def test_a_signature_that_a_queue_refuses_is_tried_again_and_the_reason_names_th
     assert decision.code is ErrorCode.UNAVAILABLE
     assert "clock of this machine" in decision.message
     assert "Signature expired" in decision.message
+
+
+def test_a_bucket_of_another_region_can_never_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 redirects without an address. Whichever library reads, the reason names the setting."""
+    body = b"<Error><Code>PermanentRedirect</Code><Message>Use the specified endpoint.</Message></Error>"
+    region = "x-amz-bucket-region: us-east-1"
+    with serving(http(301, f"Content-Length: {len(body)}", region, body=body), monkeypatch):
+        storage = open_storage(open_session())
+        for name in ("read", "read with boto3"):
+            with pytest.raises(Reject, match="not in the region that AWS_REGION names") as caught:
+                READS[name](storage)
+            assert caught.value.code is ErrorCode.ACCESS_DENIED
