@@ -35,14 +35,10 @@ class BatchSettings(BaseSettings):
     dead_letter_url: str | None = Field(default=None, description="the dead-letter queue")
     model_uri: str | None = Field(default=None, description="the model for jobs that do not name one")
     output_uri: S3Uri | None = Field(default=None, description="the folder of all jobs")
-<<<<<<< HEAD
     notify_arn: str | None = Field(
         default=None, description="the topic or bus to notify of a job that is completed here"
     )
-    expected_bucket_owner: str | None = Field(default=None, description="the AWS account that owns every bucket")
-=======
     expected_bucket_owner: AccountId | None = Field(default=None, description="the AWS account that owns every bucket")
->>>>>>> h-a
 
     def needed_queue(self) -> str:
         """Returns the URL of the queue. Raises UserError when it is not set."""

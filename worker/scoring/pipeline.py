@@ -167,6 +167,8 @@ class Pipeline:
             self.stages.add("score", scored.score_ms)
             return scored.score
         except TwofoldError as error:
+            # Without the frames that it came through, which hold the image: thousands of errors may wait to be written.
+            error.__traceback__ = error.__cause__ = error.__context__ = None
             return error
         finally:
             if body is not None:
