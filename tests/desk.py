@@ -1,5 +1,6 @@
 """A worker without a queue, over a real bucket."""
 
+import math
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -60,10 +61,11 @@ class Desk:
         last_try: bool = False,
         cancelled: Callable[[], bool] = lambda: False,
         progress: Callable[[], None] = lambda: None,
+        left_s: float = math.inf,
     ) -> Outcome:
         """What becomes of the request."""
         body = request.model_dump_json()
-        return self.dispatch.handle(body, last_try=last_try, cancelled=cancelled, progress=progress)
+        return self.dispatch.handle(body, last_try=last_try, cancelled=cancelled, progress=progress, left_s=left_s)
 
     def handle(self, request: ClassifyRequest, *, last_try: bool = False) -> Done:
         """Handles a request that must succeed."""

@@ -132,4 +132,5 @@ def _wire(
         parts=PartWriter(storage=storage, models=models, pipeline=pipeline),
         planner=Planner(storage=storage, send=send),
         completion=Completion(storage=storage, notify=notify),
+        request_s=settings.request_s,
     )

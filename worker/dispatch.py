@@ -9,11 +9,14 @@ Interrupted   a Retry whose work was stopped: it is never refused for that, not 
 """
 
 import logging
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from worker import logs, messages
+from worker.batch.attempt import Attempt
 from worker.batch.completion import Completion
 from worker.batch.part import PartWriter
 from worker.batch.plan import Planner
@@ -50,8 +53,15 @@ class Dispatch:
     """Handles messages."""
 
     def __init__(
-        self, *, resolver: RequestResolver, parts: PartWriter, planner: Planner, completion: Completion
+        self,
+        *,
+        resolver: RequestResolver,
+        parts: PartWriter,
+        planner: Planner,
+        completion: Completion,
+        request_s: float = math.inf,
     ) -> None:
+        self._request_s = request_s
         self._resolver = resolver
         self._parts = parts
         self._planner = planner
@@ -64,13 +74,14 @@ class Dispatch:
         last_try: bool,
         cancelled: Callable[[], bool],
         progress: Callable[[], None] = lambda: None,
+        left_s: float = math.inf,
     ) -> Outcome:
         """Does what the message asks for. Raises what is ``FATAL``, and nothing else.
 
-        ``last_try``: a failure that would be tried again becomes a row or a rejection. ``cancelled`` is called between
-        images and while one is awaited; once it returns True, the outcome is Interrupted. ``progress`` is called
-        whenever the work has moved on: a row, an image of a list, a shard.
+        ``last_try``, ``cancelled`` and ``progress`` are those of an ``Attempt``. ``left_s``: storage has this long to
+        deliver the images, and no longer than ``request_s`` for each request.
         """
+        ends_s = time.monotonic() + left_s
         try:
             requests = messages.read(body)
         except ValueError as error:
@@ -79,7 +90,9 @@ class Dispatch:
             return Done("a notification without a request")
         outcomes: list[Outcome] = []
         for request in requests:
-            outcomes.append(self._answer(request, last_try=last_try, cancelled=cancelled, progress=progress))
+            until_s = min(ends_s, time.monotonic() + self._request_s)
+            attempt = Attempt(last_try=last_try, until_s=until_s, cancelled=cancelled, progress=progress)
+            outcomes.append(self._answer(request, attempt))
             if isinstance(outcomes[-1], Interrupted):
                 break
         # An event may name several objects. If one can be tried again, the message is: the answered ones stay answered.
@@ -90,18 +103,11 @@ class Dispatch:
         done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
         return Done("; ".join(one.what for one in done), tuple(report for one in done for report in one.reports))
 
-    def _answer(
-        self,
-        request: ClassifyRequest,
-        *,
-        last_try: bool,
-        cancelled: Callable[[], bool],
-        progress: Callable[[], None],
-    ) -> Outcome:
+    def _answer(self, request: ClassifyRequest, attempt: Attempt) -> Outcome:
         logs.note(job_id=request.job_id)
         failure: Reject | Retry
         try:
-            return self._carry_out(request, last_try=last_try, cancelled=cancelled, progress=progress)
+            return self._carry_out(request, attempt)
         except FATAL:
             raise
         except (Reject, Retry) as error:
@@ -109,16 +115,9 @@ class Dispatch:
         except Exception as error:  # a bug must not end the loop, and the message must not be lost
             log.exception("job %s", request.job_id)
             failure = Retry(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
-        return self._judge(request, failure, last_try=last_try)
+        return self._judge(request, failure, last_try=attempt.last_try)
 
-    def _carry_out(
-        self,
-        request: ClassifyRequest,
-        *,
-        last_try: bool,
-        cancelled: Callable[[], bool],
-        progress: Callable[[], None],
-    ) -> Done:
+    def _carry_out(self, request: ClassifyRequest, attempt: Attempt) -> Done:
         record = self._resolver.record(request)
         if record.is_cancelled():
             return Done(f"job {request.job_id} was cancelled")
@@ -128,10 +127,10 @@ class Dispatch:
         if report is None:
             resolved = self._resolver.resolve(request, record, planned=planned)
             if isinstance(resolved, JobToPlan):
-                job = self._planner.plan(resolved, cancelled=cancelled, progress=progress)
+                job = self._planner.plan(resolved, cancelled=attempt.cancelled, progress=attempt.progress)
                 return Done(f"job {job.job_id}: {job.images} images planned as {job.parts} parts")
-            report = self._parts.write(resolved, last_try=last_try, cancelled=cancelled, progress=progress)
-        self._completion.check(record, request, report, cancelled=cancelled, progress=progress)
+            report = self._parts.write(resolved, attempt)
+        self._completion.check(record, request, report, cancelled=attempt.cancelled, progress=attempt.progress)
         part = "" if request.shard is None else f" part {request.shard}"
         what = f"job {report.job_id}{part}: {report.rows} rows, {report.failed} failed, {report.seconds:.3f} s"
         return Done(what, (report,))

@@ -55,7 +55,7 @@ class WorkerSettings(BaseSettings):
     )
     image_cpu_s: PositiveFloat = Field(default=10, description="processor seconds to decode one image")
     image_wall_s: PositiveFloat = Field(default=30, description="seconds on the clock to decode and score one image")
-    image_memory_mib: Annotated[int, Field(ge=64)] = Field(default=512, description="MiB of memory to decode one image")
+    image_memory_mib: Annotated[int, Field(ge=64)] = Field(default=384, description="MiB of memory to decode one image")
     request_s: PositiveFloat = Field(
         default=600, description="seconds in which storage must deliver all images of a request"
     )

@@ -53,8 +53,10 @@ class StubDispatch(Dispatch):
         last_try: bool,
         cancelled: Callable[[], bool],
         progress: Callable[[], None] = lambda: None,
+        left_s: float = 0,
     ) -> Outcome:
         self.asked.append((body, last_try))
+        self.left_s = left_s
         self.cancelled.append(cancelled())
         if body == "no memory":
             raise MemoryError
@@ -404,3 +406,10 @@ def test_deadlines_refuse_no_good_request(
         serverless.handle(_poll(bench, queues.requests_url), FakeContext())
     assert [[row.source_ref for row in bench.rows(job_id)] for job_id in jobs] == [[image] * 30] * 5
     assert bench.sqs.receive_message(QueueUrl=queues.dead_letter_url).get("Messages", []) == []
+
+
+def test_storage_has_the_time_of_the_call_and_some_is_kept_for_the_rest() -> None:
+    """What it has delivered must still be scored and written."""
+    serverless, dispatch = build(RecordingQueue())
+    serverless.handle(event("done"), FakeContext(left_ms=60_000))
+    assert START_S < dispatch.left_s < 60

@@ -44,7 +44,7 @@ def test_only_the_queue_must_be_set() -> None:
         "in_flight_mib": 128,
         "image_cpu_s": 10.0,
         "image_wall_s": 30.0,
-        "image_memory_mib": 512,
+        "image_memory_mib": 384,
         "request_s": 600.0,
         "visibility_s": 60,
         "stop_s": 20,

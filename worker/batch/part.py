@@ -8,11 +8,12 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from worker import predictions
 from worker.aws.storage import Storage
+from worker.batch.attempt import Attempt
 from worker.batch.job_folder import JobFolder, JobRecord, as_metadata
 from worker.batch.resolve import PartToWrite
 from worker.contract import ClassifyRequest, ModelManifest, PartReport, PredictionRow, ShardLine
@@ -45,41 +46,30 @@ class PartWriter:
             self._write_errors(report, record.folder, request.shard or 0)
         return report
 
-    def write(
-        self,
-        part: PartToWrite,
-        *,
-        last_try: bool = False,
-        cancelled: Callable[[], bool] = lambda: False,
-        progress: Callable[[], None] = lambda: None,
-    ) -> PartReport:
+    def write(self, part: PartToWrite, attempt: Attempt) -> PartReport:
         """Scores the images, commits the part and returns its report.
 
-        An image that storage cannot deliver at the moment raises Retry; on the ``last_try`` it becomes a row.
-        ``cancelled`` is called between images and while one is awaited, ``progress`` once for each row. Raises Reject
+        An image that storage cannot deliver at the moment raises Retry; on the last try it becomes a row. Raises Reject
         for a request that can never be answered, or else Retry.
         """
         request = part.request
         model = self._models.get(part.model_uri)
         rule = Rule.of(model.manifest, threshold=request.threshold)
         rows = []
-        for row in self._rows(part.lines, model, rule, last_try=last_try, cancelled=cancelled):
+        for row in self._rows(part.lines, model, rule, attempt):
             rows.append(row)
-            progress()
+            attempt.progress()
         body = predictions.to_csv(rows)
         report = _report(request, rows, body, model.manifest, seconds=time.monotonic() - part.started_s)
         report = self._commit(part, body, report)
         self._write_errors(report, part.record.folder, request.shard or 0)
         return report
 
-    def _rows(
-        self, asked: list[ShardLine], model: Model, rule: Rule, *, last_try: bool, cancelled: Callable[[], bool]
-    ) -> Iterator[PredictionRow]:
-        scores = self._pipeline.scores(
-            ((line.source_ref, line.version_id) for line in asked), model, cancelled=cancelled
-        )
+    def _rows(self, asked: list[ShardLine], model: Model, rule: Rule, attempt: Attempt) -> Iterator[PredictionRow]:
+        images = ((line.source_ref, line.version_id) for line in asked)
+        scores = self._pipeline.scores(images, model, cancelled=attempt.cancelled, until_s=attempt.until_s)
         for line, score in zip(asked, scores, strict=True):
-            if isinstance(score, Retry) and not last_try:
+            if isinstance(score, Retry) and not attempt.last_try:
                 raise score
             if isinstance(score, TwofoldError):
                 yield rule.failed(line.row, line.source_ref, score)

@@ -111,6 +111,7 @@ class _Child:
         scorer.check(image_size=image_size)
         self._scorers[request["sha256"]] = scorer, image_size
         scores = [scorer.score(pixels) for pixels in probes(image_size)]
+        _trim()
         return {"probe": scores, "fingerprint": fingerprint()}
 
     def _score(self, request: dict[str, Any], data: bytes) -> dict[str, Any]:
@@ -127,6 +128,8 @@ class _Child:
 
         def admit(needed_bytes: int) -> None:
             nonlocal large
+            if needed_bytes > request["memory_bytes"]:
+                raise MemoryError
             if needed_bytes > _SMALL_BYTES:
                 self._answer({"needs": needed_bytes})
                 self._pipe.recv_bytes()
@@ -141,8 +144,8 @@ class _Child:
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
             _limit_memory(None)
-            if large and sys.platform == "linux":
-                _LIBC.malloc_trim(0)  # glibc keeps some of what is freed
+            if large:
+                _trim()
 
     def _take_printed(self) -> dict[str, Any]:
         """Returns what libraries have printed since the last answer, as the number of lines and the first one."""
@@ -159,6 +162,12 @@ class _Child:
 def _in_memory() -> BinaryIO:
     """Opens a file that is in no folder: a container may not be able to write to any."""
     return os.fdopen(os.memfd_create("printed"), "wb") if sys.platform == "linux" else tempfile.TemporaryFile()
+
+
+def _trim() -> None:
+    """Returns free memory to the system: glibc keeps some of what is freed."""
+    if sys.platform == "linux":
+        _LIBC.malloc_trim(0)
 
 
 def _limit_memory(more_bytes: int | None) -> None:

@@ -21,7 +21,8 @@ class ImageLimits:
 
     cpu_s: float = 10  #: processor time of its process
     wall_s: float = 30  #: on the clock; longer than ``cpu_s``, since other processes need the cores too
-    memory_bytes: int = 512 * MIB  #: what it may allocate
+    #: What it may allocate: enough for 30 million pixels, or for 25 million in a WebP file, which take twice as much.
+    memory_bytes: int = 384 * MIB
 
 
 class Budget:

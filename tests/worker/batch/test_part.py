@@ -187,6 +187,25 @@ def test_an_image_that_storage_withholds_sends_the_request_back(
     assert [row.error_code for row in bench.rows("job")] == [None, "unavailable", None]
 
 
+def test_storage_that_is_silent_costs_a_request_its_time_and_no_more(
+    desk: Desk, digit_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again; on the last try, what was not delivered is a row, and the rest is scored."""
+    images = _put_digits(desk.bench, digit_images, 4)
+    fetch, end = desk.storage.fetch, threading.Event()
+
+    def fetch_some(uri: str, **how: Any) -> Any:
+        if uri in images[1::2]:
+            end.wait(60)
+        return fetch(uri, **how)
+
+    monkeypatch.setattr(desk.storage, "fetch", fetch_some)
+    assert isinstance(desk.outcome(_request(*images), left_s=1), Retry)
+    assert isinstance(desk.outcome(_request(*images), left_s=1, last_try=True), Done)
+    end.set()
+    assert [row.error_code for row in desk.bench.rows("job")] == [None, "unavailable"] * 2
+
+
 def test_a_cancelled_request_writes_nothing(desk: Desk, digit_images: Path) -> None:
     """It goes back at once, for another worker."""
     request = _request(*_put_digits(desk.bench, digit_images, 3))
