@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from jobs.batch.closing import Closer, Closing
@@ -34,7 +34,7 @@ class BatchSettings(BaseSettings):
     dead_letter_url: str | None = Field(default=None, description="the dead-letter queue")
     model_uri: str | None = Field(default=None, description="the model for jobs that do not name one")
     output_uri: S3Uri | None = Field(default=None, description="the folder of all jobs")
-    notify_arn: str | None = Field(
+    notify_arn: Annotated[str, StringConstraints(pattern=r"^arn:[^:]+:(sns|events):")] | None = Field(
         default=None, description="the topic or bus to notify of a job that is completed here"
     )
 
@@ -111,7 +111,9 @@ class BatchClient:
     def closer(self) -> Closer:
         """Returns what completes a job whose workers did not."""
         arn = self.settings.notify_arn
-        return Closer(notify=open_notifier(self.session, arn) if arn else None)
+        if arn is None:
+            return Closer()
+        return Closer(notify=lambda summary: open_notifier(self.session, arn)(summary))
 
     def close(self, job_id: str) -> Closing | None:
         """Completes a job whose workers wrote all parts and no more. Returns None where there is nothing to do."""
