@@ -111,9 +111,7 @@ class BatchClient:
     def closer(self) -> Closer:
         """Returns what completes a job whose workers did not."""
         arn = self.settings.notify_arn
-        if arn is None:
-            return Closer()
-        return Closer(notify=lambda summary: open_notifier(self.session, arn)(summary))
+        return Closer(notify=open_notifier(self.session, arn) if arn else None)
 
     def close(self, job_id: str) -> Closing | None:
         """Completes a job whose workers wrote all parts and no more. Returns None where there is nothing to do."""
