@@ -92,9 +92,9 @@ def _run(settings: WorkerSettings, *, drain: bool) -> int:
     with open_dispatch(settings, session, template=_TEMPLATE) as dispatch:
         gc.freeze()
         gc.enable()
-        log.info("ready: %s", settings.queue_url)
         stop = Stop(grace_s=settings.stop_s)
         _stop_on_signals(stop, limit_s=settings.stop_s + _STOP_MARGIN_S)
+        log.info("ready: %s", settings.queue_url)
         beat = Heartbeat(settings.heartbeat)
         Consumer(queue=queue, dispatch=dispatch, stop=stop, keeper=keeper, beat=beat).run(drain=drain)
     log.info("stopped")

@@ -181,9 +181,9 @@ def _release(queue: Queue, message: Message, reason: Retry) -> None:
 def _renew(queue: Queue, message: Message, reason: Interrupted) -> bool:
     """Replaces a message that was interrupted on its last receive: SQS would move it to the dead-letter queue next."""
     if message.renewed >= MAX_RENEWALS:
-        often = f"interrupted on the last receive of {MAX_RENEWALS} fresh copies: {reason.message}. The request needs "
-        hint = "more time than it is given: raise the function's timeout, or TWOFOLD_STOP_S, or split the request"
-        return settle(queue, message, Reject(reason.code, often + hint))
+        what = f"interrupted on every receive of {MAX_RENEWALS} fresh copies, at last: {reason.message}"
+        hint = "Raise the function's timeout, or TWOFOLD_STOP_S of a worker in a container, or split the request"
+        return settle(queue, message, Reject(reason.code, f"{what}. {hint}"))
     try:
         queue.renew(message)
     except Reject as error:

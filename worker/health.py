@@ -2,8 +2,8 @@
 
     python -m worker.health     exit status 0: healthy, 1: not
 
-Progress is a poll that returned, with or without a message, a row, an image of a list, or a shard. While nothing moves
-the file grows old, and the container's health check restarts the worker.
+Progress is a poll that returned (with or without a message), a row, an image of a list, or a shard. While nothing
+moves, the file grows old, and the container's health check restarts the worker.
 """
 
 import logging

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from jobs.batch.closing import Closer, Closing
@@ -35,7 +35,7 @@ class BatchSettings(BaseSettings):
     dead_letter_url: str | None = Field(default=None, description="the dead-letter queue")
     model_uri: str | None = Field(default=None, description="the model for jobs that do not name one")
     output_uri: S3Uri | None = Field(default=None, description="the folder of all jobs")
-    notify_arn: str | None = Field(
+    notify_arn: Annotated[str, StringConstraints(pattern=r"^arn:[^:]+:(sns|events):")] | None = Field(
         default=None, description="the topic or bus to notify of a job that is completed here"
     )
     expected_bucket_owner: AccountId | None = Field(default=None, description="the AWS account that owns every bucket")

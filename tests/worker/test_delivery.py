@@ -266,7 +266,7 @@ def test_a_message_is_not_renewed_forever() -> None:
     queue = _Recorder()
     assert settle(cast("Queue", queue), replace(LAST, renewed=MAX_RENEWALS), STOPPED)
     assert queue.calls == ["reject unavailable"]
-    assert "raise the function's timeout" in queue.reasons[0]
+    assert "Raise the function's timeout" in queue.reasons[0]
 
 
 @pytest.mark.parametrize(("message", "call"), [(MESSAGE, "release"), (LAST, "reject unavailable")])

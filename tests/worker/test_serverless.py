@@ -400,6 +400,7 @@ def test_deadlines_refuse_no_good_request(
         most = max([most, *(message.renewed for message in read_event(records))])
         answer = serverless.handle(records, ShortCall(readings=random_.randrange(20)))
         assert len(failed_ids(answer)) <= len(records["Records"])
+    assert bench.sqs.receive_message(QueueUrl=queues.dead_letter_url).get("Messages", []) == []
     assert bench.keys("predictions/") == []
     assert most >= deadlines // 5
     while not queue.is_empty():

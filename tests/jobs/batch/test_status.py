@@ -100,16 +100,16 @@ def test_a_job_that_no_worker_completed_is_completed_by_who_looks_at_it(desk: De
 @pytest.mark.usefixtures("impatient")
 def test_a_short_job_is_completed_from_its_part_alone(desk: Desk) -> None:
     """Its request was deleted before ``job.json`` could be written. Should it come again, it finds its answer."""
-    request = ClassifyRequest(schema_version=1, job_id="job", images=("no URI",), threshold=0.25)
+    request = ClassifyRequest(schema_version=1, job_id="job", images=("no URI",))
     desk.handle(request)
     _lose(desk, "_SUCCESS", "summary.json", "job.json")
     status = _status(desk, closer=Closer())
     assert (status.state, status.images, status.failed) == ("complete", 1, 1)
     assert "sent no notice: TWOFOLD_NOTIFY_ARN is not set here" in str(status.closing)
     job = Job.model_validate_json(desk.bench.get(desk.folder().job))
-    assert (job.digest, job.threshold) == (request.digest(), 0.25)
+    assert (job.digest, job.threshold) == (request.digest(), 0.5)  # the threshold of the part's rows
     desk.handle(request)
-    assert desk.reject(request.model_copy(update={"threshold": 0.5})).code is ErrorCode.CONFLICT
+    assert desk.reject(request.model_copy(update={"threshold": 0.25})).code is ErrorCode.CONFLICT
 
 
 def test_a_job_whose_last_part_is_new_is_left_to_its_worker(desk: Desk) -> None:
