@@ -188,6 +188,21 @@ def test_a_stop_signal_gives_back_what_takes_too_long(ministack_bench: Bench, se
     assert bench.keys("predictions/") == []
 
 
+def test_a_message_that_arrives_with_the_stop_signal_is_not_stranded(
+    ministack_bench: Bench, settings: dict[str, str], digit_images: Path
+) -> None:
+    """A message sent together with SIGTERM is answered, or waits for the next worker. It is never in flight."""
+    bench = ministack_bench
+    worker = bench.start_worker(**settings)
+    _wait_until("ready", worker)
+    bench.send({"schema_version": 1, "job_id": "late", "images": [_image(bench, digit_images)]})
+    worker.send_signal(signal.SIGTERM)
+    _, log = worker.communicate(timeout=30)
+    assert worker.returncode == 0, log
+    answered = bench.keys("predictions/late/_SUCCESS") != []
+    assert (_waiting(bench), _in_flight(bench)) == (0 if answered else 1, 0)
+
+
 def test_a_message_that_arrives_after_the_stop_is_released(
     ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
