@@ -53,7 +53,7 @@ class Scenario:
 
 SCENARIOS: Final = {
     "kills": Scenario(
-        short=partial(scenarios.kills, requests=12, kills=4),
+        short=partial(scenarios.kills, requests=8, kills=4),
         long=partial(scenarios.kills, requests=300, kills=200),
     ),
     "points": Scenario(
@@ -71,7 +71,7 @@ SCENARIOS: Final = {
         on=("ministack",),
     ),
     "faults": Scenario(
-        short=partial(scenarios.faults, requests=5, workers=3),
+        short=partial(scenarios.faults, requests=4, workers=2),
         long=partial(scenarios.faults, requests=500, workers=16),
     ),
     "races": Scenario(

@@ -17,7 +17,7 @@ from tests.chaos.fault_proxy import FaultProxy
 from tests.chaos.tally import Asked, Picture, Tally, count
 from tests.chaos.workers import Crew, Started, Template, wait_until
 from tests.conftest import REPOSITORY, Bench
-from worker.contract import ModelManifest
+from worker.contract import SHARD_IMAGES, ModelManifest
 from worker.errors import ErrorCode
 from worker.predictions import Rule
 from worker.scoring.decoder import decode
@@ -29,7 +29,7 @@ LEASE_S: Final = 3
 #: For everything that was asked for to be answered. No promise is about time, so only a hang reaches this.
 DRAIN_S: Final = 600
 
-_GOOD: Final = 24
+_GOOD: Final = 12
 #: Bodies of requests that can never succeed, and the code of each dead letter. JOB is the name of the job.
 _INVALID: Final = (
     ("<html>JOB", "bad_request"),
@@ -89,11 +89,11 @@ class Ground:
         return Asked(job_id, json.dumps(body), pictures)
 
     def planned(self, luck: Random, images: int, name: object) -> Asked:
-        """Makes a request for a list that is planned, however short it is: it has another column."""
-        return self.listed(self.pictures(luck, images), name)
+        """Makes a request for a list of two shards, so many of whose images cost something."""
+        return self.listed([*self.pictures(luck, images), *[self.cheap] * SHARD_IMAGES], name)
 
     def listed(self, pictures: Sequence[Picture], name: object) -> Asked:
-        """Makes a request for a list of these pictures."""
+        """Makes a request for a list of these pictures. It is planned, however short it is: it has another column."""
         job_id = f"list-{name}."
         lines = [json.dumps({"source-ref": picture.ref, "name": "Rex"}) for picture in pictures]
         manifest = self.bench.put(f"lists/{job_id}jsonl", "\n".join(lines).encode())
@@ -137,8 +137,10 @@ class Ground:
 
     def wait_for_messages(self, worker: Started, amount: int) -> None:
         """Waits until the worker has received so many more messages, or until there are none left."""
-        so_far = worker.received()
-        wait_until(lambda: worker.received() >= so_far + amount or self._is_empty(), what="message", look_s=0.02)
+        last = worker.received() + amount
+        while worker.received() < last and not self._is_empty():
+            with suppress(TimeoutError):
+                wait_until(lambda: worker.received() >= last, what="message", limit_s=1)
 
     def in_flight(self) -> int:
         """Returns how many messages are hidden."""

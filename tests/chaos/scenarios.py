@@ -70,16 +70,16 @@ TELLING_DEATHS: Final = (
 
 def kills(ground: Ground, luck: Random, *, requests: int, kills: int) -> Tally:
     """Two workers, or children of theirs, are killed at random instants."""
-    asked = ground.requests(luck, requests, images=(30, 90), invalid=0.1)
+    asked = ground.requests(luck, requests, images=(10, 40), invalid=0.1)
     ground.send(asked, luck, twice=0.2)
-    _kill_two_workers(ground, luck, kills, message_s=0.15)
+    _kill_two_workers(ground, luck, kills, message_s=0.1)
     ground.drain()
     return ground.tally(asked, harm=kills)
 
 
 def plans(ground: Ground, luck: Random, *, lists: int, images: int, kills: int) -> Tally:
     """Long lists are planned and answered by two workers that are killed at random instants."""
-    asked = [ground.planned(luck, images, number) for number in range(lists)]
+    asked = [ground.listed(ground.pictures(luck, images), number) for number in range(lists)]
     ground.send(asked)
     _kill_two_workers(ground, luck, kills, message_s=0.6)
     ground.drain()
@@ -107,10 +107,9 @@ def _kill_two_workers(ground: Ground, luck: Random, kills: int, *, message_s: fl
 def points(ground: Ground, luck: Random, *, deaths: Iterable[Death]) -> Tally:
     """A worker is killed at each named point of its work."""
     make = {"short": ground.request, "planned": ground.planned, "invalid": ground.invalid}
-    images = {"short": 8, "planned": SHARD_IMAGES + 50, "invalid": 0}
     asked = []
     for number, death in enumerate(deaths):
-        request = make[death.request](luck, images[death.request], number)
+        request = make[death.request](luck, 8, number)
         about = "" if death.call == "GET image" else request.job_id
         with ground.proxy.using(Hold(death.call, about=about, arrives=death.arrives)) as hold:
             ground.send([request])
@@ -124,7 +123,7 @@ def points(ground: Ground, luck: Random, *, deaths: Iterable[Death]) -> Tally:
 
 def freezes(ground: Ground, luck: Random, *, freezes: int) -> Tally:
     """Workers are frozen past their lease, others answer, and then they continue."""
-    asked = ground.requests(luck, 2 * freezes, images=(80, 120))
+    asked = ground.requests(luck, 2 * freezes, images=(40, 80))
     ground.send(asked)
     frozen = []
     for _ in range(freezes):
@@ -149,7 +148,7 @@ def stops(ground: Ground, luck: Random, *, stops: int) -> Tally:
     for number in range(stops):
         worker = ground.crew.start()
         worker.wait_for("ready")
-        requests = [ground.request(luck, luck.randint(60, 120), f"{number}-{twin}") for twin in range(2)]
+        requests = [ground.request(luck, luck.randint(20, 60), f"{number}-{twin}") for twin in range(2)]
         ground.send(requests)
         time.sleep(luck.choice([0.0, luck.uniform(0.0, 0.2)]))  # half of the signals come with a message
         worker.send(signal.SIGTERM)
