@@ -101,7 +101,7 @@ def _run(settings: WorkerSettings, *, drain: bool) -> int:
     return 0
 
 
-def _stop_on_signals(stop: Stop, *, limit_s: int) -> None:
+def _stop_on_signals(stop: Stop, *, limit_s: float) -> None:
     def on_signal(number: int, _frame: FrameType | None) -> None:
         stop.request()
         # Should anything hang, this prints where and ends the process, and SQS delivers the message again. An alarm

@@ -294,15 +294,17 @@ class _Always:
 
 
 class _Waiting:
-    """A dispatch that waits, and then moves on once."""
+    """A dispatch that waits, and then moves on once. The worker is stopped meanwhile."""
 
-    def __init__(self, beats: list[str]) -> None:
+    def __init__(self, beats: list[str], stop: Stop) -> None:
         self._beats = beats
+        self._stop = stop
 
     def handle(self, _: str, *, cancelled: Callable[[], bool], progress: Callable[[], None], **__: Any) -> Outcome:
         self._beats.append("begun")
         assert not any(cancelled() for _ in range(100))
         self._beats.append("waited")
+        self._stop.request()
         progress()
         return Done("answered")
 
@@ -312,8 +314,8 @@ def test_the_health_of_a_worker_is_its_progress(ministack_bench: Bench, monkeypa
     beats: list[str] = []
     queue, stop = ministack_bench.queue(monkeypatch), Stop(grace_s=60)
     ministack_bench.send("x")
-    dispatch = cast("Dispatch", _Waiting(beats))
-    Consumer(queue=queue, dispatch=dispatch, stop=stop, beat=lambda: beats.append("beat")).run(drain=True)
+    dispatch = cast("Dispatch", _Waiting(beats, stop))
+    Consumer(queue=queue, dispatch=dispatch, stop=stop, beat=lambda: beats.append("beat")).run()
     assert [step for step, _ in itertools.groupby(beats)] == ["beat", "begun", "waited", "beat"]
 
 

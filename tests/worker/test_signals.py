@@ -72,7 +72,7 @@ def test_a_worker_that_hangs_after_a_stop_signal_ends_and_shows_where() -> None:
     """Even as process 1, which gets no SIGALRM. SQS delivers the message again."""
     hang = """
 import sys, time, worker.__main__ as m
-m._stop_on_signals(m.Stop(grace_s=0), limit_s=1)
+m._stop_on_signals(m.Stop(grace_s=0), limit_s=0.1)
 print("waiting", file=sys.stderr, flush=True)
 while True:
     time.sleep(600)
