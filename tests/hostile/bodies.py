@@ -1,0 +1,66 @@
+"""The messages of the catalogue: requests and events that a worker finds on its queue."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import quote_plus
+
+#: The bucket that the worker may use, as all entries know it.
+BUCKET: Final = "hostile"
+#: Two sound images in it.
+SOUND: Final = (f"s3://{BUCKET}/in/0.png", f"s3://{BUCKET}/in/1.png")
+_NO_IMAGE: Final = f"s3://{BUCKET}/in/none.png"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Messages, and the objects that must be in the bucket before, by key."""
+
+    bodies: tuple[str, ...]
+    objects: dict[str, bytes] = field(default_factory=dict)
+
+
+def request(**fields: Any) -> str:
+    """Returns a request for a sound image, with other or further fields; None leaves one out."""
+    asked = {"schema_version": 1, "job_id": "refused", "images": SOUND[:1]} | fields
+    return json.dumps({name: value for name, value in asked.items() if value is not None})
+
+
+def manifest_request(job_id: str, key: str, **fields: Any) -> str:
+    """Returns a request for the images that a manifest lists."""
+    return request(job_id=job_id, images=None, manifest={"uri": f"s3://{BUCKET}/{key}"}, **fields)
+
+
+def raw(extra: str) -> str:
+    """Returns a request that ends in this JSON, as no library writes it."""
+    return f"{request()[:-1]}, {extra}}}"
+
+
+def event(key: str, **changes: Any) -> dict[str, Any]:
+    """Returns what S3 sends for a new object."""
+    item = {"key": quote_plus(key, safe="/"), "size": 7, "eTag": "0a1b", "sequencer": "0055AED6DCD90281E5"}
+    names = {"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put"}
+    return {"Records": [names | {"s3": {"bucket": {"name": BUCKET}, "object": item}} | changes]}
+
+
+def through_sns(document: Any) -> dict[str, Any]:
+    """Returns a document as SNS wraps it."""
+    return {"Type": "Notification", "TopicArn": "arn:aws:sns:::t", "Message": json.dumps(document)}
+
+
+def s3_test_event() -> dict[str, Any]:
+    """Returns what S3 sends when notifications are set up."""
+    return {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": BUCKET}
+
+
+def uploaded(*names: str, wrapped: bool = False, **changes: Any) -> Sent:
+    """Returns the events of manifests with these names, each with one sound image."""
+    keys = [f"inbox/{name}" for name in names]
+    events = [event(key, **changes) for key in keys]
+    bodies = tuple(json.dumps(through_sns(found) if wrapped else found) for found in events)
+    return Sent(bodies, {key: f"source_ref\n{SOUND[0]}\n".encode() for key in keys})
+
+
+def twice_with_other_images() -> list[str]:
+    """Returns two requests with one job_id."""
+    return [request(job_id="twice", images=[image]) for image in SOUND]

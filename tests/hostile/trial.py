@@ -1,0 +1,267 @@
+"""A trial: entries of the catalogue are sent to a real worker, and what they become is read from its answers.
+
+    room = Room.of(bench, models)
+    with Trial(room) as trial:
+        (became,) = trial.of([entry])
+
+The entries name a fixed bucket and fixed jobs, so an entry is tried once in each emulator.
+"""
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Self, cast
+
+import psutil  # type: ignore[import-untyped]
+
+from jobs.config import TrainConfig
+from jobs.data.loader import ImageLoader
+from jobs.data.prepare import open_dataset
+from jobs.local.emulator import create_queues
+from jobs.progress import Reporter
+from jobs.user_error import UserError
+from tests.bench.process import WorkerProcess
+from tests.conftest import Bench
+from tests.hostile.bodies import BUCKET, SOUND, Sent, manifest_request, request
+from tests.hostile.bundles import GRAPH, MODEL_JSON
+from tests.hostile.catalogue import BOMB, IMAGE, MANIFEST, Entry
+from tests.hostile.files import encoded, noise
+from tests.hostile.images import Stored
+from worker import messages
+from worker.aws.storage import Storage
+from worker.contract import PredictionRow
+from worker.errors import TwofoldError
+from worker.predictions import from_csv
+from worker.scoring.models import open_bundle
+
+#: What a worker and its children may take together, in MB.
+MEMORY_MB: Final = 600
+#: A worker that takes this much is killed before it takes the machine with it.
+_KILL_MB: Final = 4 * MEMORY_MB
+#: Eight images that take 30 s each, on two cores, and a minute more.
+_LIMIT_S: Final = 180
+#: Characters of an error message, which must not grow with the input.
+_MAX_MESSAGE: Final = 1000
+
+
+@dataclass(frozen=True)
+class Became:
+    """What became of an entry."""
+
+    steps: tuple[str, ...]  #: of each image, message or file, in the words of the catalogue
+    seconds: float = 0.0  #: until everything was answered
+    peak_mb: float = 0.0  #: of the worker and its children, as proportional set size
+
+
+@dataclass(frozen=True)
+class Room:
+    """A bucket with two sound images and a model."""
+
+    bench: Bench
+    champion: str  #: the URI of the model
+
+    @classmethod
+    def of(cls, bench: Bench, models: Path) -> Self:
+        """Puts the images and the folder ``models`` into the bucket that the entries name."""
+        bench.s3.create_bucket(Bucket=BUCKET)
+        own = replace(bench, bucket=BUCKET)
+        for uri in SOUND:
+            own.put(uri.removeprefix(f"s3://{BUCKET}/"), encoded(noise(), "PNG"))
+        return cls(own, own.put_bundle(models))
+
+
+class Trial(WorkerProcess):
+    """A worker with a queue of its own, as a context manager."""
+
+    def __init__(self, room: Room) -> None:
+        # One receive: what would be tried again is seen as a dead letter, and not after minutes of backoff.
+        queues = create_queues(room.bench.sqs, f"trial-{time.monotonic_ns()}", max_receives=1)
+        self._bench = replace(room.bench, queues=queues)
+        self._peak_mb = 0.0
+        settings = {
+            "TWOFOLD_QUEUE_URL": queues.requests_url,
+            "TWOFOLD_OUTPUT_URI": self._bench.output_uri,
+            "TWOFOLD_MODEL_URI": room.champion,
+        }
+        super().__init__("worker", room.bench.environment | settings)
+
+    def __enter__(self) -> Self:
+        """Returns when the worker has answered a request."""
+        super().__enter__()
+        self._bench.send(request(job_id=f"ready-{time.monotonic_ns()}"))
+        self._wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(psutil.Error):
+            for process in self._processes():
+                process.kill()
+        super().__exit__()
+
+    def of(self, entries: Sequence[Entry]) -> list[Became]:
+        """Tries entries at the same time. All hostile images are in one request, with a sound one at its end."""
+        made = {entry: entry.make() for entry in entries}
+        sent = {entry: _as_sent(entry, product) for entry, product in made.items() if not _is_image(entry, product)}
+        images = {entry: self._refs(entry, product) for entry, product in made.items() if entry not in sent}
+        for key, body in (item for one in sent.values() for item in one.objects.items()):
+            self._bench.put(key, body)
+        started_s, self._peak_mb = time.monotonic(), 0.0
+        ids = {entry: [self._send(body) for body in one.bodies] for entry, one in sent.items()}
+        job_id = f"images-{time.monotonic_ns()}"
+        if images:
+            self._send(request(job_id=job_id, images=[*(ref for refs in images.values() for ref in refs), SOUND[0]]))
+        try:
+            self._wait()
+        except UserError as error:
+            return [Became((str(error).partition(". ")[0],), time.monotonic() - started_s, self._peak_mb)] * len(made)
+        seconds, letters = time.monotonic() - started_s, self._letters()
+        steps = {entry: self._steps(one.bodies, ids[entry], letters) for entry, one in sent.items()}
+        steps |= self._steps_of_images(images, job_id)
+        return [Became(steps[entry], seconds, self._peak_mb) for entry in entries]
+
+    def _send(self, body: str) -> str:
+        answer = self._bench.sqs.send_message(QueueUrl=self._bench.queues.requests_url, MessageBody=body)
+        return str(answer["MessageId"])
+
+    def _refs(self, entry: Entry, product: Any) -> list[str]:
+        """Stores the images of an entry, the same bytes once, and returns their URIs."""
+        files = product if isinstance(product, list) else [product]
+        folder = f"hostile/{_slug(entry.name)}"
+        places = {file: self._store(f"{folder}/{number}", file) for number, file in enumerate(dict.fromkeys(files))}
+        return [places[file] for file in files]
+
+    def _store(self, key: str, file: bytes | str | Stored) -> str:
+        if isinstance(file, str):
+            return file
+        if isinstance(file, bytes):
+            return self._bench.put(key, file)
+        self._bench.s3.put_object(Bucket=BUCKET, Key=key, Body=file.body, **file.options)
+        return f"s3://{BUCKET}/{key}"
+
+    def _wait(self) -> None:
+        self.wait_until(self._is_done, what="an empty queue", limit_s=_LIMIT_S)
+
+    def _is_done(self) -> bool:
+        """Measures, and returns whether no message waits or is held. The worker deletes a message last."""
+        self._peak_mb = max(self._peak_mb, sum(map(_pss_mb, self._processes())))
+        if self._peak_mb > _KILL_MB:
+            raise UserError(f"killed at {self._peak_mb:,.0f} MB. It would have taken more.")
+        names = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
+        url = self._bench.queues.requests_url
+        counts = self._bench.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        return not any(map(int, counts.values()))
+
+    def _processes(self) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker = psutil.Process(self._process.pid)
+            return [worker, *worker.children(recursive=True)]
+        return []
+
+    def _letters(self) -> dict[str, str]:
+        """Takes all dead letters, and returns their codes by the id of the message."""
+        found: dict[str, str] = {}
+        while letters := self._bench.dead_letters():
+            for letter in letters:
+                reason = {name: value["StringValue"] for name, value in letter.get("MessageAttributes", {}).items()}
+                found[reason.get("message_id", letter["MessageId"])] = reason.get("error_code", "without a reason")
+                url = self._bench.queues.dead_letter_url
+                self._bench.sqs.delete_message(QueueUrl=url, ReceiptHandle=letter["ReceiptHandle"])
+        return found
+
+    def _steps(self, bodies: Sequence[str], ids: Sequence[str], letters: dict[str, str]) -> tuple[str, ...]:
+        steps: list[str] = []
+        for body, message_id in zip(bodies, ids, strict=True):
+            if message_id in letters:
+                steps.append(f"dead letter: {letters[message_id]}")
+            elif jobs := [asked.job_id for asked in messages.read(body)]:
+                steps += [_step(row) for job_id in jobs for row in self._rows(job_id)] or ["no answer"]
+            else:
+                steps.append("acknowledged")
+        return tuple(steps)
+
+    def _steps_of_images(self, images: dict[Entry, list[str]], job_id: str) -> dict[Entry, tuple[str, ...]]:
+        rows = iter([_step(row) for row in self._rows(job_id)])
+        steps = {entry: tuple(next(rows, "no row") for _ in refs) for entry, refs in images.items()}
+        neighbour = next(rows, "no row")
+        if images and neighbour != "scored":
+            return dict.fromkeys(images, (f"the sound image: {neighbour}",))
+        return steps
+
+    def _rows(self, job_id: str) -> list[PredictionRow]:
+        keys = self._bench.keys(f"predictions/{job_id}/predictions/")
+        return [row for key in keys for row in from_csv(self._bench.get(f"s3://{BUCKET}/{key}"))]
+
+
+def of_model(entry: Entry, bundle: Path, folder: Path) -> Became:
+    """Opens a changed copy of a sound bundle as a worker does at its start. ``folder`` is empty."""
+    for name, body in entry.make()({name: (bundle / name).read_bytes() for name in (MODEL_JSON, GRAPH)}).items():
+        (folder / name).write_bytes(body)
+    started_s = time.monotonic()
+    try:
+        open_bundle(str(folder), storage=cast("Storage", None))  # which a local folder does not need
+        step = "opened"
+    except TwofoldError as error:
+        named = [name for name in (GRAPH, MODEL_JSON) if name in error.message]
+        step = f"{error.code.value}: {named[0] if named else error.message}"
+    return Became((step,), time.monotonic() - started_s)
+
+
+def of_dataset(entry: Entry, folder: Path) -> Became:
+    """Opens a dataset and decodes its images as a training job does. ``folder`` is empty."""
+    data, product = folder / "data", entry.make()
+    if isinstance(product, bytes):
+        data.write_bytes(product)
+    else:
+        for name, body in product.items():
+            (data / name).parent.mkdir(parents=True, exist_ok=True)
+            (data / name).write_bytes(body)
+    started_s = time.monotonic()
+    config = TrainConfig(data=str(data), output="", cache=folder / "cache", max_quarantined=1.0)
+    try:
+        dataset = open_dataset(config, Reporter(quiet=True))
+        loaded = ImageLoader(32).load([*dataset.train, *dataset.validation, *dataset.test])
+        codes = sorted({item.reason.code.value for item in [*dataset.quarantined, *loaded.quarantined]})
+        step = f"left out: {' and '.join(codes)}" if codes else "kept"
+    except UserError as error:
+        step = f"refused: {error}"
+    outside = [path.name for path in folder.iterdir() if path.name not in {"data", "cache"}]
+    return Became((f"escaped: {outside}" if outside else step,), time.monotonic() - started_s)
+
+
+def _is_image(entry: Entry, product: Any) -> bool:
+    return entry.kind in {IMAGE, BOMB} and not isinstance(product, Sent)
+
+
+def _as_sent(entry: Entry, product: Any) -> Sent:
+    if isinstance(product, Sent):
+        return product
+    if entry.kind is MANIFEST:
+        key = f"lists/{_slug(entry.name)}"
+        return Sent((manifest_request(_slug(entry.name), key),), {key: product})
+    bodies = product if isinstance(product, list) else [product]
+    return Sent(tuple(body if isinstance(body, str) else json.dumps(body) for body in bodies))
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")
+
+
+def _step(row: PredictionRow) -> str:
+    if row.error_code is None:
+        return "scored"
+    size = len(row.error_message or "")
+    return row.error_code if 0 < size <= _MAX_MESSAGE else f"{row.error_code} in {size:,} characters"
+
+
+def _pss_mb(process: psutil.Process) -> float:
+    """Returns a process's share of memory: what it shares with others is divided among them. 0 without /proc."""
+    try:
+        text = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
+    except OSError:
+        return 0.0
+    found = re.search(r"^Pss: +(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * 1024 / 1e6 if found else 0.0
