@@ -85,7 +85,7 @@ def large_webps() -> list[bytes]:
 
 def damaged_objects() -> list[bytes]:
     """Forty times the same 32 MiB: the bodies wait in memory while others are decoded."""
-    return [b"\xff\xd8\xff" + bytes(_FULL_BYTES)] * 40
+    return [b"\x89PNG\r\n\x1a\n" + bytes(_FULL_BYTES)] * 40
 
 
 def deep_pngs() -> list[bytes]:

@@ -10,8 +10,10 @@ The entries name a fixed bucket and fixed jobs, so an entry is tried once in eac
 import contextlib
 import json
 import re
+import tempfile
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self, cast
@@ -28,7 +30,7 @@ from tests.bench.process import WorkerProcess
 from tests.conftest import Bench
 from tests.hostile.bodies import BUCKET, SOUND, Sent, manifest_request, request
 from tests.hostile.bundles import GRAPH, MODEL_JSON
-from tests.hostile.catalogue import BOMB, IMAGE, MANIFEST, Entry
+from tests.hostile.catalogue import BOMB, IMAGE, MANIFEST, MODEL, QUICK, Entry
 from tests.hostile.files import encoded, noise
 from tests.hostile.images import Stored
 from worker import messages
@@ -196,6 +198,30 @@ class Trial(WorkerProcess):
         return [row for key in keys for row in from_csv(self._bench.get(f"s3://{BUCKET}/{key}"))]
 
 
+def one_by_one(entries: Sequence[Entry], room: Room, models: Path) -> Iterator[tuple[Entry, Became]]:
+    """Tries each entry alone, so that time and memory are its own. A bomb has a worker of its own, too."""
+    bundle = next(models.rglob(MODEL_JSON)).parent
+    quick = deque(entry for entry in entries if entry.kind in QUICK)
+    while quick:
+        with Trial(room) as trial:
+            while quick:
+                entry = quick.popleft()
+                (became,) = trial.of([entry])
+                yield entry, became
+                if not entry.holds(became.steps):
+                    break  # that worker may not be able to answer another one
+    for entry in entries:
+        if entry.kind is BOMB:
+            with Trial(room) as trial:
+                yield from zip([entry], trial.of([entry]), strict=True)
+        elif entry.kind not in QUICK:
+            with tempfile.TemporaryDirectory(prefix="twofold-hostile-") as folder:
+                tried = (
+                    of_model(entry, bundle, Path(folder)) if entry.kind is MODEL else of_dataset(entry, Path(folder))
+                )
+                yield entry, tried
+
+
 def of_model(entry: Entry, bundle: Path, folder: Path) -> Became:
     """Opens a changed copy of a sound bundle as a worker does at its start. ``folder`` is empty."""
     for name, body in entry.make()({name: (bundle / name).read_bytes() for name in (MODEL_JSON, GRAPH)}).items():
@@ -206,7 +232,7 @@ def of_model(entry: Entry, bundle: Path, folder: Path) -> Became:
         step = "opened"
     except TwofoldError as error:
         named = [name for name in (GRAPH, MODEL_JSON) if name in error.message]
-        step = f"{error.code.value}: {named[0] if named else error.message}"
+        step = f"{error.code.value}: {named[0] if named else error.message.replace(str(folder), folder.name)}"
     return Became((step,), time.monotonic() - started_s)
 
 
@@ -227,7 +253,7 @@ def of_dataset(entry: Entry, folder: Path) -> Became:
         codes = sorted({item.reason.code.value for item in [*dataset.quarantined, *loaded.quarantined]})
         step = f"left out: {' and '.join(codes)}" if codes else "kept"
     except UserError as error:
-        step = f"refused: {error}"
+        step = f"refused: {error}".replace(str(data), data.name)
     outside = [path.name for path in folder.iterdir() if path.name not in {"data", "cache"}]
     return Became((f"escaped: {outside}" if outside else step,), time.monotonic() - started_s)
 
