@@ -41,6 +41,8 @@ from tests.hostile.archives import (
 from tests.hostile.bodies import (
     BUCKET,
     SOUND,
+    bridged,
+    event_through_sns,
     raw,
     request,
     s3_test_event,
@@ -105,16 +107,17 @@ class Kind(StrEnum):
 
     REQUEST = "request"  #: the body of a message, or ``Sent``
     MANIFEST = "manifest"  #: the bytes of a list, or ``Sent``
-    IMAGE = "image"  #: the bytes of an object, ``Stored``, or the text of a reference
+    REFERENCE = "reference"  #: the text of a reference, or ``Stored``, an object that cannot be read
+    IMAGE = "image"  #: the bytes of an object
     BOMB = "bomb"  #: as IMAGE, or ``Sent``; takes seconds of processor time or hundreds of megabytes
     MODEL = "model"  #: a change to the files of a sound bundle
     DATASET = "dataset"  #: the files of a folder by name, or the bytes of an archive
     ELSEWHERE = "elsewhere"  #: nothing: no emulator can show it, and the note names the test that does
 
 
-REQUEST, MANIFEST, IMAGE, BOMB, MODEL, DATASET, ELSEWHERE = Kind
+REQUEST, MANIFEST, REFERENCE, IMAGE, BOMB, MODEL, DATASET, ELSEWHERE = Kind
 #: The kinds that go through a queue and take milliseconds.
-QUICK: Final = (REQUEST, MANIFEST, IMAGE)
+QUICK: Final = (REQUEST, MANIFEST, REFERENCE, IMAGE)
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,10 @@ CATALOGUE: Final = (
     Entry("event 3.0", REQUEST, lambda: uploaded("3.csv", eventVersion="3.0"), BAD_REQUEST, "its meaning is unknown"),
     Entry("event 2.1", REQUEST, lambda: uploaded("2.csv", eventVersion="2.1"), "scored", "a new manifest is a job"),
     Entry("event 2.6", REQUEST, lambda: uploaded("6.csv", eventVersion="2.6"), "scored", "minor versions add fields"),
-    Entry("event in SNS", REQUEST, lambda: uploaded("sns.csv", wrapped=True), "scored", "JSON as text in JSON"),
+    Entry("event 2.10", REQUEST, lambda: uploaded("10.csv", eventVersion="2.10"), "scored", "ten, not one"),
+    Entry("event in SNS", REQUEST, lambda: uploaded("sns.csv", event_through_sns), "scored", "JSON as text in JSON"),
+    Entry("event of EventBridge", REQUEST, lambda: uploaded("a+b %20.csv", bridged), "scored", "its key is as it is"),
+    Entry("deletion", REQUEST, lambda: bridged("a", **{"detail-type": "Object Deleted"}), "acknowledged", "no job"),
     Entry("event for a + b%20é.csv", REQUEST, lambda: uploaded("a + b%20é.csv"), "scored", "its key is URL-encoded"),
     Entry("event for ../a.csv", REQUEST, lambda: uploaded("../a.csv"), BAD_REQUEST, "would leave the inbox"),
     # Manifests: a line that names no image is a row; a file that is not a list is a dead letter.
@@ -226,15 +232,15 @@ CATALOGUE: Final = (
     Entry("1 GB of empty lines", MANIFEST, lambda: bomb(b"\n"), BAD_MANIFEST, "1 MB of gzip"),
     Entry("1 GB of no UTF-8", MANIFEST, lambda: bomb(b"\xff"), BAD_MANIFEST, "1 MB of gzip; four times as escapes"),
     # References: what must not be read, or cannot be.
-    Entry("instance metadata", IMAGE, lambda: "http://169.254.169.254/", "bad_source_ref", "would leak credentials"),
-    Entry("local file", IMAGE, lambda: "file:///etc/passwd", "bad_source_ref", "is not s3://bucket/key"),
-    Entry("image elsewhere", IMAGE, lambda: _OTHER, "not_allowed", "in a bucket not allowed"),
-    Entry("../ in a key", IMAGE, lambda: f"s3://{BUCKET}/in/../secret.png", "not_allowed", "may leave the prefix"),
-    Entry("missing image", IMAGE, lambda: f"s3://{BUCKET}/in/none.png", "not_found", "deleted"),
-    Entry("archived", IMAGE, lambda: Stored(as_kind("PNG"), {"StorageClass": "GLACIER"}), "archived", "in Glacier"),
-    Entry("customer's key", IMAGE, encrypted, "access_denied", "encrypted with SSE-C"),
+    Entry("instance metadata", REFERENCE, lambda: "http://169.254.169.254/", "bad_source_ref", "leaks credentials"),
+    Entry("local file", REFERENCE, lambda: "file:///etc/passwd", "bad_source_ref", "is not s3://bucket/key"),
+    Entry("image elsewhere", REFERENCE, lambda: _OTHER, "not_allowed", "in a bucket not allowed"),
+    Entry("../ in a key", REFERENCE, lambda: f"s3://{BUCKET}/in/../secret.png", "not_allowed", "may leave the prefix"),
+    Entry("missing image", REFERENCE, lambda: f"s3://{BUCKET}/in/none.png", "not_found", "deleted"),
+    Entry("archived", REFERENCE, lambda: Stored(as_kind("PNG"), {"StorageClass": "GLACIER"}), "archived", "in Glacier"),
+    Entry("customer's key", REFERENCE, encrypted, "access_denied", "encrypted with SSE-C"),
+    # Images that are too large or none, whatever they are called.
     Entry("33 MiB", IMAGE, lambda: bytes(MAX_BYTES + 1), "too_many_bytes", "refused by its length"),
-    # Images that are none, whatever they are called.
     Entry("zero bytes", IMAGE, lambda: b"", "empty", "a failed upload"),
     Entry("one byte", IMAGE, lambda: b"\xff", "not_an_image", "how JPEG begins"),
     Entry("zeros", IMAGE, lambda: bytes(1000), "not_an_image", "a file that was never written"),
@@ -244,7 +250,7 @@ CATALOGUE: Final = (
     Entry("EPS", IMAGE, lambda: as_kind("EPS"), "not_an_image", "Pillow would start Ghostscript"),
     Entry("JPEG 2000", IMAGE, lambda: as_kind("JPEG2000"), "not_an_image", "not among the six formats"),
     Entry("AVIF", IMAGE, lambda: as_kind("AVIF"), "not_an_image", "the same"),
-    Entry("PPM, TGA and ICO", IMAGE, lambda: [*map(as_kind, ("PPM", "TGA", "ICO"))], "not_an_image", "the same"),
+    Entry("PPM, TGA, ICO", IMAGE, lambda: [*map(as_kind, ("PPM", "TGA", "ICO", "ICNS"))], "not_an_image", "and ICNS"),
     Entry("PSD", IMAGE, lambda: b"8BPS\0\1" + bytes(40), "not_an_image", "the same"),
     Entry("FITS", IMAGE, lambda: b"SIMPLE  =                    T".ljust(2880), "not_an_image", "the same"),
     Entry("AVI and WAV", IMAGE, riff_files, "not_an_image", "begin like WebP"),

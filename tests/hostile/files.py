@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from worker.scoring.decoder import Pixels
@@ -14,7 +15,7 @@ from worker.scoring.decoder import Pixels
 MIB: Final = 1024 * 1024
 
 
-def encoded(image: Image.Image | Pixels, kind: str, **options: Any) -> bytes:
+def encoded(image: Image.Image | NDArray[Any], kind: str, **options: Any) -> bytes:
     """Encodes an image with Pillow."""
     picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
     stream = io.BytesIO()

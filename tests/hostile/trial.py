@@ -8,7 +8,6 @@ The entries name a fixed bucket and fixed jobs, so an entry is tried once in eac
 """
 
 import contextlib
-import json
 import re
 import tempfile
 import time
@@ -30,7 +29,7 @@ from tests.bench.process import WorkerProcess
 from tests.conftest import Bench
 from tests.hostile.bodies import BUCKET, SOUND, Sent, manifest_request, request
 from tests.hostile.bundles import GRAPH, MODEL_JSON
-from tests.hostile.catalogue import BOMB, IMAGE, MANIFEST, MODEL, QUICK, Entry
+from tests.hostile.catalogue import BOMB, IMAGE, MANIFEST, MODEL, QUICK, REFERENCE, Entry
 from tests.hostile.files import encoded, noise
 from tests.hostile.images import Stored
 from worker import messages
@@ -95,7 +94,11 @@ class Trial(WorkerProcess):
         """Returns when the worker has answered a request."""
         super().__enter__()
         self._bench.send(request(job_id=f"ready-{time.monotonic_ns()}"))
-        self._wait()
+        try:
+            self._wait()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -259,17 +262,14 @@ def of_dataset(entry: Entry, folder: Path) -> Became:
 
 
 def _is_image(entry: Entry, product: Any) -> bool:
-    return entry.kind in {IMAGE, BOMB} and not isinstance(product, Sent)
+    return entry.kind in {REFERENCE, IMAGE, BOMB} and not isinstance(product, Sent)
 
 
 def _as_sent(entry: Entry, product: Any) -> Sent:
-    if isinstance(product, Sent):
-        return product
-    if entry.kind is MANIFEST:
-        key = f"lists/{_slug(entry.name)}"
-        return Sent((manifest_request(_slug(entry.name), key),), {key: product})
-    bodies = product if isinstance(product, list) else [product]
-    return Sent(tuple(body if isinstance(body, str) else json.dumps(body) for body in bodies))
+    if entry.kind is not MANIFEST or isinstance(product, Sent):
+        return Sent.of(product)
+    key = f"lists/{_slug(entry.name)}"
+    return Sent((manifest_request(_slug(entry.name), key),), {key: product})
 
 
 def _slug(name: str) -> str:
