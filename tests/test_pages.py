@@ -21,6 +21,7 @@ from jobs.config import TrainConfig
 from jobs.data.dataset import DatasetCode
 from tests.bench.__main__ import app as bench_app
 from tests.conftest import REPOSITORY
+from tests.hostile.__main__ import app as hostile_app
 from tests.infra.templates import as_list, load, resources
 from tests.pages import BLOCKS, CHANGELOG, PAGES, PROSE, headings, quoted, section, tables
 from worker import messages
@@ -98,6 +99,8 @@ def _check_program(program: list[str]) -> None:
             _parse(bench_app, arguments)
         case ["python", "-m", "worker", *arguments]:
             assert arguments in ([], ["--drain"])
+        case ["python", "-m", "tests.hostile", *arguments]:
+            _parse(hostile_app, arguments)
         case ["python", "-m", module, *_]:
             assert find_spec(module)
         case ["pytest", *arguments]:
@@ -135,6 +138,7 @@ def _commands(command: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...],
 COMMANDS: Final = {
     **{("twofold", *path): command for path, command in _commands(typer.main.get_command(app)).items()},
     **{("python", "-m", "tests.bench", *path): c for path, c in _commands(typer.main.get_command(bench_app)).items()},
+    ("python", "-m", "tests.hostile"): typer.main.get_command(hostile_app),
 }
 
 

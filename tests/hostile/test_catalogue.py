@@ -6,8 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.conftest import REPOSITORY, Bench, Once
+from tests.hostile.__main__ import app
 from tests.hostile.catalogue import BOMB, CATALOGUE, DATASET, ELSEWHERE, MODEL, QUICK, Entry, Kind
 from tests.hostile.trial import MEMORY_MB, Became, Room, Trial, of_dataset, of_model
 
@@ -44,6 +46,34 @@ def became(once: Once, bench_on: Callable[[str], Bench], ministack: str, models:
 def test_every_entry_has_a_name_of_its_own() -> None:
     """Objects and jobs are named after it."""
     assert len({entry.name for entry in CATALOGUE}) == len(CATALOGUE)
+
+
+@pytest.mark.parametrize(
+    ("becomes", "steps", "holds"),
+    [
+        ("scored", ["scored"], True),
+        ("scored", ["scored", "scored"], True),
+        ("scored", ["scored", "damaged"], False),
+        ("scored", [], False),
+        ("scored | too_slow", ["too_slow", "scored"], True),
+        ("scored, not_found", ["scored", "not_found"], True),
+        ("scored, not_found", ["not_found", "scored"], False),
+        ("scored, not_found", ["scored"], False),
+        ("refused: a bomb", ["refused: it is a bomb"], True),
+        ("refused: a bomb", ["refused: damaged"], False),
+        ("kept", ["refused: not kept"], False),
+    ],
+)
+def test_a_promise_is_for_each_image_or_for_all(becomes: str, steps: list[str], *, holds: bool) -> None:
+    """In order, with alternatives, and with some words of a refusal."""
+    assert Entry("x", Kind.IMAGE, bytes, becomes, "").holds(steps) is holds
+
+
+def test_the_table_is_printed() -> None:
+    """Every entry, and as JSON for programs."""
+    table, found = (CliRunner().invoke(app, arguments).stdout for arguments in ([], ["--json"]))
+    assert [line["name"] for line in json.loads(found)] == [entry.name for entry in CATALOGUE]
+    assert all(entry.name in table for entry in CATALOGUE)
 
 
 @_of(*QUICK)

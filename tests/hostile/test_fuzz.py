@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.hostile.bodies import SOUND, bridged, event, event_through_sns, manifest_request, request, s3_test_event
@@ -201,6 +201,7 @@ def test_an_altered_list_is_read_or_refused(data: bytes) -> None:
 
 @SHORT
 @given(st.just(json.loads(LISTS[5])).flatmap(replaced))
+@example({"destinationBucket": "a:hostile", "fileFormat": "CSV", "fileSchema": "", "files": [{"key": "a.csv"}]})
 def test_an_inventory_with_any_json_in_it_is_read_or_refused(document: Any) -> None:
     """Its fields are read one by one."""
     _read_list(json.dumps(document).encode())
