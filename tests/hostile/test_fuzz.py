@@ -30,7 +30,7 @@ from worker.scoring.decoder import FORMATS, decode
 # Pillow warns about odd files.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 
-SHORT: Final = settings(derandomize=True, max_examples=100)
+SHORT: Final = settings(derandomize=True, max_examples=75)
 LONG: Final = settings(derandomize=True, max_examples=3000)
 #: A file of a few KB takes milliseconds.
 _HANGS_S: Final = 60
