@@ -3,7 +3,8 @@
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -17,8 +18,10 @@ from jobs.local.sample import render_digits, train_sample
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from tests.conftest import Bench
-from tests.hostile.catalogue import CATALOGUE, ELSEWHERE, Entry, Kind
-from tests.hostile.trial import MEMORY_MB, Became, Room, one_by_one
+from tests.hostile.bundles import MODEL_JSON
+from tests.hostile.catalogue import BOMB, CATALOGUE, DATASET, ELSEWHERE, MODEL, QUICK, Entry, Kind
+from tests.hostile.direct import of_dataset, of_model
+from tests.hostile.trial import MEMORY_MB, Became, Room, Trial
 
 app = typer.Typer(name="python -m tests.hostile", add_completion=False, pretty_exceptions_enable=False)
 
@@ -62,12 +65,34 @@ def _run(entries: Sequence[Entry], models: Path | None, reporter: Reporter) -> d
             render_digits(Path(folder) / "digits", reporter)
             train_sample(Path(folder) / "digits", str(models), name="digits", environment={}, reporter=reporter)
         bench = Bench(cloud.s3(), cloud.sqs(), "", create_queues(cloud.sqs(), "unused"), cloud.environment)
+        bundle = next(models.rglob(MODEL_JSON)).parent
         found = {}
         with reporter.step("Trying the catalogue", total=len(wanted)) as advance:
-            for entry, became in one_by_one(wanted, Room.of(bench, models), models):
+            for entry, became in _one_by_one(wanted, Room.of(bench, models), bundle):
                 found[entry] = became
                 advance(1)
         return found
+
+
+def _one_by_one(entries: Sequence[Entry], room: Room, bundle: Path) -> Iterator[tuple[Entry, Became]]:
+    """Tries each entry alone, so that its time and its memory are its own."""
+    quick = deque(entry for entry in entries if entry.kind in QUICK)
+    while quick:
+        with Trial(room) as trial:
+            while quick:
+                entry = quick.popleft()
+                (became,) = trial.of([entry])
+                yield entry, became
+                if not entry.holds(became.steps):
+                    break  # that worker may not be able to answer another one
+    for entry in (entry for entry in entries if entry.kind is BOMB):
+        with Trial(room) as trial:
+            (became,) = trial.of([entry])
+        yield entry, became
+    for entry in (entry for entry in entries if entry.kind in {MODEL, DATASET}):
+        with tempfile.TemporaryDirectory(prefix="twofold-hostile-") as folder:
+            empty = Path(folder)
+            yield entry, of_model(entry, bundle, empty) if entry.kind is MODEL else of_dataset(entry, empty)
 
 
 def _is_kept(entry: Entry, became: Became) -> bool:

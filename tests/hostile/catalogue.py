@@ -19,6 +19,7 @@ message; without a comma, all become the same.
 No entry costs its neighbours anything: each request for hostile images ends with a sound one, which must be scored.
 """
 
+import re
 import stat
 import tarfile
 import zlib
@@ -129,6 +130,11 @@ class Entry:
     make: Callable[[], Any]
     becomes: str
     note: str  #: how it is made, or why it hurts
+
+    @property
+    def slug(self) -> str:
+        """The name, as a part of keys and job ids."""
+        return re.sub(r"[^A-Za-z0-9]+", "-", self.name).strip("-")
 
     def holds(self, steps: Sequence[str]) -> bool:
         """Returns whether what became of each image, message or file is what is promised."""

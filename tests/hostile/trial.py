@@ -8,37 +8,26 @@ The entries name a fixed bucket and fixed jobs, so an entry is tried once in eac
 """
 
 import contextlib
-import re
-import tempfile
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 import psutil  # type: ignore[import-untyped]
 
-from jobs.config import TrainConfig
-from jobs.data.loader import ImageLoader
-from jobs.data.prepare import open_dataset
-from jobs.decoding import sandbox
 from jobs.local.emulator import create_queues
-from jobs.progress import Reporter
 from jobs.user_error import UserError
 from tests.bench.process import WorkerProcess
 from tests.conftest import Bench
 from tests.hostile.bodies import BUCKET, SOUND, Sent, manifest_request, request
-from tests.hostile.bundles import GRAPH, MODEL_JSON
-from tests.hostile.catalogue import BOMB, IMAGE, MANIFEST, MODEL, QUICK, REFERENCE, Entry
+from tests.hostile.catalogue import BOMB, IMAGE, MANIFEST, REFERENCE, Entry
 from tests.hostile.files import encoded, noise
 from tests.hostile.images import Stored
 from worker import messages
-from worker.aws.storage import Storage
 from worker.contract import PredictionRow
-from worker.errors import TwofoldError
 from worker.predictions import from_csv
-from worker.scoring.models import Models
 
 #: What a worker and its children may take together, in MB.
 MEMORY_MB: Final = 600
@@ -110,33 +99,37 @@ class Trial(WorkerProcess):
     def of(self, entries: Sequence[Entry]) -> list[Became]:
         """Tries entries at the same time. All hostile images are in one request, with a sound one at its end."""
         made = {entry: entry.make() for entry in entries}
-        sent = {entry: _as_sent(entry, product) for entry, product in made.items() if not _is_image(entry, product)}
-        images = {entry: self._refs(entry, product) for entry, product in made.items() if entry not in sent}
+        images = {entry: self._refs(entry, product) for entry, product in made.items() if _is_image(entry, product)}
+        sent = {entry: _as_sent(entry, product) for entry, product in made.items() if entry not in images}
         for key, body in (item for one in sent.values() for item in one.objects.items()):
             self._bench.put(key, body)
         started_s = time.monotonic()
         self.forget_peak()
         ids = {entry: [self._send(body) for body in one.bodies] for entry, one in sent.items()}
-        job_id = f"images-{time.monotonic_ns()}"
-        if images:
-            self._send(request(job_id=job_id, images=[*(ref for refs in images.values() for ref in refs), SOUND[0]]))
+        job_id = self._send_images(images) if images else ""
         try:
             self._wait()
         except UserError as error:
             return [Became((str(error).partition(". ")[0],), time.monotonic() - started_s, self.peak_mb())] * len(made)
         seconds, peak_mb, letters = time.monotonic() - started_s, self.peak_mb(), self._letters()
         steps = {entry: self._steps(one.bodies, ids[entry], letters) for entry, one in sent.items()}
-        steps |= self._steps_of_images(images, job_id)
+        steps |= self._steps_of_images(images, job_id) if images else {}
         return [Became(steps[entry], seconds, peak_mb) for entry in entries]
 
     def _send(self, body: str) -> str:
         answer = self._bench.sqs.send_message(QueueUrl=self._bench.queues.requests_url, MessageBody=body)
         return str(answer["MessageId"])
 
+    def _send_images(self, images: dict[Entry, list[str]]) -> str:
+        """Asks for all images and a sound one, and returns the id of the job."""
+        job_id = f"images-{time.monotonic_ns()}"
+        self._send(request(job_id=job_id, images=[*chain.from_iterable(images.values()), SOUND[0]]))
+        return job_id
+
     def _refs(self, entry: Entry, product: Any) -> list[str]:
         """Stores the images of an entry, the same bytes once, and returns their URIs."""
         files = product if isinstance(product, list) else [product]
-        folder = f"hostile/{_slug(entry.name)}"
+        folder = f"hostile/{entry.slug}"
         places = {file: self._store(f"{folder}/{number}", file) for number, file in enumerate(dict.fromkeys(files))}
         return [places[file] for file in files]
 
@@ -186,74 +179,11 @@ class Trial(WorkerProcess):
         rows = iter([_step(row) for row in self._rows(job_id)])
         steps = {entry: tuple(next(rows, "no row") for _ in refs) for entry, refs in images.items()}
         neighbour = next(rows, "no row")
-        if images and neighbour != "scored":
-            return dict.fromkeys(images, (f"the sound image: {neighbour}",))
-        return steps
+        return steps if neighbour == "scored" else dict.fromkeys(images, (f"the sound image: {neighbour}",))
 
     def _rows(self, job_id: str) -> list[PredictionRow]:
         keys = self._bench.keys(f"predictions/{job_id}/predictions/")
         return [row for key in keys for row in from_csv(self._bench.get(f"s3://{BUCKET}/{key}"))]
-
-
-def one_by_one(entries: Sequence[Entry], room: Room, models: Path) -> Iterator[tuple[Entry, Became]]:
-    """Tries each entry alone, so that time and memory are its own. A bomb has a worker of its own, too."""
-    bundle = next(models.rglob(MODEL_JSON)).parent
-    quick = deque(entry for entry in entries if entry.kind in QUICK)
-    while quick:
-        with Trial(room) as trial:
-            while quick:
-                entry = quick.popleft()
-                (became,) = trial.of([entry])
-                yield entry, became
-                if not entry.holds(became.steps):
-                    break  # that worker may not be able to answer another one
-    for entry in entries:
-        if entry.kind is BOMB:
-            with Trial(room) as trial:
-                yield from zip([entry], trial.of([entry]), strict=True)
-        elif entry.kind not in QUICK:
-            with tempfile.TemporaryDirectory(prefix="twofold-hostile-") as folder:
-                tried = (
-                    of_model(entry, bundle, Path(folder)) if entry.kind is MODEL else of_dataset(entry, Path(folder))
-                )
-                yield entry, tried
-
-
-def of_model(entry: Entry, bundle: Path, folder: Path) -> Became:
-    """Opens a changed copy of a sound bundle as a worker does at its start. ``folder`` is empty."""
-    for name, body in entry.make()({name: (bundle / name).read_bytes() for name in (MODEL_JSON, GRAPH)}).items():
-        (folder / name).write_bytes(body)
-    started_s = time.monotonic()
-    try:
-        # A local folder needs no storage.
-        Models(storage=cast("Storage", None), sandbox=sandbox()).get(str(folder))
-        step = "opened"
-    except TwofoldError as error:
-        named = [name for name in (GRAPH, MODEL_JSON) if name in error.message]
-        step = f"{error.code.value}: {named[0] if named else error.message.replace(str(folder), folder.name)}"
-    return Became((step,), time.monotonic() - started_s)
-
-
-def of_dataset(entry: Entry, folder: Path) -> Became:
-    """Opens a dataset and decodes its images as a training job does. ``folder`` is empty."""
-    data, product = folder / "data", entry.make()
-    if isinstance(product, bytes):
-        data.write_bytes(product)
-    else:
-        for name, body in product.items():
-            (data / name).parent.mkdir(parents=True, exist_ok=True)
-            (data / name).write_bytes(body)
-    started_s = time.monotonic()
-    config = TrainConfig(data=str(data), output="", cache=folder / "cache", max_quarantined=1.0)
-    try:
-        dataset = open_dataset(config, Reporter(quiet=True))
-        loaded = ImageLoader(32).load([*dataset.train, *dataset.validation, *dataset.test])
-        codes = sorted({item.reason.code.value for item in [*dataset.quarantined, *loaded.quarantined]})
-        step = f"left out: {' and '.join(codes)}" if codes else "kept"
-    except UserError as error:
-        step = f"refused: {error}".replace(str(data), data.name)
-    outside = [path.name for path in folder.iterdir() if path.name not in {"data", "cache"}]
-    return Became((f"escaped: {outside}" if outside else step,), time.monotonic() - started_s)
 
 
 def _is_image(entry: Entry, product: Any) -> bool:
@@ -263,12 +193,8 @@ def _is_image(entry: Entry, product: Any) -> bool:
 def _as_sent(entry: Entry, product: Any) -> Sent:
     if entry.kind is not MANIFEST or isinstance(product, Sent):
         return Sent.of(product)
-    key = f"lists/{_slug(entry.name)}"
-    return Sent((manifest_request(_slug(entry.name), key),), {key: product})
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")
+    key = f"lists/{entry.slug}"
+    return Sent((manifest_request(entry.slug, key),), {key: product})
 
 
 def _step(row: PredictionRow) -> str:
