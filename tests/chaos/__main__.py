@@ -22,7 +22,7 @@ from tests.chaos.tally import Tally
 from tests.chaos.workers import Template
 from tests.conftest import open_bench
 
-_COLUMNS: Final = ("asked", "lost", "doubled", "wrong", "recovered", "letters", "internal", "harm")
+_COLUMNS: Final = ("asked", "lost", "doubled", "wrong", "recovered", "unclosed", "letters", "internal", "harm")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
