@@ -149,7 +149,7 @@ class Ground:
     def tally(self, asked: Iterable[Asked], *, harm: int = 0) -> Tally:
         """Counts what became of the requests after so much harm."""
         unclosed = self._close_jobs()
-        tally = count(asked, collect(self.bench, self.proxy.receipts.values(), self.crew.logs()), self.rule)
+        tally = count(asked, collect(self.bench, list(self.proxy.receipts.values()), self.crew.logs()), self.rule)
         tally.harm, tally.unclosed = harm, unclosed
         return tally
 
@@ -159,7 +159,7 @@ class Ground:
         Returns how many there are: workers may leave a job so on the last receive of a message, and say so.
         """
         jobs = unclosed_jobs(self.bench)
-        bodies = {job_of(receipt.body): receipt.body for receipt in self.proxy.receipts.values()}
+        bodies = {job_of(receipt.body): receipt.body for receipt in list(self.proxy.receipts.values())}
         for job_id in jobs & bodies.keys():
             self.bench.send(bodies[job_id])
         if jobs:
@@ -168,7 +168,7 @@ class Ground:
 
     def _end_leases(self) -> None:
         """Makes what workers held visible now, as time would."""
-        for receipt in self.proxy.receipts.values():
+        for receipt in list(self.proxy.receipts.values()):
             with suppress(ClientError):  # it was deleted
                 self.bench.sqs.change_message_visibility(
                     QueueUrl=self.bench.queues.requests_url, ReceiptHandle=receipt.handle, VisibilityTimeout=0

@@ -58,13 +58,13 @@ EVERY_DEATH: Final = tuple(
     for arrives in (False, True)
     if arrives or call != "ReceiveMessage"  # before it arrives, there is nothing to lose
 )
-#: Those that an earlier order of the steps would not survive.
+#: Those that another order of the steps would not survive.
 TELLING_DEATHS: Final = (
     Death("short", "PUT part", arrives=True),
     Death("short", "PUT _SUCCESS", arrives=False),
-    Death("planned", "PUT job.json", arrives=False),
-    Death("planned", "SendMessageBatch", arrives=True),
-    Death("invalid", "SendMessage", arrives=True),
+    Death("planned", "PUT job.json", arrives=True),
+    Death("planned", "SendMessageBatch", arrives=False),
+    Death("invalid", "SendMessage", arrives=False),
 )
 
 
@@ -154,9 +154,12 @@ def stops(ground: Ground, luck: Random, *, stops: int, image_s: float, stop_s: i
             worker = ground.crew.start(**settings)
             worker.wait_for("ready")
             requests = [ground.request(luck, luck.randint(20, 60), f"{number}-{twin}") for twin in range(2)]
+            if number % 2:  # the messages arrive in the poll that is open when the signal comes
+                worker.send(signal.SIGTERM)
             ground.send(requests)
-            time.sleep(luck.choice([0.0, luck.uniform(0.0, 0.2)]))  # half of the signals come with a message
-            worker.send(signal.SIGTERM)
+            if number % 2 == 0:
+                time.sleep(luck.uniform(0.0, 0.2))
+                worker.send(signal.SIGTERM)
             if worker.wait() != 0 or ground.in_flight():
                 stranded.append(f"{worker.log.name}: exit status {worker.status()}, {ground.in_flight()} in flight")
         asked += requests

@@ -95,24 +95,22 @@ def _count_rows(tally: Tally, request: Asked, evidence: Evidence, rule: Rule) ->
     job_id, pictures = request.job_id, request.pictures
     tally.asked += len(pictures)
     rows = evidence.rows.get(job_id, [])
-    by_number: dict[int, PredictionRow] = {}
-    for row in rows:
-        if row.row >= len(pictures):
-            tally.wrong += tally.note(f"{job_id}: row {row.row} of {len(pictures)}")
-        elif row.row in by_number:
-            tally.doubled += tally.note(f"{job_id}: row {row.row} twice")
-        else:
-            by_number[row.row] = row
-    for number, picture in enumerate(pictures):
-        if number not in by_number:
-            tally.lost += tally.note(f"{job_id}: no row {number}")
-        elif not _fits(by_number[number], number, picture, rule):
-            tally.wrong += tally.note(f"{job_id}: {by_number[number]} for {picture}")
+    by_number = {row.row: row for row in rows}
+    if lost := [number for number in range(len(pictures)) if number not in by_number]:
+        tally.note(f"{job_id}: no row for {len(lost)} of {len(pictures)} images, the first is {lost[0]}")
+    if doubled := len(rows) - len(by_number):
+        tally.note(f"{job_id}: {doubled} rows are there twice")
+    tally.lost += len(lost)
+    tally.doubled += doubled
+    for number, row in by_number.items():
+        if number >= len(pictures) or not _fits(row, number, pictures[number], rule):
+            wanted = pictures[number] if number < len(pictures) else "nothing"
+            tally.wrong += tally.note(f"{job_id}: {row} for {wanted}")
     if evidence.failed.get(job_id, []) != [row for row in rows if row.error_code is not None]:
         tally.wrong += tally.note(f"{job_id}: its failed rows are not those of its parts")
     if job_id not in evidence.complete:
         tally.wrong += tally.note(f"{job_id}: not marked as complete")
-    return len(by_number) == len(pictures)
+    return not lost
 
 
 def _fits(row: PredictionRow, number: int, picture: Picture, rule: Rule) -> bool:

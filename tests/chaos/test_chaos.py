@@ -3,7 +3,7 @@
 Each scenario runs in its short form here, and in its long form where it is marked ``slow``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,17 +11,10 @@ import pytest
 from tests.chaos.forms import SCENARIOS, SEED, Form
 from tests.chaos.ground import Sample
 from tests.chaos.tally import Tally
-from tests.chaos.workers import Template
 from tests.conftest import Bench
 
 #: Runs a scenario by name, and returns its count.
 Chaos = Callable[[str], Tally]
-
-
-@pytest.fixture(scope="session")
-def sample(models: Path, digit_images: Path) -> Iterator[Sample]:
-    with Template.of_workers() as template:
-        yield Sample(models, digit_images, template)
 
 
 @pytest.fixture
