@@ -2,10 +2,11 @@
 
 import json
 import logging
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
@@ -22,7 +23,7 @@ from tests.chaos.tally import Tally
 from tests.chaos.workers import Template
 from tests.conftest import open_bench
 
-_COLUMNS: Final = ("asked", "lost", "doubled", "wrong", "recovered", "letters", "internal", "harm")
+_COLUMNS: Final = ("asked", "lost", "doubled", "wrong", "recovered", "unclosed", "letters", "internal", "harm")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -43,30 +44,29 @@ def chaos(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,  # noqa: FBT002 - a flag
 ) -> None:
     """Do to workers what breaks them, and count what became of every image."""
-    chosen = _known(names or [])
     tallies: dict[str, Tally] = {}
+    chosen = [(name, emulator) for name in _known(names or []) for emulator in SCENARIOS[name].on]
     if not as_json:
         print(f"seed {seed}")
         print(f"{'':20}", *(f"{name:>9}" for name in (*_COLUMNS, "seconds")))
-    with _sample() as sample, ExitStack() as emulators:
-        urls: dict[str, str] = {}
-        for name in chosen:
-            for emulator in SCENARIOS[name].on:
-                if emulator not in urls:
-                    urls[emulator] = emulators.enter_context(_EMULATORS[emulator]())
-                folder = Path(tempfile.mkdtemp(prefix=f"chaos-{name}-{emulator}-"))
-                tally = SCENARIOS[name].run(form, open_bench(urls[emulator]), sample, folder, seed=seed)
-                tallies[f"{name}, {emulator}"] = tally
-                if not as_json:
-                    _print(f"{name}, {emulator}", tally, folder)
+    with _sample() as sample, _emulators() as urls:
+        for name, emulator in chosen:
+            logs = Path(tempfile.mkdtemp(prefix=f"chaos-{name}-{emulator}-"))
+            tally = SCENARIOS[name].run(form, open_bench(urls[emulator]), sample, logs, seed=seed)
+            tallies[f"{name}, {emulator}"] = tally
+            if not as_json:
+                _print(f"{name}, {emulator}", tally, logs)
+            if tally.is_clean:
+                shutil.rmtree(logs)
     if as_json:
-        print(json.dumps({"seed": seed, "form": form} | {name: asdict(tally) for name, tally in tallies.items()}))
+        found = {name: asdict(tally) for name, tally in tallies.items()}
+        print(json.dumps({"seed": seed, "form": form, "scenarios": found}, indent=2))
     raise typer.Exit(int(not all(tally.is_clean for tally in tallies.values())))
 
 
 def _print(title: str, tally: Tally, logs: Path) -> None:
     counts = asdict(tally)
-    print(f"{title:20}", *(f"{counts[name]:9,}" for name in _COLUMNS), f"{tally.wall_s:9.1f}", tally.remark)
+    print(f"{title:20}", *(f"{counts[name]:9,}" for name in _COLUMNS), f"{tally.wall_s:9.1f}", tally.remark, flush=True)
     for problem in tally.problems:
         print(f"    {problem}")
     if not tally.is_clean:
@@ -86,21 +86,15 @@ def _sample() -> Iterator[Sample]:
 
 
 @contextmanager
-def _ministack() -> Iterator[str]:
-    with EmbeddedCloud() as cloud:
-        yield cloud.endpoint_url
-
-
-@contextmanager
-def _moto() -> Iterator[str]:
+def _emulators() -> Iterator[dict[str, str]]:
+    """Starts the emulators, and returns their endpoints by name."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
+    moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    with EmbeddedCloud() as ministack:
+        moto.start()
+        yield {"ministack": ministack.endpoint_url, "moto": "http://{}:{}".format(*moto.get_host_and_port())}
+        moto.stop()
 
-
-_EMULATORS: Final = {"ministack": _ministack, "moto": _moto}
 
 if __name__ == "__main__":
     sys.exit(app())

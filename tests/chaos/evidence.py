@@ -1,5 +1,6 @@
 """What is left after a scenario: rows in the bucket, dead letters, and what workers logged."""
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -72,6 +73,21 @@ def collect(bench: Bench, receipts: Iterable[Receipt], logs: Sequence[str]) -> E
         received_again=[receipt.body for receipt in receipts if receipt.receives > 1],
         tracebacks=sum(log.count("Traceback") for log in logs),
     )
+
+
+def unclosed_jobs(bench: Bench) -> set[str]:
+    """Returns the jobs that have a part and no ``_SUCCESS``."""
+    written = list(_written(bench))
+    with_part = {version.job_id for version in written if version.name.startswith("predictions/")}
+    return with_part - {version.job_id for version in written if version.name == "_SUCCESS"}
+
+
+def job_of(body: str) -> str:
+    """Returns the job of a message, or an empty text where it has none."""
+    try:
+        return str(json.loads(body)["job_id"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _written(bench: Bench) -> Iterator[_Version]:

@@ -160,13 +160,32 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Slow:
+    """Delays every call of a kind."""
+
+    name: str
+    delay_s: float
+
+    def close(self) -> None:
+        """Does nothing: no call waits for long."""
+
+    def on_call(self, call: Call) -> Call:
+        if call.name == self.name:
+            time.sleep(self.delay_s)
+        return call
+
+    def on_answer(self, _: Call, answer: Answer) -> Answer:
+        return answer
+
+
+@dataclass(frozen=True)
 class NoBackoff:
     """Makes a message that is given back visible at once. An extension by ``lease_s`` stays one."""
 
     lease_s: int
 
     def close(self) -> None:
-        """Does nothing: no call waits."""
+        """Does nothing: no call waits for long."""
 
     def on_call(self, call: Call) -> Call:
         if call.action != "ChangeMessageVisibility":
@@ -203,7 +222,7 @@ class Faults:
     _chosen: threading.local = field(default_factory=threading.local)  #: for the call of this thread
 
     def close(self) -> None:
-        """Does nothing: no call waits."""
+        """Does nothing: no call waits for long."""
 
     def on_call(self, call: Call) -> Answer | Call | None:
         with self._lock:

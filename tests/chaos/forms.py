@@ -66,9 +66,10 @@ SCENARIOS: Final = {
         on=("ministack",),
     ),
     "stops": Scenario(
-        short=partial(scenarios.stops, stops=2),
-        long=partial(scenarios.stops, stops=50),
+        short=partial(scenarios.stops, stops=2, image_s=0.0, stop_s=20),
+        long=partial(scenarios.stops, stops=50, image_s=0.03, stop_s=1),
         on=("ministack",),
+        receives=3,
     ),
     "faults": Scenario(
         short=partial(scenarios.faults, requests=4, workers=2),

@@ -14,7 +14,7 @@ from functools import partial
 from random import Random
 from typing import Final
 
-from tests.chaos.fault_proxy import Faults, Gate, Hold, NoBackoff
+from tests.chaos.fault_proxy import Faults, Gate, Hold, NoBackoff, Slow
 from tests.chaos.ground import LEASE_S, Ground
 from tests.chaos.tally import Asked, Picture, Tally
 from tests.chaos.workers import Template
@@ -58,13 +58,13 @@ EVERY_DEATH: Final = tuple(
     for arrives in (False, True)
     if arrives or call != "ReceiveMessage"  # before it arrives, there is nothing to lose
 )
-#: Those that an earlier order of the steps would not survive.
+#: Those that another order of the steps would not survive.
 TELLING_DEATHS: Final = (
     Death("short", "PUT part", arrives=True),
     Death("short", "PUT _SUCCESS", arrives=False),
-    Death("planned", "PUT job.json", arrives=False),
-    Death("planned", "SendMessageBatch", arrives=True),
-    Death("invalid", "SendMessage", arrives=True),
+    Death("planned", "PUT job.json", arrives=True),
+    Death("planned", "SendMessageBatch", arrives=False),
+    Death("invalid", "SendMessage", arrives=False),
 )
 
 
@@ -123,13 +123,13 @@ def points(ground: Ground, luck: Random, *, deaths: Iterable[Death]) -> Tally:
 
 def freezes(ground: Ground, luck: Random, *, freezes: int) -> Tally:
     """Workers are frozen past their lease, others answer, and then they continue."""
-    asked = ground.requests(luck, 2 * freezes, images=(40, 80))
+    asked = ground.requests(luck, 2 * freezes, images=(80, 120))
     ground.send(asked)
     frozen = []
     for _ in range(freezes):
         worker = ground.crew.start()
         worker.wait_for("scoring with")
-        time.sleep(luck.uniform(0.0, 0.05))
+        time.sleep(luck.uniform(0.0, 0.02))
         os.killpg(worker.pid, signal.SIGSTOP)
         frozen.append(worker)
     ground.drain()
@@ -142,18 +142,26 @@ def freezes(ground: Ground, luck: Random, *, freezes: int) -> Tally:
     return tally
 
 
-def stops(ground: Ground, luck: Random, *, stops: int) -> Tally:
-    """A worker is stopped with SIGTERM at a random instant. It exits with 0 and leaves nothing in flight."""
+def stops(ground: Ground, luck: Random, *, stops: int, image_s: float, stop_s: int) -> Tally:
+    """A worker is stopped with SIGTERM at a random instant. It exits with 0 and leaves nothing in flight.
+
+    An image takes ``image_s`` longer than it does, so that a request can take longer than the ``stop_s`` of a stop.
+    """
+    settings = ground.storage_through_proxy | {"TWOFOLD_FETCHERS": "1", "TWOFOLD_STOP_S": str(stop_s)}
     asked, stranded = [], []
     for number in range(stops):
-        worker = ground.crew.start()
-        worker.wait_for("ready")
-        requests = [ground.request(luck, luck.randint(20, 60), f"{number}-{twin}") for twin in range(2)]
-        ground.send(requests)
-        time.sleep(luck.choice([0.0, luck.uniform(0.0, 0.2)]))  # half of the signals come with a message
-        worker.send(signal.SIGTERM)
-        if worker.wait() != 0 or ground.in_flight():
-            stranded.append(f"{worker.log.name}: exit status {worker.status()}, {ground.in_flight()} in flight")
+        with ground.proxy.using(Slow("GET image", image_s)):
+            worker = ground.crew.start(**settings)
+            worker.wait_for("ready")
+            requests = [ground.request(luck, luck.randint(20, 60), f"{number}-{twin}") for twin in range(2)]
+            if number % 2:  # the messages arrive in the poll that is open when the signal comes
+                worker.send(signal.SIGTERM)
+            ground.send(requests)
+            if number % 2 == 0:
+                time.sleep(luck.uniform(0.0, 0.2))
+                worker.send(signal.SIGTERM)
+            if worker.wait() != 0 or ground.in_flight():
+                stranded.append(f"{worker.log.name}: exit status {worker.status()}, {ground.in_flight()} in flight")
         asked += requests
     ground.drain()
     tally = ground.tally(asked, harm=stops)

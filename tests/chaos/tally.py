@@ -1,11 +1,10 @@
 """The count after a scenario: what was asked for, and what became of it."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.chaos.evidence import Evidence
+from tests.chaos.evidence import Evidence, job_of
 from worker.contract import PredictionRow
 from worker.predictions import Rule
 
@@ -40,6 +39,7 @@ class Tally:
     doubled: int = 0  #: rows beyond the first of an image
     wrong: int = 0  #: rows, dead letters and jobs that are not what they must be
     recovered: int = 0  #: messages that were received more than once, and are answered
+    unclosed: int = 0  #: jobs with all rows that only a further request made complete
     letters: int = 0  #: dead letters
     internal: int = 0  #: tracebacks, and dead letters with the code ``internal``
     harm: int = 0  #: kills, stops, freezes, races or failed calls
@@ -78,7 +78,7 @@ def count(asked: Iterable[Asked], evidence: Evidence, rule: Rule) -> Tally:
         tally.wrong += tally.note(f"{job_id}: has rows, and no valid request asks for it")
     for key in evidence.rewritten:
         tally.wrong += tally.note(f"{key}: written more than once")
-    tally.recovered = sum(body in answered or _job_of(body) in answered for body in evidence.received_again)
+    tally.recovered = sum(body in answered or job_of(body) in answered for body in evidence.received_again)
     return tally
 
 
@@ -95,34 +95,25 @@ def _count_rows(tally: Tally, request: Asked, evidence: Evidence, rule: Rule) ->
     job_id, pictures = request.job_id, request.pictures
     tally.asked += len(pictures)
     rows = evidence.rows.get(job_id, [])
-    by_number: dict[int, PredictionRow] = {}
-    for row in rows:
-        if row.row >= len(pictures):
-            tally.wrong += tally.note(f"{job_id}: row {row.row} of {len(pictures)}")
-        elif row.row in by_number:
-            tally.doubled += tally.note(f"{job_id}: row {row.row} twice")
-        else:
-            by_number[row.row] = row
-    for number, picture in enumerate(pictures):
-        if number not in by_number:
-            tally.lost += tally.note(f"{job_id}: no row {number}")
-        elif not _fits(by_number[number], number, picture, rule):
-            tally.wrong += tally.note(f"{job_id}: {by_number[number]} for {picture}")
+    by_number = {row.row: row for row in rows}
+    if lost := [number for number in range(len(pictures)) if number not in by_number]:
+        tally.note(f"{job_id}: no row for {len(lost)} of {len(pictures)} images, the first is {lost[0]}")
+    if doubled := len(rows) - len(by_number):
+        tally.note(f"{job_id}: {doubled} rows are there twice")
+    tally.lost += len(lost)
+    tally.doubled += doubled
+    for number, row in by_number.items():
+        if number >= len(pictures) or not _fits(row, number, pictures[number], rule):
+            wanted = pictures[number] if number < len(pictures) else "nothing"
+            tally.wrong += tally.note(f"{job_id}: {row} for {wanted}")
     if evidence.failed.get(job_id, []) != [row for row in rows if row.error_code is not None]:
         tally.wrong += tally.note(f"{job_id}: its failed rows are not those of its parts")
     if job_id not in evidence.complete:
         tally.wrong += tally.note(f"{job_id}: not marked as complete")
-    return len(by_number) == len(pictures)
+    return not lost
 
 
 def _fits(row: PredictionRow, number: int, picture: Picture, rule: Rule) -> bool:
     if isinstance(picture.expected, str):
         return (row.row, row.source_ref, row.error_code) == (number, picture.ref, picture.expected)
     return row == rule.scored(number, picture.ref, picture.expected)
-
-
-def _job_of(body: str) -> str:
-    try:
-        return str(json.loads(body)["job_id"])
-    except (ValueError, KeyError, TypeError):
-        return ""

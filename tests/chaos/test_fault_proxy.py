@@ -1,6 +1,7 @@
 """The proxy: what a client of it sees."""
 
 import http.client
+import json
 import random
 import threading
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.chaos.fault_proxy import Fault, FaultProxy, Faults, Gate, Hold
+from tests.chaos.fault_proxy import Call, Fault, FaultProxy, Faults, Gate, Hold, NoBackoff
 
 BODY = b"x" * 100
 
@@ -107,3 +108,11 @@ def test_a_gate_opens_when_enough_calls_wait(proxy: FaultProxy) -> None:
         assert _get(proxy) == (200, BODY)
         client.join()
         assert gate.opened
+
+
+@pytest.mark.parametrize(("asked_s", "sent_s"), [(3, 3), (0, 0), (40, 0)])
+def test_a_backoff_is_over_at_once_and_an_extension_is_kept(asked_s: int, sent_s: int) -> None:
+    """Both are the same call, with other seconds."""
+    body = json.dumps({"ReceiptHandle": "handle", "VisibilityTimeout": asked_s}).encode()
+    sent = NoBackoff(lease_s=3).on_call(Call("POST", "/", "ChangeMessageVisibility", (), body))
+    assert json.loads(sent.body) == {"ReceiptHandle": "handle", "VisibilityTimeout": sent_s}

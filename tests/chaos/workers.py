@@ -1,18 +1,13 @@
-"""Workers that are started and killed.
-
-A template process loads the worker's code once and forks a copy of itself for each start, which then runs
-``python -m worker`` from its first line. So a worker is ready in 0.2 s instead of 0.9 s, and hundreds can be killed.
-"""
+"""Workers that are started and killed. They are copies of a template process: see tests/chaos/template.py."""
 
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +37,7 @@ class Template:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, *self._loaded],
+            [sys.executable, "-m", "tests.chaos.template", *self._loaded],
             cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -169,11 +164,7 @@ class Crew:
 
     def left_behind(self) -> list[int]:
         """Returns the process ids of children whose worker has ended, after a while in which they may end too."""
-        ended = {worker.pid for worker in self._started if worker.status() is not None}
-        deadline = time.monotonic() + 10
-        while (found := _sessions(ended)) and time.monotonic() < deadline:
-            time.sleep(_LOOK_S)
-        return found
+        return left_behind([worker for worker in self._started if worker.status() is not None])
 
 
 def wait_until(done: Callable[[], bool], *, what: str, limit_s: float = LIMIT_S, look_s: float = _LOOK_S) -> None:
@@ -185,65 +176,20 @@ def wait_until(done: Callable[[], bool], *, what: str, limit_s: float = LIMIT_S,
         time.sleep(look_s)
 
 
-def _sessions(leaders: set[int]) -> list[int]:
-    """Returns the processes that belong to the sessions of these leaders, zombies excluded."""
-    found = []
-    for process in psutil.process_iter(["pid", "status"]):
-        try:
-            is_member = os.getsid(process.pid) in leaders and process.info["status"] != psutil.STATUS_ZOMBIE
-        except (ProcessLookupError, PermissionError):
-            continue
-        if is_member:
-            found.append(process.pid)
+def left_behind(ended: Sequence[Started], *, patience_s: float = 10.0) -> list[int]:
+    """Returns the process ids of what still runs in the sessions of processes that have ended."""
+    deadline = time.monotonic() + patience_s
+    leaders = {one.pid for one in ended}
+    while (found := _members(leaders)) and time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
     return found
 
 
-def _fork(module: str, arguments: list[str], environment: dict[str, str], log: str) -> int:
-    """Returns the process id of a copy that runs the module."""
-    child = os.fork()
-    if child:
-        return child
-    status = 1
-    try:
-        os.setsid()
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for descriptor in (1, 2):
-            os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), descriptor)
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.argv = [module, *arguments]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-        status = 0
-    except SystemExit as leaving:
-        status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-    except BaseException:  # noqa: BLE001 - as the interpreter does at its end
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stdout.flush()
-        os._exit(status)
-
-
-def _serve(loaded: list[str]) -> None:
-    """Answers requests on standard input, each a line of JSON, until it ends."""
-    for module in loaded:
-        __import__(module)
-    statuses: dict[int, int | None] = {}
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "start" in request:
-            answer: int | None = _fork(**request["start"])
-        else:
-            pid = request["poll"]
-            if statuses.get(pid) is None:
-                statuses[pid] = _status(pid)
-            answer = statuses[pid]
-        print(json.dumps(answer), flush=True)
-
-
-def _status(pid: int) -> int | None:
-    ended, status = os.waitpid(pid, os.WNOHANG)
-    return os.waitstatus_to_exitcode(status) if ended else None
-
-
-if __name__ == "__main__":
-    _serve(sys.argv[1:])
+def _members(leaders: set[int]) -> list[int]:
+    """Returns the processes of these sessions. Zombies have ended."""
+    found = []
+    for process in psutil.process_iter(["pid", "status"]):
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getsid(process.pid) in leaders and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
