@@ -16,6 +16,7 @@ from worker.batch.resolve import RequestResolver
 from worker.contract import ClassifyRequest
 from worker.dispatch import Dispatch
 from worker.errors import TwofoldError
+from worker.health import MAX_AGE_S
 from worker.scoring.limits import MIB, ImageLimits
 from worker.scoring.models import ModelCache, Models
 from worker.scoring.pipeline import Pipeline, Stages
@@ -44,6 +45,10 @@ def check_settings(settings: WorkerSettings) -> None:
             f"TWOFOLD_STOP_S ({settings.stop_s:,}) and TWOFOLD_VISIBILITY_S ({settings.visibility_s:,}) together are "
             f"longer than the {MAX_LEASE_S:,} s for which SQS hides a message: no part could use that time. Lower one"
         )
+    if settings.image_cpu_s > settings.image_wall_s:
+        raise ValueError("TWOFOLD_IMAGE_CPU_S is longer than TWOFOLD_IMAGE_WALL_S, which would always end first")
+    if settings.image_wall_s >= MAX_AGE_S:
+        raise ValueError(f"TWOFOLD_IMAGE_WALL_S must be under {MAX_AGE_S}: the health check would fail before it ends")
     _check_models_apart(settings)
 
 

@@ -78,8 +78,8 @@ class Dispatch:
     ) -> Outcome:
         """Does what the message asks for. Raises what is ``FATAL``, and nothing else.
 
-        ``last_try``, ``cancelled`` and ``progress`` are those of an ``Attempt``. ``left_s``: storage has this long to
-        deliver the images, and no longer than ``request_s`` for each request.
+        ``last_try``, ``cancelled`` and ``progress`` are those of an ``Attempt``. ``left_s``: storage is waited for
+        no longer than this, and no longer than ``request_s`` for each request.
         """
         ends_s = time.monotonic() + left_s
         try:
@@ -90,8 +90,8 @@ class Dispatch:
             return Done("a notification without a request")
         outcomes: list[Outcome] = []
         for request in requests:
-            until_s = min(ends_s, time.monotonic() + self._request_s)
-            attempt = Attempt(last_try=last_try, until_s=until_s, cancelled=cancelled, progress=progress)
+            patience_s = min(self._request_s, ends_s - time.monotonic())
+            attempt = Attempt(last_try=last_try, patience_s=patience_s, cancelled=cancelled, progress=progress)
             outcomes.append(self._answer(request, attempt))
             if isinstance(outcomes[-1], Interrupted):
                 break
@@ -106,8 +106,9 @@ class Dispatch:
     def _answer(self, request: ClassifyRequest, attempt: Attempt) -> Outcome:
         logs.note(job_id=request.job_id)
         failure: Reject | Retry
+        written: list[PartReport] = []
         try:
-            return self._carry_out(request, attempt)
+            return self._carry_out(request, attempt, written)
         except FATAL:
             raise
         except (Reject, Retry) as error:
@@ -115,9 +116,10 @@ class Dispatch:
         except Exception as error:  # a bug must not end the loop, and the message must not be lost
             log.exception("job %s", request.job_id)
             failure = Retry(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
-        return self._judge(request, failure, last_try=attempt.last_try)
+        return self._judge(request, failure, written, last_try=attempt.last_try)
 
-    def _carry_out(self, request: ClassifyRequest, attempt: Attempt) -> Done:
+    def _carry_out(self, request: ClassifyRequest, attempt: Attempt, written: list[PartReport]) -> Done:
+        """Does what the request asks for. ``written`` gets the report of its part as soon as that is there."""
         record = self._resolver.record(request)
         if record.is_cancelled():
             return Done(f"job {request.job_id} was cancelled")
@@ -130,16 +132,19 @@ class Dispatch:
                 job = self._planner.plan(resolved, cancelled=attempt.cancelled, progress=attempt.progress)
                 return Done(f"job {job.job_id}: {job.images} images planned as {job.parts} parts")
             report = self._parts.write(resolved, attempt)
+        written.append(report)
         self._completion.check(record, request, report, cancelled=attempt.cancelled, progress=attempt.progress)
         part = "" if request.shard is None else f" part {request.shard}"
         what = f"job {report.job_id}{part}: {report.rows} rows, {report.failed} failed, {report.seconds:.3f} s"
         return Done(what, (report,))
 
-    def _judge(self, request: ClassifyRequest, failure: Reject | Retry, *, last_try: bool) -> Outcome:
+    def _judge(
+        self, request: ClassifyRequest, failure: Reject | Retry, written: list[PartReport], *, last_try: bool
+    ) -> Outcome:
         """Decides what a failure means: a request whose part is written is answered, whatever failed afterwards."""
         if isinstance(failure, Retry) and not last_try:
             return failure
-        report = self._report(request)
+        report = written[0] if written else self._report(request)
         if report is not None and not last_try:
             return Retry(failure.code, f"answered, but the job is not completed: {failure.message}")
         if report is not None:

@@ -97,7 +97,7 @@ class Serverless:
             message.body,
             last_try=self._queue.is_last_try(message),
             cancelled=lambda: context.get_remaining_time_in_millis() < _CUT_MS,
-            left_s=(left_ms - 2 * _CUT_MS) / 1000,  # so that what storage has delivered can be scored and written
+            left_s=(left_ms - 2 * _CUT_MS) / 1000,  # so that what storage has delivered can be written
         )
 
     def _give_back(self, message: Message, others: list[Message], error: BaseException) -> None:

@@ -56,9 +56,7 @@ class WorkerSettings(BaseSettings):
     image_cpu_s: PositiveFloat = Field(default=10, description="processor seconds to decode one image")
     image_wall_s: PositiveFloat = Field(default=30, description="seconds on the clock to decode and score one image")
     image_memory_mib: Annotated[int, Field(ge=64)] = Field(default=384, description="MiB of memory to decode one image")
-    request_s: PositiveFloat = Field(
-        default=600, description="seconds in which storage must deliver all images of a request"
-    )
+    request_s: PositiveFloat = Field(default=600, description="seconds that a request waits for storage")
     visibility_s: Annotated[int, Field(ge=3, le=43_200)] = Field(
         default=60, description="visibility timeout of a message in seconds; extended while the work goes on"
     )

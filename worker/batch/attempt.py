@@ -11,8 +11,8 @@ class Attempt:
 
     #: A failure that would be tried again becomes a row or a rejection.
     last_try: bool = False
-    #: By ``time.monotonic``: an image that storage has not delivered by then has failed.
-    until_s: float = math.inf
+    #: How long storage is waited for, in all, before an image that is not delivered has failed.
+    patience_s: float = math.inf
     #: Called between images and while one is awaited; once it returns True, the work is Interrupted.
     cancelled: Callable[[], bool] = lambda: False
     #: Called whenever the work has moved on: a row, an image of a list, a shard.

@@ -67,7 +67,7 @@ class PartWriter:
 
     def _rows(self, asked: list[ShardLine], model: Model, rule: Rule, attempt: Attempt) -> Iterator[PredictionRow]:
         images = ((line.source_ref, line.version_id) for line in asked)
-        scores = self._pipeline.scores(images, model, cancelled=attempt.cancelled, until_s=attempt.until_s)
+        scores = self._pipeline.scores(images, model, cancelled=attempt.cancelled, patience_s=attempt.patience_s)
         for line, score in zip(asked, scores, strict=True):
             if isinstance(score, Retry) and not attempt.last_try:
                 raise score

@@ -119,7 +119,10 @@ class _Child:
         started_s = time.perf_counter()
         pixels = self._decode(request, data, size_px=image_size)
         decoded_s = time.perf_counter()
-        score = scorer.score(pixels)
+        try:
+            score = scorer.score(pixels)
+        except (RuntimeError, ValueError) as error:
+            raise Reject(ErrorCode.BAD_MODEL, f"LiteRT cannot run the graph: {error}") from error
         scored_s = time.perf_counter()
         return {"score": score, "decode_ms": (decoded_s - started_s) * 1000, "score_ms": (scored_s - decoded_s) * 1000}
 
@@ -172,8 +175,10 @@ def _trim() -> None:
 
 def _limit_memory(more_bytes: int | None) -> None:
     """Makes allocations of over ``more_bytes`` from now on fail. Only Linux enforces RLIMIT_DATA."""
-    limit = resource.RLIM_INFINITY
+    _, highest = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = highest
     if more_bytes is not None and sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_bytes().split()[5])
         limit = pages * resource.getpagesize() + more_bytes
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+        limit = limit if highest == resource.RLIM_INFINITY else min(limit, highest)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, highest))

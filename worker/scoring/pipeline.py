@@ -14,12 +14,11 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final, Self
 
 from worker.aws.storage import Storage
 from worker.contract import S3Uri
-from worker.errors import ErrorCode, Interrupted, Retry, TwofoldError
+from worker.errors import Broken, ErrorCode, Interrupted, Retry, TwofoldError
 from worker.scoring.limits import MAX_BYTES, MIB, Budget
 from worker.scoring.models import Model
 from worker.scoring.sandbox import Sandbox
@@ -31,6 +30,7 @@ log = logging.getLogger(__name__)
 _AHEAD: Final = 2
 #: Images that are fetched and not yet scored; one for each scoring thread comes on top.
 DEFAULT_IN_FLIGHT_BYTES: Final = 128 * MIB
+_START_S: Final = 30
 #: How often ``cancelled`` is called while an image is awaited.
 _CANCEL_CHECK_S: Final = 0.2
 
@@ -63,12 +63,16 @@ class Stages:
         return taken
 
 
-@dataclass(frozen=True)
-class _Body:
-    """An image as it was fetched; ``data`` is None if it did not fit into the budget."""
+class _Image:
+    """An image under way. Its bytes are held only by the thread that fetches or scores it."""
 
-    data: bytes | memoryview | None
-    taken_bytes: int  #: of the budget
+    def __init__(self, ref: str, version_id: str | None, model: Model) -> None:
+        self.ref = ref
+        self.version_id = version_id
+        self.model = model
+        self.answer: Future[float | TwofoldError] = Future()
+        self.fetched = False  #: storage has delivered it
+        self.given_up = False  #: nobody waits for it
 
 
 class Pipeline:
@@ -107,35 +111,35 @@ class Pipeline:
         model: Model,
         *,
         cancelled: Callable[[], bool],
-        until_s: float = math.inf,
+        patience_s: float = math.inf,
     ) -> Iterator[float | TwofoldError]:
         """Yields P(class 1) of each image, or the reason why there is none, in the order of ``refs``.
 
         Each of ``refs`` is a URI and the version to read, or None for the latest. ``cancelled`` is called between
-        images and while one is awaited. Raises Interrupted once it returns True. An image that storage has not
-        delivered at ``until_s``, by ``time.monotonic``, is a Retry.
+        images and while one is awaited. Raises Interrupted once it returns True. Storage is waited for ``patience_s``
+        in all; an image that is not there by then is a Retry.
         """
         log.debug("scoring with %s %s", model.manifest.name, model.manifest.version)
-        window: deque[tuple[Future[_Body], Future[float | TwofoldError]]] = deque()
+        patience = _Patience(patience_s)
+        window: deque[_Image] = deque()
         try:
             for ref, version_id in refs:
-                fetched = self._fetchers.submit(self._fetch, ref, version_id, until_s)
-                window.append((fetched, self._scorers.submit(self._score, fetched, ref, version_id, model, until_s)))
+                window.append(self._begin(_Image(ref, version_id, model)))
                 if len(window) >= self._window:
-                    yield _wait(window.popleft()[1], cancelled)
+                    yield _wait(window.popleft(), patience, cancelled)
             while window:
-                yield _wait(window.popleft()[1], cancelled)
+                yield _wait(window.popleft(), patience, cancelled)
         finally:
-            for fetched, scored in window:
-                fetched.cancel()
-                if scored.cancel():
-                    fetched.add_done_callback(self._drop)
+            for image in window:
+                image.given_up = True
 
-    def _fetch(self, ref: str, version_id: str | None, until_s: float) -> _Body:
-        split(ref)
-        check_allowed(ref, self._allowed)
-        if time.monotonic() >= until_s:
-            raise Retry(ErrorCode.UNAVAILABLE, f"{ref}: the time of the request was over before it was read")
+    def _begin(self, image: _Image) -> _Image:
+        self._fetchers.submit(_answering, image, self._fetch)
+        return image
+
+    def _fetch(self, image: _Image) -> None:
+        split(image.ref)
+        check_allowed(image.ref, self._allowed)
         taken_bytes = 0
 
         def take(size_bytes: int) -> bool:
@@ -146,57 +150,72 @@ class Pipeline:
 
         try:
             with self.stages.timed("fetch"):
-                data = self._storage.fetch(ref, max_bytes=MAX_BYTES, version_id=version_id, take=take)
+                data = self._storage.fetch(image.ref, max_bytes=MAX_BYTES, version_id=image.version_id, take=take)
+            image.fetched = data is not None
+            self._scorers.submit(_answering, image, self._score, data, taken_bytes)
         except BaseException:
             self._in_flight.give_back(taken_bytes)
             raise
-        return _Body(data, taken_bytes)
 
-    def _score(
-        self, fetched: Future[_Body], ref: str, version_id: str | None, model: Model, until_s: float
-    ) -> float | TwofoldError:
-        body = None
+    def _score(self, image: _Image, data: bytes | memoryview | None, taken_bytes: int) -> None:
+        """Scores an image, and frees its part of the budget. ``data`` is None for one that did not fit into it."""
         try:
-            body = self._await(fetched, ref, until_s)
-            data = body.data
+            if image.given_up:
+                return
             if data is None:
                 with self.stages.timed("fetch"):
-                    data = self._storage.fetch(ref, max_bytes=MAX_BYTES, version_id=version_id)
-            scored = self.sandbox.score(data, model.graph)
+                    data = self._storage.fetch(image.ref, max_bytes=MAX_BYTES, version_id=image.version_id)
+                image.fetched = True
+            scored = self.sandbox.score(data, image.model.graph)
             self.stages.add("decode", scored.decode_ms)
             self.stages.add("score", scored.score_ms)
-            return scored.score
-        except TwofoldError as error:
-            # Without the frames that it came through, which hold the image: thousands of errors may wait to be written.
-            error.__traceback__ = error.__cause__ = error.__context__ = None
-            return error
+            image.answer.set_result(scored.score)
         finally:
-            if body is not None:
-                self._in_flight.give_back(body.taken_bytes)
-
-    def _await(self, fetched: Future[_Body], ref: str, until_s: float) -> _Body:
-        try:
-            return fetched.result(None if until_s == math.inf else max(0.0, until_s - time.monotonic()))
-        except TimeoutError:
-            fetched.add_done_callback(self._drop)
-            raise Retry(ErrorCode.UNAVAILABLE, f"{ref}: not delivered in the time of the request") from None
-
-    def _drop(self, fetched: Future[_Body]) -> None:
-        """Frees what an image has taken that will not be scored."""
-        if not fetched.cancelled() and fetched.exception() is None:
-            self._in_flight.give_back(fetched.result().taken_bytes)
+            self._in_flight.give_back(taken_bytes)
 
 
-def _wait(future: Future[float | TwofoldError], cancelled: Callable[[], bool]) -> float | TwofoldError:
+class _Patience:
+    """The seconds that a request waits for storage."""
+
+    def __init__(self, left_s: float) -> None:
+        self.left_s = left_s
+
+
+def _answering(image: _Image, step: Callable[..., None], *details: object) -> None:
+    """Runs a step towards the answer. What goes wrong is the answer."""
+    if image.given_up and not details:
+        return
+    try:
+        step(image, *details)
+    except TwofoldError as error:
+        # Without the frames that it came through, which hold the image: thousands of errors may wait to be written.
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        image.answer.set_result(error)
+    except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+        image.answer.set_exception(error)
+
+
+def _wait(image: _Image, patience: _Patience, cancelled: Callable[[], bool]) -> float | TwofoldError:
     while not cancelled():
-        if wait([future], timeout=_CANCEL_CHECK_S).done:
-            return future.result()
+        started_s = time.monotonic()
+        if wait([image.answer], timeout=_CANCEL_CHECK_S).done:
+            return image.answer.result()
+        if not image.fetched:
+            patience.left_s -= time.monotonic() - started_s
+            if patience.left_s <= 0:
+                image.given_up = True
+                return Retry(ErrorCode.UNAVAILABLE, f"{image.ref}: not delivered in the time of the request")
+    image.given_up = True
     raise Interrupted(ErrorCode.UNAVAILABLE, "the worker is stopping", delay_s=0)
 
 
 def _started(threads: int, name: str) -> ThreadPoolExecutor:
     """Returns a pool whose threads all run: ``Thread.start`` can wait forever for one that starts without memory."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-    everyone = threading.Barrier(threads)
-    wait([pool.submit(everyone.wait) for _ in range(threads)])
+    everyone = threading.Barrier(threads, timeout=_START_S)
+    try:
+        for future in [pool.submit(everyone.wait) for _ in range(threads)]:
+            future.result(timeout=_START_S)
+    except (RuntimeError, TimeoutError) as error:  # BrokenBarrierError is a RuntimeError
+        raise Broken(f"{threads} threads cannot be started: {error}") from error
     return pool

@@ -13,15 +13,17 @@ limit their processor time and memory (``worker.scoring.child``). Their time on 
 import json
 import logging
 import math
+import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from worker.errors import Broken, ErrorCode, Reject
+from worker.errors import Broken, ErrorCode, Reject, Retry
 from worker.scoring.limits import MIB, Budget, ImageLimits
 from worker.scoring.template import Template
 
@@ -37,13 +39,17 @@ _READY_S: Final = 30
 #: How many processes in a row may die without an image to blame.
 _MAX_STRAYS: Final = 3
 _TICK_S: Final = 0.25
+_FROZEN_S: Final = 5
 
 _MAX_ANSWER_BYTES: Final = 64 * 1024
 _MAX_MESSAGE: Final = 1000
+#: More than an image of any size needs.
+_MAX_SIZE_BYTES: Final = 4 * 1024 * MIB
 
 #: What a child may say about an image.
 _IMAGE_CODES: Final = frozenset(
     {
+        ErrorCode.BAD_MODEL,
         ErrorCode.DAMAGED,
         ErrorCode.EMPTY,
         ErrorCode.NOT_AN_IMAGE,
@@ -113,12 +119,20 @@ class _Child:
             answer = self._receive()
             if "needs" in answer:
                 self._set_deadline(math.inf)  # others may take as long as they are allowed to
-                stack.enter_context(pixels.taken(int(answer["needs"])))
+                stack.enter_context(pixels.taken(_int(answer["needs"])))
                 self._set_deadline(limit_s)
                 self._pipe.send_bytes(b"")
                 answer = self._receive()
-            following = self._pipe.recv_bytes(int(answer["bytes"])) if "bytes" in answer else b""
+            following = self._pipe.recv_bytes(_int(answer["bytes"])) if "bytes" in answer else b""
         return answer, following
+
+    def is_alive(self) -> bool:
+        """Returns False if the child has died while it was idle: then its pipe has an end to read."""
+        return not self._pipe.poll(0)
+
+    def can_hold(self, graph: ModelGraph | None) -> bool:
+        """Returns whether it has loaded ``graph``, or may."""
+        return graph is None or graph.sha256 in self.models or len(self.models) < _MODELS
 
     def kill_if_overdue(self, now_s: float) -> None:
         """Kills the child when its deadline has passed. Its pipe then ends, which wakes the thread that waits."""
@@ -126,7 +140,16 @@ class _Child:
             if now_s < self._deadline_s:
                 return
             self._deadline_s, self.overdue = math.inf, True
-        self._template.kill(self._pid)
+        try:
+            self._template.kill(self._pid)
+        except Broken:  # on Linux its children die with it; elsewhere, this at least wakes the thread that waits
+            with socket.socket(fileno=os.dup(self._pipe.fileno())) as pipe:
+                pipe.shutdown(socket.SHUT_RDWR)
+
+    def extend(self, seconds: float) -> None:
+        """Moves the deadline, for a time in which nothing ran at all."""
+        with self._lock:
+            self._deadline_s += seconds
 
     def bury(self) -> str:
         """Ends the child and returns what it died of: the name of a signal, or ``exit status 1``."""
@@ -159,11 +182,30 @@ class _Child:
     def _receive(self) -> dict[str, Any]:
         try:
             answer = json.loads(self._pipe.recv_bytes(_MAX_ANSWER_BYTES))
-            if answer.get("lines"):
-                log.debug("a library printed %d lines about an image: %.200r", answer["lines"], answer["first"])
-        except ValueError as error:
-            raise Reject(ErrorCode.DECODER_CRASHED, "its decoder answers nonsense") from error
-        return dict(answer)
+        except (ValueError, RecursionError) as error:
+            raise _nonsense() from error
+        if not isinstance(answer, dict):
+            raise _nonsense()
+        if answer.get("lines"):
+            log.debug("a library printed %s lines about an image: %.200r", answer["lines"], answer.get("first"))
+        return answer
+
+
+def _int(number: object) -> int:
+    """Returns a size that a child has sent. Raises Reject unless it is one."""
+    if not isinstance(number, int) or not 0 <= number <= _MAX_SIZE_BYTES:
+        raise _nonsense()
+    return number
+
+
+def _float(number: object) -> float:
+    if not isinstance(number, float):
+        raise _nonsense()
+    return number
+
+
+def _nonsense() -> Reject:
+    return Reject(ErrorCode.DECODER_CRASHED, "its decoder answers nonsense")
 
 
 class Sandbox:
@@ -212,7 +254,7 @@ class Sandbox:
         score = answer.get("score")
         if not (isinstance(score, float) and 0.0 <= score <= 1.0):  # false for NaN, too
             raise Reject(ErrorCode.BAD_MODEL, f"the model gives an image the score {score!r}, not one within [0, 1]")
-        return Scored(score, float(answer["decode_ms"]), float(answer["score_ms"]))
+        return Scored(score, _float(answer.get("decode_ms")), _float(answer.get("score_ms")))
 
     def decode(self, data: bytes | memoryview, *, size_px: int) -> bytes:
         """Returns the ``(size_px, size_px, 3)`` uint8 RGB pixels of an image file. Raises Reject, or Broken."""
@@ -229,12 +271,13 @@ class Sandbox:
                 except _Died:
                     verdict = self._verdict(child)
                     if verdict is None:
+                        self._count_stray(signal.SIGKILL.name)
                         continue
                     raise verdict from None
                 self._strays = 0
                 self._check(child, answer)
                 return answer, following
-        raise Reject(ErrorCode.TOO_MUCH_MEMORY, "its process was killed twice: is the machine out of memory?")
+        raise Retry(ErrorCode.UNAVAILABLE, "its process was killed twice: is the machine out of memory?")
 
     def _verdict(self, child: _Child) -> Reject | None:
         """Returns what an image did to its process, or None where something else has killed the process."""
@@ -252,17 +295,22 @@ class Sandbox:
         code = answer.get("code")
         if code is None:
             return
+        if not isinstance(code, str):
+            raise _nonsense()
         if code == ErrorCode.TOO_MUCH_MEMORY:
             child.usable = False  # who knows what could not be allocated
             limit = f"{self._limits.memory_bytes // MIB} MiB"
             raise Reject(ErrorCode.TOO_MUCH_MEMORY, f"decoding takes over {limit}, or far more than its size suggests")
         if code not in _IMAGE_CODES:
-            raise Reject(ErrorCode.DECODER_CRASHED, "its decoder answers nonsense")
+            raise _nonsense()
         raise Reject(ErrorCode(code), str(answer.get("message"))[:_MAX_MESSAGE])
 
     def _load(self, child: _Child, graph: ModelGraph) -> dict[str, Any]:
         request = {"do": "load", "sha256": graph.sha256, "image_size": graph.image_size}
         answer, _ = child.ask(request, graph.content, limit_s=_READY_S, pixels=self._pixels)
+        if answer.get("code") == ErrorCode.TOO_MUCH_MEMORY:
+            child.usable = False
+            raise _Died
         if "code" in answer:
             raise Reject(ErrorCode.BAD_MODEL, str(answer.get("message"))[:_MAX_MESSAGE])
         child.models.add(graph.sha256)
@@ -300,14 +348,14 @@ class Sandbox:
             with self._lock:
                 # The one that was used last, whose memory is still in the processor's cache.
                 child = self._idle.pop() if self._idle else None
-            if child is not None and graph is not None and len(child.models | {graph.sha256}) > _MODELS:
+                template = self._template
+            if child is not None and not (child.is_alive() and child.can_hold(graph)):
                 child.bury()
                 continue
             try:
-                child = child or _Child(self._template)
+                child = child or _Child(template)
             except Broken as error:
-                self._count_stray(str(error))
-                self._replace_template()
+                self._replace(template, str(error))
                 continue
             with self._lock:
                 self._busy.add(child)
@@ -322,23 +370,30 @@ class Sandbox:
             child.bury()
 
     def _count_stray(self, reason: str) -> None:
-        self._strays += 1
+        with self._lock:
+            self._strays += 1
         log.warning("a scoring process died without an image to blame: %s", reason)
         if self._strays > _MAX_STRAYS:
             raise Broken(f"{self._strays} scoring processes in a row died without an image to blame: {reason}")
 
-    def _replace_template(self) -> None:
+    def _replace(self, template: Template, reason: str) -> None:
+        """Starts another template, unless another thread has done so."""
         with self._lock:
-            self._template.close()
+            if self._template is not template:
+                return
             self._template = Template()
+        template.close()
+        self._count_stray(reason)
 
     def _watch(self) -> None:
+        then_s = time.monotonic()
         while not self._closed.wait(_TICK_S):
             now_s = time.monotonic()
             with self._lock:
                 busy = list(self._busy)
             for child in busy:
-                try:
+                if now_s - then_s > _FROZEN_S:  # this process was stopped, as in a paused container
+                    child.extend(now_s - then_s)
+                with suppress(Exception):  # without this thread there are no deadlines
                     child.kill_if_overdue(now_s)
-                except Broken as error:  # the thread that waits for the child finds out, too
-                    log.warning("%s", error)
+            then_s = now_s

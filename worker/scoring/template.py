@@ -55,15 +55,19 @@ class Template:
         with theirs:
             # -I and -S: neither variables nor files in site-packages run code here. The path is that of this process.
             flags = ["-I", "-S", *(["-B"] if sys.dont_write_bytecode else [])]
-            self._process = subprocess.Popen(
-                [sys.executable, *flags, "-c", _PROGRAM, str(theirs.fileno()), *sys.path],
-                env=inherited | _ADDED,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                # Ctrl-C in a terminal is the worker's: it lets the current part finish.
-                start_new_session=True,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, *flags, "-c", _PROGRAM, str(theirs.fileno()), *sys.path],
+                    env=inherited | _ADDED,
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    # Ctrl-C in a terminal is the worker's: it lets the current part finish.
+                    start_new_session=True,
+                )
+            except OSError as error:
+                self._control.close()
+                raise Broken(f"the template of the scoring processes cannot be started: {error}") from error
 
     def close(self) -> None:
         """Ends the template and its children."""
@@ -78,7 +82,11 @@ class Template:
         """Starts a child, and returns its process number and the worker's end of its pipe."""
         ours, theirs = Pipe()
         with theirs:
-            return self._command(_FORK, 0, theirs.fileno()), ours
+            pid = self._command(_FORK, 0, theirs.fileno())
+        if pid < 0:
+            ours.close()
+            raise Broken(f"no scoring process can be forked: {os.strerror(-pid)}")
+        return pid, ours
 
     def kill(self, pid: int) -> None:
         """Kills a child, which may have ended already."""
@@ -98,6 +106,7 @@ class Template:
                 answer = self._control.recv(_ANSWER.size, socket.MSG_WAITALL)
                 (number,) = _ANSWER.unpack(answer)
             except (OSError, struct.error) as error:
+                self._control.close()  # an answer that comes later would be taken for that to another command
                 status = self._process.poll()
                 ended = "does not answer" if status is None else f"has ended with status {status}"
                 raise Broken(f"the template of the scoring processes {ended}") from error
@@ -123,18 +132,29 @@ def serve(descriptor: int) -> None:
                 os.kill(pid, signal.SIGKILL)
             return
         command, pid = _COMMAND.unpack(message)
+        answer = 0
         if command == _FORK:
-            pid = os.fork()
-            if pid == 0:
-                control.close()
-                child.run(descriptors[0])
-            os.close(descriptors[0])
-            children.add(pid)
-            control.sendall(_ANSWER.pack(pid))
-        elif command == _KILL:
+            answer = _fork(control, descriptors[0])
+            if answer > 0:
+                children.add(answer)
+        elif pid in children:  # others are buried, and their number may belong to somebody else by now
             os.kill(pid, signal.SIGKILL)
-            control.sendall(_ANSWER.pack(0))
-        else:
-            os.kill(pid, signal.SIGKILL)
-            children.discard(pid)
-            control.sendall(_ANSWER.pack(os.waitpid(pid, 0)[1]))
+            if command == _BURY:
+                children.discard(pid)
+                answer = os.waitpid(pid, 0)[1]
+        control.sendall(_ANSWER.pack(answer))
+
+
+def _fork(control: socket.socket, descriptor: int) -> int:
+    """Returns the number of the new process, or minus the error."""
+    from worker.scoring import child  # noqa: PLC0415 - loaded by ``serve``
+
+    try:
+        pid = os.fork()
+    except OSError as error:
+        pid = -(error.errno or 1)
+    if pid == 0:
+        control.close()
+        child.run(descriptor)
+    os.close(descriptor)
+    return pid
