@@ -174,3 +174,18 @@ def test_a_worker_without_memory_says_nothing_about_the_request() -> None:
     for last_try in (False, True):
         with pytest.raises(MemoryError):
             _handle(_dispatch(x=MemoryError()), last_try=last_try)
+
+
+def test_a_written_part_is_never_followed_by_a_letter_even_if_storage_then_fails_for_good() -> None:
+    """The report is in hand: nothing has to be read to know that the request is answered."""
+
+    class Silent(NothingElse):
+        def record(self, *_: Any) -> Any:
+            if parts.asked:
+                raise Retry(ErrorCode.UNAVAILABLE, "503")
+            return super().record(*_)
+
+    parts = ScriptedParts()
+    outcome = _handle(_around(parts, Silent(Retry(ErrorCode.UNAVAILABLE, "503"))), last_try=True)
+    assert isinstance(outcome, Done)
+    assert len(outcome.reports) == 1

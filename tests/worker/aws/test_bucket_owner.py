@@ -26,6 +26,7 @@ def _calls(bench: Bench) -> dict[str, Callable[[Storage], object]]:
     uri, folder = bench.put("a/b", b"x"), f"s3://{bench.bucket}/a/"
     bench.put("a//by-boto3", b"x")
     return {
+        "fetch": lambda storage: storage.fetch(f"{folder}/by-boto3", max_bytes=9),
         "find": lambda storage: storage.find(uri, max_bytes=9),
         "folders": lambda storage: list(storage.folders(folder)),
         "list": lambda storage: list(storage.list(folder)),

@@ -1,6 +1,7 @@
 """The pipeline: results in order, bytes in flight within a budget, and storage that never answers."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,24 @@ def test_storage_that_never_answers_costs_the_time_of_the_request(
     silent = [score for score in scores if isinstance(score, Retry)]
     assert [isinstance(score, Retry) for score in scores] == [False, True, False, True]
     assert {error.code for error in silent} == {ErrorCode.UNAVAILABLE}
+
+
+def test_slow_scoring_costs_no_image_its_row(
+    ministack_bench: Bench,
+    storage: _Watched,
+    sandbox: Sandbox,
+    model: Model,
+    uris: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The patience of a request is for storage alone."""
+    score = sandbox.score
+
+    def slowly(*asked: Any) -> Any:
+        time.sleep(0.5)
+        return score(*asked)
+
+    monkeypatch.setattr(sandbox, "score", slowly)
+    with _open(ministack_bench, storage, sandbox) as pipeline:
+        scores = _scores(pipeline, uris * 2, model, patience_s=2)
+    assert [one for one in scores if isinstance(one, TwofoldError)] == []
