@@ -11,6 +11,7 @@ all processes share a budget of memory. It trusts everything it is sent except i
 
 import contextlib
 import ctypes
+import functools
 import gc
 import json
 import os
@@ -162,6 +163,12 @@ class _Child:
         return {"lines": len(lines), "first": lines[0][:_FIRST_LINE].decode(errors="replace")}
 
 
+@functools.cache
+def _own_statm() -> int:
+    """Opens the sizes of this process, see proc(5). They are read twice for each image."""
+    return os.open("/proc/self/statm", os.O_RDONLY)
+
+
 def _in_memory() -> BinaryIO:
     """Opens a file that is in no folder: a container may not be able to write to any."""
     return os.fdopen(os.memfd_create("printed"), "wb") if sys.platform == "linux" else tempfile.TemporaryFile()
@@ -178,7 +185,7 @@ def _limit_memory(more_bytes: int | None) -> None:
     _, highest = resource.getrlimit(resource.RLIMIT_DATA)
     limit = highest
     if more_bytes is not None and sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_bytes().split()[5])
+        pages = int(os.pread(_own_statm(), 100, 0).split()[5])
         limit = pages * resource.getpagesize() + more_bytes
         limit = limit if highest == resource.RLIM_INFINITY else min(limit, highest)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, highest))

@@ -187,7 +187,7 @@ def test_a_child_has_no_credentials_no_descriptors_and_leaves_no_core(
         (child,) = _children(sandbox)
         assert b"hush-hush" not in Path(f"/proc/{child.pid}/environ").read_bytes()
         opened = sorted(str(path.readlink()).partition(":")[0] for path in Path(f"/proc/{child.pid}/fd").iterdir())
-        assert opened == ["/dev/null", "/dev/null", "/memfd", "socket"]
+        assert opened == ["/dev/null", "/dev/null", "/memfd", f"/proc/{child.pid}/statm", "socket"]
         assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
 
 
