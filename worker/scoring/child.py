@@ -80,8 +80,9 @@ class _Child:
         self._answer({})  # ready
         while True:
             try:
-                request = json.loads(self._pipe.recv_bytes())
-                data = self._pipe.recv_bytes()
+                header, joined, data = self._pipe.recv_bytes().partition(b"\n")
+                request = json.loads(header)
+                data = data if joined else self._pipe.recv_bytes()
             except (EOFError, OSError):
                 return
             try:

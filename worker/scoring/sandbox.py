@@ -42,6 +42,8 @@ _MAX_STRAYS: Final = 3
 _TICK_S: Final = 0.25
 _FROZEN_S: Final = 5
 
+#: Most images are smaller. Larger ones are not copied once more.
+_JOINED_BYTES: Final = 256 * 1024
 _MAX_ANSWER_BYTES: Final = 64 * 1024
 _MAX_MESSAGE: Final = 1000
 #: More than an image of any size needs.
@@ -117,8 +119,12 @@ class _Child:
     ) -> tuple[dict[str, Any], bytes]:
         """Sends a request, and returns the answer with what follows it. Raises _Died, or Reject for nonsense."""
         with ExitStack() as stack, self._exchange(limit_s):
-            self._pipe.send_bytes(json.dumps(request).encode())
-            self._pipe.send_bytes(data)
+            header = json.dumps(request).encode()
+            if len(data) <= _JOINED_BYTES:  # one message instead of two: each call of the system lets other threads in
+                self._pipe.send_bytes(b"".join((header, b"\n", data)))
+            else:
+                self._pipe.send_bytes(header)
+                self._pipe.send_bytes(data)
             answer = self._receive()
             if "needs" in answer:
                 self._set_deadline(math.inf)  # others may take as long as they are allowed to
