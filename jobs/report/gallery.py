@@ -29,8 +29,7 @@ _QUALITY: Final = 78  #: of WebP, 0 to 100
 #: any type of colour blindness. The vermilion is darker than theirs, so that it can be read as text, too.
 COLOURS: Final = np.array([(0, 114, 178), (184, 74, 0)], dtype=np.float64)
 _STRONGEST: Final = 0.85  #: opacity of a colour over the grey image at the end of the scale
-#: The end of the scale, as a percentile of the votes for a class. Beyond it are a few extreme positions, which would make
-#: everything else pale.
+#: The end of the scale, as a percentile of the votes for a class. The few beyond it would make all others pale.
 _PERCENTILE: Final = 90
 #: A threshold of 0 or 1 has no logit. One in a thousand is as far from any doubt as a vote needs to be.
 _LEAST: Final = 1e-3

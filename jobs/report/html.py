@@ -134,8 +134,8 @@ def money(usd: float) -> str:
 
 def duration(seconds: float) -> str:
     """Under a second, 12 seconds, 3 minutes, 5 hours."""
-    for unit, length in (("hour", 3600), ("minute", 60), ("second", 1)):
-        number = round(seconds / length)
-        if number >= (1 if length == 1 else 2):
-            return f"{number:,} {unit}{'s' if number > 1 else ''}"
-    return "under a second"
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    whole = round(seconds)
+    return "under a second" if whole == 0 else "1 second" if whole == 1 else f"{whole} seconds"

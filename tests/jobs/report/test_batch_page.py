@@ -3,7 +3,7 @@
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -120,7 +120,7 @@ def test_a_presigned_address_among_the_failures_is_named_without_its_signature()
 
 
 #: Facts, what the page says of them, and how many charts it has.
-UNUSUAL = {
+UNUSUAL: dict[str, tuple[Callable[[], BatchFacts], str, int]] = {
     "no rows": (lambda: _running(_rows([])), "No image of this job has a row yet.", 0),
     "no rows, and what to do": (
         lambda: _running(_rows([])),
@@ -129,7 +129,7 @@ UNUSUAL = {
     ),
     "cancelled": (
         lambda: replace(_running(_rows([])), cancelled=True),
-        "This job was cancelled: 0 of 6 images have a row, and the others will get none.",
+        "This job was cancelled: 0 of 6 images have a row, and no more will follow.",
         0,
     ),
     "only failures": (lambda: _facts(_rows([None, None])), "None of the 2 images could be scored.", 0),
@@ -160,11 +160,15 @@ UNUSUAL = {
     "few to compare": (lambda: _facts(_rows([0.9, 0.2])), "Too few images to compare.", 1),
     "no test images": (
         lambda: replace(_facts(_rows(SCORES)), test_scores=np.array([])),
-        "No comparison with the model’s test images: they cannot be read from its bundle.",
+        "No comparison with the model\u2019s test images: they cannot be read from its bundle.",
         1,
     ),
-    "like the test images": (lambda: _many(0.0), "The scores look like those of the model’s test images", 1),
-    "unlike the test images": (lambda: _many(0.5), "The scores differ much from those of the model’s test images", 1),
+    "like the test images": (lambda: _many(0.0), "The scores look like those of the model\u2019s test images", 1),
+    "unlike the test images": (
+        lambda: _many(0.5),
+        "The scores differ much from those of the model",
+        1,
+    ),
     "threshold 1": (
         lambda: _facts(_rows([0.0, 1.0], rule=replace(RULE, threshold=1.0))),
         "cats 1 50.0 % of the scored images",
