@@ -430,6 +430,22 @@ def test_a_cancelled_job_without_rows_says_so(twofold: Twofold, digit_images: Pa
     assert "This job was cancelled: 0 of 1 image has a row, and no more will follow." in text
 
 
+def test_a_report_is_not_compared_with_the_test_images_of_another_version(
+    bench: Bench, twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path
+) -> None:
+    """A bundle that was replaced since says nothing about the rows that were scored before."""
+    for label in ("eight", "three"):
+        shutil.copy(next((digit_images / label).iterdir()), tmp_path / f"{label}.png")
+    twofold("submit", str(tmp_path), "--job-id", "june")
+    work()
+    assert "the model’s 72 test images" in _report(twofold, tmp_path / "june.html").text  # noqa: RUF001
+    uri = json.loads(bench.get(f"{bench.output_uri}june/job.json"))["model_uri"] + "/model.json"
+    other = json.loads(bench.get(uri)) | {"version": "other"}
+    bench.put(uri.partition(f"{bench.bucket}/")[2], json.dumps(other).encode())
+    text = _report(twofold, tmp_path / "june.html", "--force").text
+    assert "No comparison with the model’s test images: they cannot be read from its bundle." in text  # noqa: RUF001
+
+
 def test_reading_dead_letters_leaves_them_in_the_queue(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are and whatever they hold, all of them can be received afterwards."""
     bodies = [json.dumps({"schema_version": 1, "job_id": f"job-{n % 2}", "images": ["a"]}) for n in range(23)]
