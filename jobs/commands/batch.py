@@ -146,13 +146,16 @@ def report(
     job_id: JobArgument,
     file: Annotated[Path | None, typer.Option("-o", "--out", help="An HTML file.", show_default="JOB.html")] = None,
     partial: Partial = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     output: Output = None,
 ) -> None:
     """Write an HTML page: counts, the scores and whether they have drifted, images worth checking, and errors."""
     from jobs.batch.results import Results  # noqa: PLC0415
-    from jobs.report import batch_page  # noqa: PLC0415
+    from jobs.report import batch_page, page_file  # noqa: PLC0415
     from jobs.report.batch_page import RowSummary  # noqa: PLC0415
 
+    path = file or Path(f"{job_id}.html")
+    page_file.check_free(path, force=force)
     client = _open(output)
     reporter = Reporter()
     found = Results(client.record(job_id))
@@ -165,8 +168,7 @@ def report(
         complete = found.record.is_complete()
         model_uri = client.pinned_model_uri()
         facts = batch_page.gather(found, rows, client.storage, model_uri=model_uri, complete=complete)
-    path = file or Path(f"{job_id}.html")
-    path.write_text(batch_page.render(facts), encoding="utf-8")
+    page_file.save(path, batch_page.render(facts), force=force)
     print(path)
 
 

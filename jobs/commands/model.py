@@ -55,9 +55,13 @@ def list_models(
 
 @app.command(epilog=f"Example: twofold model show {_VERSION}")
 def show(
-    where: Annotated[str, typer.Argument(help="A version, or a model to show its champion.")], as_json: Json = False
+    where: Annotated[str, typer.Argument(help="A version, or a model to show its champion.")],
+    digests: Annotated[
+        bool, typer.Option("--digests", help="Show the digests of files, images and decoder, too.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Show everything known about a version: its manifest, its evaluation with intervals, and the model's history."""
+    """Show what is known about a version: its accuracy, all figures with intervals, how it was made, the history."""
     from jobs.models import registry  # noqa: PLC0415
     from jobs.models.champion import Champions  # noqa: PLC0415
     from jobs.models.location import find  # noqa: PLC0415
@@ -72,8 +76,11 @@ def show(
         print(TypeAdapter(dict[str, Any]).dump_json(shown).decode())
         return
     out = _console()
-    out.print(model_view.manifest(manifest))
+    out.print(model_view.headline(manifest, evaluation))
+    if (unmet := model_view.unmet(evaluation)) is not None:
+        out.print(unmet, style="yellow")
     out.print(model_view.evaluation(evaluation, manifest.labels))
+    out.print(model_view.manifest(manifest, digests=digests))
     out.print(model_view.history(history))
 
 

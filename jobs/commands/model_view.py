@@ -54,8 +54,20 @@ def models(listed: "list[ModelVersion]") -> Iterator[Table]:
         yield table
 
 
-def manifest(found: ModelManifest) -> Table:
-    """Returns everything in model.json as a table."""
+def headline(manifest: ModelManifest, evaluation: dict[str, Any]) -> Text:
+    """Returns the answer to the first question: how often is this version right?"""
+    name = f"{manifest.name} {manifest.version}"
+    accuracy = evaluation.get("binary_classification_metrics", {}).get("accuracy", {})
+    if "value" not in accuracy:
+        return _text(f"{name}: no accuracy is recorded.")
+    share, images = f"{100 * accuracy['value']:.1f} %", f"{evaluation.get('n', 0):,} test images"
+    ends = [f"{100 * end:.1f}" for end in accuracy.get("interval_95") or []]
+    interval = f" (95 % interval {ends[0]} to {ends[1]} %)" if ends else ""
+    return _text(f"{name}: {share} of {images} are classified correctly{interval}.")
+
+
+def manifest(found: ModelManifest, *, digests: bool) -> Table:
+    """Returns what is in model.json as a table, with its digests or without."""
     table = _table("", "")
     for field in ("name", "version"):
         _row(table, field, getattr(found, field))
@@ -63,11 +75,15 @@ def manifest(found: ModelManifest) -> Table:
     _row(table, "classes", f"0 {found.labels[0]}, 1 {found.labels[1]}")
     _row(table, "image size", f"{found.image_size} pixels")
     _row(table, "threshold", f"{found.threshold:g}")
-    for field in ("decoder_fingerprint", "dataset_digest"):
-        _row(table, _spaced(field), getattr(found, field))
+    if digests:
+        for field in ("decoder_fingerprint", "dataset_digest"):
+            _row(table, _spaced(field), getattr(found, field))
     for title, values in (("trained with", found.training_config), ("libraries", found.libraries)):
         _row(table, title, "\n".join(f"{key}: {value}" for key, value in values.items()))
-    files = (f"{name}: {file.size_bytes:,} bytes, SHA-256 {file.sha256}" for name, file in found.files.items())
+    files = (
+        f"{name}: {file.size_bytes:,} bytes" + (f", SHA-256 {file.sha256}" if digests else "")
+        for name, file in found.files.items()
+    )
     _row(table, "files", "\n".join(files))
     return table
 
@@ -80,9 +96,20 @@ def evaluation(found: dict[str, Any], labels: tuple[str, str]) -> Table:
         if "value" in figure:
             _row(table, _spaced(name), f"{figure['value']:.4f}", _interval(figure.get("interval_95")))
     for true, given in figures.get("confusion_matrix", {}).items():
-        counts = (f"{count:,} labelled {labels[int(label)]}" for label, count in given.items())
-        _row(table, f"true {labels[int(true)]}", ", ".join(counts))
+        counts = (f"{count:,} as {labels[int(label)]}" for label, count in given.items())
+        _row(table, f"classified {labels[int(true)]}", ", ".join(counts))
     return table
+
+
+def unmet(found: dict[str, Any]) -> Text | None:
+    """Returns what the test images say about the rule of the threshold, if they do not bear it out."""
+    from jobs.metrics import threshold_rule  # noqa: PLC0415 - imports scikit-learn, which takes a second
+
+    try:
+        rule = threshold_rule.outcome(found)
+    except (KeyError, TypeError, ValueError):  # the bundle is not one of ours
+        return None
+    return None if rule is None or rule.borne_out else _text(f"The test images do not bear out the threshold: {rule}.")
 
 
 def history(records: "list[ChampionRecord]") -> Table:

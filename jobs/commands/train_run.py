@@ -86,6 +86,8 @@ def _default_cache() -> Path:
 
 
 def _print_summary(trained: "TrainedBundle") -> None:
+    from jobs.metrics import threshold_rule  # noqa: PLC0415 - imports scikit-learn, which takes a second
+
     out = Console(highlight=False)
     table = Table("on the test images", "")
     for figure, value in trained.manifest.metrics.items():
@@ -93,6 +95,9 @@ def _print_summary(trained: "TrainedBundle") -> None:
     table.add_row("images", f"{trained.evaluation['n']:,}")
     table.add_row("threshold", f"{trained.manifest.threshold:.4f}")
     out.print(table)
+    rule = threshold_rule.outcome(trained.evaluation)
+    if rule and not rule.borne_out:
+        out.print(f"The test images do not bear out the threshold: {rule}. {rule.advice}", style="yellow")
     quarantined = trained.evaluation["images"]["quarantined"]
     if quarantined:
         out.print(f"{quarantined:,} files were left out. quarantine.csv lists them with the reasons.")

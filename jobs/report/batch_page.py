@@ -2,7 +2,7 @@
 
     rows = RowSummary()
     rows.add(lines)                              once per chunk of rows
-    facts = gather(results, rows, storage, …)    reads the example images and the model's test scores
+    facts = gather(results, rows, storage, …)    reads the example images, their names, and facts on the model
     render(facts) -> str                         pure: the same facts give the same page
 
 It needs none of the training libraries.
@@ -11,14 +11,17 @@ It needs none of the training libraries.
 import base64
 import heapq
 import io
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 from PIL import Image
+from pydantic import ValidationError
 
 from jobs.batch.results import Line, Results
 from jobs.decoding import decode
@@ -28,9 +31,11 @@ from jobs.metrics.drift import drift, shares
 from jobs.report import charts, html
 from worker.aws.storage import Storage
 from worker.batch import cost
-from worker.contract import Job, PredictionRow
+from worker.batch.job_folder import UPLOADS
+from worker.contract import Job, ModelManifest, PredictionRow
 from worker.errors import TwofoldError
 from worker.scoring.limits import MAX_BYTES
+from worker.scoring.models import MANIFEST_FILE
 
 #: Images of each kind and label.
 EACH: Final = 8
@@ -38,8 +43,15 @@ EACH: Final = 8
 EXAMPLES: Final = 3
 _THUMBNAIL_PX: Final = 160
 _READERS: Final = 8
-_BINS: Final = 40
+#: Wide enough for a telephone.
+_BINS: Final = 20
 _MAX_CSV_BYTES: Final = 1024 * 1024 * 1024
+_MAX_JSON_BYTES: Final = 1024 * 1024
+#: The column in which a job keeps the names of files that were uploaded for it.
+_FILE: Final = "file"
+#: A population stability index of this much is a large shift. If chance alone gives as much, there are too few images.
+_LARGE: Final = 0.25
+_SHIFTS: Final = {"no notable shift": "same", "some shift": "some", "a large shift": "large"}
 
 #: What each error code means, and what to do about it.
 ADVICE: Final = {
@@ -81,13 +93,12 @@ class RowSummary:
         self.models: Counter[str] = Counter()
         self.threshold: float | None = None
         self.positive: str | None = None  #: the label of class 1; None if no row has it
-        self._scores: list[Scores] = []
+        self._scores = (array("d"), array("d"))  #: by class
         self._certain: dict[str, _Heap] = {}  #: by label
         self._uncertain: dict[str, _Heap] = {}
 
     def add(self, lines: Iterable[Line]) -> None:
         """Adds some more rows."""
-        scores = []
         for line in lines:
             row = line.row
             self.threshold = row.threshold
@@ -95,14 +106,14 @@ class RowSummary:
             if row.error_code is not None:
                 self._add_failure(row, row.error_code)
             elif row.label is not None and row.score is not None and row.confidence is not None:
-                scores.append(row.score)
-                if row.score >= row.threshold:
+                is_one = row.score >= row.threshold
+                self._scores[is_one].append(row.score)
+                if is_one:
                     self.positive = row.label
                 self.labels[row.label] += 1
                 distance = abs(row.score - row.threshold)
                 _keep(self._certain.setdefault(row.label, []), (row.confidence, -row.row, row))
                 _keep(self._uncertain.setdefault(row.label, []), (-distance, -row.row, row))
-        self._scores.append(np.array(scores))
 
     def _add_failure(self, row: PredictionRow, code: str) -> None:
         group = self.failures.setdefault(code, FailureGroup())
@@ -110,10 +121,14 @@ class RowSummary:
         if len(group.examples) < EXAMPLES:
             group.examples.append(row)
 
+    def scores(self, label: int) -> Scores:
+        """Returns the scores of the rows with class 0 or 1 as their answer, ``(N,)``."""
+        return np.array(self._scores[label])
+
     @property
-    def scores(self) -> Scores:
-        """All scores, ``(N,)``."""
-        return np.concatenate(self._scores) if self._scores else np.array([])
+    def scored(self) -> int:
+        """The number of rows with a label."""
+        return self.labels.total()
 
     @property
     def failed(self) -> int:
@@ -150,7 +165,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class LabelImages:
-    """The example images of one label."""
+    """The example images of one label. If there are only a few, ``uncertain`` has them all, and ``certain`` none."""
 
     label: str
     uncertain: list[Thumbnail]
@@ -166,19 +181,28 @@ class BatchFacts:
     images: list[LabelImages]
     test_scores: Scores  #: ``(M,)`` of the model's test images; empty if they cannot be read
     worker_s: float | None  #: None: the job is not complete
+    cancelled: bool = False
+    labels: tuple[str, str] | None = None  #: class 0, class 1; None: the model's bundle cannot be read
+    names: dict[int, str] = field(default_factory=dict)  #: the names of uploaded files, by row, of the rows shown
 
 
 def gather(
     results: Results, rows: RowSummary, storage: Storage, *, model_uri: str | None, complete: bool
 ) -> BatchFacts:
     """Reads what the page needs in addition to the rows. ``model_uri`` is used if the job names no model."""
-    reports = results.record.answers(results.job) if complete else []
+    record = results.record
+    reports = record.answers(results.job) if complete else []
+    images = _read_images(rows, storage)
+    labels, test_scores = _read_model(results.job.model_uri or model_uri, rows, storage)
     return BatchFacts(
         job=results.job,
         rows=rows,
-        images=_read_images(rows, storage),
-        test_scores=_read_test_scores(results.job.model_uri or model_uri, storage),
+        images=images,
+        test_scores=test_scores,
         worker_s=sum(report.seconds for report in reports) if complete else None,
+        cancelled=not complete and record.is_cancelled(),
+        labels=labels,
+        names=_read_names(results, _shown(rows, images)),
     )
 
 
@@ -188,7 +212,14 @@ def _read_images(rows: RowSummary, storage: Storage) -> list[LabelImages]:
         def read(chosen: list[PredictionRow]) -> list[Thumbnail]:
             return [*map(Thumbnail, chosen, pool.map(lambda row: _read_thumbnail(row, storage), chosen))]
 
-        return [LabelImages(name, read(rows.uncertain(name)), read(rows.certain(name))) for name in sorted(rows.labels)]
+        return [LabelImages(name, *map(read, examples(rows, name))) for name in sorted(rows.labels)]
+
+
+def examples(rows: RowSummary, label: str) -> tuple[list[PredictionRow], list[PredictionRow]]:
+    """Returns the least and the most certain rows of a label, none of them twice."""
+    uncertain = rows.uncertain(label)
+    seen = {row.row for row in uncertain}
+    return uncertain, [row for row in rows.certain(label) if row.row not in seen]
 
 
 def _read_thumbnail(row: PredictionRow, storage: Storage) -> str | None:
@@ -201,43 +232,141 @@ def _read_thumbnail(row: PredictionRow, storage: Storage) -> str | None:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _read_test_scores(model_uri: str | None, storage: Storage) -> Scores:
-    """Returns the scores of the model's test images from its bundle; an empty array if they cannot be read."""
+def _read_model(model_uri: str | None, rows: RowSummary, storage: Storage) -> tuple[tuple[str, str] | None, Scores]:
+    """Returns the labels and the test scores of the model from its bundle, as far as they can be read.
+
+    A bundle of another version than the one that scored the rows says nothing about them.
+    """
+    nothing = np.array([])
     if model_uri is None or not model_uri.startswith("s3://"):
-        return np.array([])
+        return None, nothing
+    bundle = model_uri.rstrip("/")
     try:
-        data = storage.read(f"{model_uri.rstrip('/')}/{scored_images.FILE}", max_bytes=_MAX_CSV_BYTES)
-    except TwofoldError:  # the bundle was removed; the page says so
-        return np.array([])
-    return scored_images.scores(scored_images.from_csv(data))
+        manifest = ModelManifest.model_validate_json(
+            storage.read(f"{bundle}/{MANIFEST_FILE}", max_bytes=_MAX_JSON_BYTES)
+        )
+        if rows.models.keys() - {manifest.version}:
+            return None, nothing
+        data = storage.read(f"{bundle}/{scored_images.FILE}", max_bytes=_MAX_CSV_BYTES)
+    except (TwofoldError, ValidationError):  # the bundle was removed or replaced; the page says so
+        return None, nothing
+    return manifest.labels, scored_images.scores(scored_images.from_csv(data))
+
+
+def _shown(rows: RowSummary, images: list[LabelImages]) -> list[PredictionRow]:
+    """Returns the rows that the page names."""
+    failed = [row for group in rows.failures.values() for row in group.examples]
+    return failed + [shot.row for kind in images for shot in (*kind.uncertain, *kind.certain)]
+
+
+def _read_names(results: Results, shown: list[PredictionRow]) -> dict[int, str]:
+    """Returns the names that the rows' files had on the machine that uploaded them, from the shards of the job."""
+    job = results.job
+    if _FILE not in job.columns or job.parent is not None:  # the rows of a redrive have their parent's numbers
+        return {}
+    wanted = {row.row for row in shown}
+    with ThreadPoolExecutor(_READERS) as pool:
+        shards = pool.map(results.shard, sorted({row // job.shard_images for row in wanted}))
+        found = {line.row: line.columns.get(_FILE, "") for shard in shards for line in shard if line.row in wanted}
+    return {row: name for row, name in found.items() if name}
 
 
 def render(facts: BatchFacts) -> str:
     """Renders the page."""
-    job, rows, scores = facts.job, facts.rows, facts.rows.scores
-    heights, test_heights = shares(scores, _BINS).tolist(), shares(facts.test_scores, _BINS).tolist()
-    positive = html.short(rows.positive or "class 1", 24)
-    usd = None if facts.worker_s is None else cost.usd(images=job.images, parts=job.parts, worker_s=facts.worker_s)
-    return html.render(
-        "batch_page.html.j2",
-        facts=facts,
-        job=job,
-        rows=rows,
-        scored=len(scores),
-        failed=rows.failed,
-        failures=sorted(rows.failures.items(), key=lambda item: -item[1].count),
-        tested=len(facts.test_scores),
-        drift=drift(facts.test_scores, scores),
-        heights=heights,
-        test_line=_outline(test_heights),
-        plot=charts.score_shares(max([*heights, *test_heights]), f"score: probability of {positive}"),
-        advice=ADVICE,
-        usd=usd,
-        assumes=cost.ASSUMES,
-    )
+    return html.render("batch_page.html.j2", facts=facts, job=facts.job, rows=facts.rows, view=_View(facts))
 
 
-def _outline(heights: Sequence[float]) -> list[tuple[float, float]]:
-    """Returns the upper outline of a histogram, as points for ``Plot.steps``."""
-    edges = [(number + 1) / len(heights) for number in range(len(heights))]
-    return [(0.0, heights[0]), *zip(edges, heights, strict=True)]
+@dataclass(frozen=True)
+class Bar:
+    """A bar of the histogram: the shares of all images with scores from ``low`` to ``high``, by answer."""
+
+    low: float
+    high: float
+    images: int
+    zeros: float
+    both: float
+
+
+class _View:
+    """What the template derives from the facts."""
+
+    advice = ADVICE
+    assumes = cost.ASSUMES
+
+    def __init__(self, facts: BatchFacts) -> None:
+        self._facts = facts
+        rows = facts.rows
+        self.scores = np.concatenate([rows.scores(0), rows.scores(1)])
+        self.scored, self.failed = rows.scored, rows.failed
+        self.done = self.scored + self.failed
+        self.tested = len(facts.test_scores)
+        self.drift = drift(facts.test_scores, self.scores)
+
+    @property
+    def counts(self) -> list[tuple[str, int]]:
+        """The number of images by label, class 0 first."""
+        found = self._facts.rows.labels
+        return [(name, found[name]) for name in self._facts.labels or sorted(found, key=self.is_one)]
+
+    @property
+    def positive(self) -> str | None:
+        """The label of class 1; None if it is unknown, because no row has it and the bundle cannot be read."""
+        return self._facts.labels[1] if self._facts.labels else self._facts.rows.positive
+
+    def is_one(self, label: str) -> bool:
+        """Whether a label is that of class 1, which has the same colour in every report."""
+        return label == self.positive
+
+    @property
+    def failures(self) -> list[tuple[str, FailureGroup]]:
+        """The failed rows by error code, the most frequent first."""
+        return sorted(self._facts.rows.failures.items(), key=lambda item: -item[1].count)
+
+    @property
+    def usd(self) -> float | None:
+        """What the worker's time costs on Lambda; None if the job is not complete."""
+        job, worker_s = self._facts.job, self._facts.worker_s
+        return None if worker_s is None else cost.usd(images=job.images, parts=job.parts, worker_s=worker_s)
+
+    @property
+    def shift(self) -> str:
+        """Whether the scores are distributed like those of the test images: same, some, large, or few (cannot tell)."""
+        if self.drift is None or self.drift.psi <= self.drift.chance >= _LARGE:
+            return "few"
+        return _SHIFTS[self.drift.verdict]
+
+    @cached_property
+    def bars(self) -> list[Bar]:
+        """The bars of the histogram that are not empty."""
+        zeros, both = (shares(scores, _BINS) * len(scores) for scores in (self._facts.rows.scores(0), self.scores))
+        total = max(len(self.scores), 1)
+        return [
+            Bar(number / _BINS, (number + 1) / _BINS, round(both[number]), zeros[number] / total, both[number] / total)
+            for number in range(_BINS)
+            if both[number]
+        ]
+
+    @cached_property
+    def test_shares(self) -> list[float]:
+        """The shares of the test images in the same bins."""
+        heights: list[float] = shares(self._facts.test_scores, _BINS).tolist()
+        return heights
+
+    @property
+    def test_line(self) -> list[tuple[float, float]]:
+        """The upper outline of the histogram of the test images, as points for ``Plot.steps``."""
+        edges = [(number + 1) / _BINS for number in range(_BINS)]
+        return [(0.0, self.test_shares[0]), *zip(edges, self.test_shares, strict=True)]
+
+    @property
+    def plot(self) -> charts.Plot:
+        """The plot of the histogram."""
+        highest = max([*(bar.both for bar in self.bars), *self.test_shares])
+        return charts.score_shares(highest, f"score: probability of {html.short(self.positive or 'class 1', 24)}")
+
+    def name(self, row: PredictionRow) -> str:
+        """Returns what a person knows an image as: the name of its file, not that of the object it was uploaded to."""
+        if row.row in self._facts.names:
+            return self._facts.names[row.row]
+        uploads = f"{self._facts.job.output_uri.rstrip('/')}/{UPLOADS}/"
+        return html.file_name(row.source_ref) if row.source_ref.startswith(uploads) else row.source_ref

@@ -1,16 +1,17 @@
 """The geometry of a chart: scales, ticks and SVG coordinates. The templates draw."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import log2, sqrt
 from typing import Final
 
 _HEADROOM: Final = 1.1
-#: The least distance of a tick from 0, as a share of the highest count: below it, the two labels would overlap.
-_APART: Final = 0.01
+#: The least distance of two numbers beside an axis, in units of the drawing. They are 12 units high.
+_APART: Final = 20
 _MOST_STEPS: Final = 6
-_SHARE_TICKS: Final = (0.0, 0.01, 0.05, 0.2, 0.5, 1.0)
+#: Where an axis may have a number: 1, 2, 5, 10, 20, 50 and so on.
+_ROUND: Final = tuple(digit * 10**power for power in range(10) for digit in (1, 2, 5))
 _SCORES: Final = tuple((i / 4, f"{i / 4:g}") for i in range(5))
 
 
@@ -54,7 +55,7 @@ class Plot:
     height: int = 290
     width: int = 360  #: the width of a phone, so that text of 12 units is about 12 pixels high
     left: int = 46
-    top: int = 30
+    top: int = 38  #: below the name of the y axis and the number of the threshold
 
     @property
     def right(self) -> int:
@@ -100,24 +101,43 @@ def scored(label: str, y: Axis, *, height: int) -> Plot:
 
 
 def score_shares(highest: float, label: str) -> Plot:
-    """Returns the plot of a histogram of scores whose highest bar is the share ``highest`` of all images."""
-    most = highest or 1.0
-    ticks = [(share, f"{100 * share:g}") for share in _SHARE_TICKS if share <= most]
-    return scored(label, Axis("share of images, % (square-root scale)", 0.0, 1.3 * most, ticks, rooted), height=290)
+    """Returns the plot of a histogram of scores whose highest bar is the share ``highest`` of all images.
+
+    It ends at a round number, so that the highest bar can be read, too.
+    """
+    permille = [0, *(value for value in _ROUND if value <= 1000)]  # noqa: PLR2004 - all of them
+    end = next(value for value in permille[1:] if value >= 1000 * highest - 1e-9)
+    plot = scored(label, Axis("share of images, %", 0.0, end / 1000, [], rooted), height=290)
+    ticks = [(value / 1000, f"{value / 10:g}") for value in permille if value <= end]
+    return replace(plot, y=replace(plot.y, ticks=_readable(ticks, plot)))
 
 
-def mirrored(below: Sequence[int], above: Sequence[int], label: str) -> Axis:
-    """Returns the axis of two sets of counts, one drawn upwards from 0 and one downwards."""
+def mirrored(below: Sequence[int], above: Sequence[int], label: str) -> Plot:
+    """Returns the plot of two sets of counts by score, one drawn upwards from 0 and one downwards."""
     low, high = max(below, default=0) or 1, max(above, default=0) or 1
-    least = _APART * max(low, high)
-    negative = [(-value, text) for value, text in count_ticks(low, least)[::-1]]
-    ticks = [*negative, (0.0, "0"), *count_ticks(high, least)]
-    return Axis(label, -low * _HEADROOM, high * _HEADROOM, ticks, rooted)
+    plot = scored(label, Axis("images", -low * _HEADROOM, high * _HEADROOM, [], rooted), height=450)
+    upper = _readable(_counts(high), plot)
+    lower = _readable([(-value, text) for value, text in _counts(low)], plot)
+    return replace(plot, y=replace(plot.y, ticks=[*lower[:0:-1], *upper]))
 
 
-def counts(most: int, label: str) -> Axis:
-    """Returns the axis of counts from 0, on a square-root scale, with room for a number above each bar."""
-    return Axis(label, 0.0, 1.6 * most, [], rooted)
+def counts(most: int, label: str) -> Plot:
+    """Returns the plot of counts by score, with room for a number above each bar."""
+    plot = replace(scored(label, Axis("images", 0.0, 1.6 * most, [], rooted), height=155), top=18)
+    return replace(plot, y=replace(plot.y, ticks=_readable(_counts(most), plot)))
+
+
+def _counts(most: int) -> list[tuple[float, str]]:
+    return [(float(value), f"{value:,}") for value in (0, *_ROUND) if value <= most]
+
+
+def _readable(ticks: Sequence[tuple[float, str]], plot: Plot) -> list[tuple[float, str]]:
+    """Returns those of the ticks that have room, beginning with 0, the first, and with the last."""
+    chosen = [ticks[0]]
+    for tick in ticks[:0:-1]:
+        if all(abs(plot.py(tick[0]) - plot.py(other)) >= _APART for other, _ in chosen):
+            chosen.insert(1, tick)
+    return chosen
 
 
 def growth(images: Sequence[int], least: float) -> Plot:
@@ -127,10 +147,3 @@ def growth(images: Sequence[int], least: float) -> Plot:
     ticks = [(1 - i * step, f"{100 * (1 - i * step):.0f}") for i in range(int((1 - floor) / step + 1e-9) + 1)]
     x = Axis("training images", images[0] / 1.3, images[-1] * 1.3, [(n, f"{n:,}") for n in images], logarithmic)
     return Plot(x, Axis("accuracy on held-out images, %", floor, 1.0, ticks))
-
-
-def count_ticks(most: int, least: float) -> list[tuple[float, str]]:
-    """Returns up to three round counts from ``least`` to ``most``: the largest one, and every third below it."""
-    every = [value for power in range(10) for value in (10**power, 2 * 10**power, 5 * 10**power)]
-    chosen = [value for value in every if value <= most][::-1][::3][:3][::-1]
-    return [(float(value), f"{value:,}") for value in chosen if value >= least]

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from jobs.config import fixed_threshold
-from jobs.metrics import curves
+from jobs.metrics import curves, threshold_rule
 from jobs.metrics.arrays import Classes, Scores
 from jobs.metrics.classification import wilson
 from jobs.metrics.learning_curve import Curve
@@ -22,6 +22,8 @@ from jobs.report.gallery import Gallery
 
 #: Rows in the table of quarantined files; quarantine.csv lists them all.
 QUARANTINE_ROWS: Final = 50
+#: Bars of the histogram of scores: wide enough for a telephone.
+_BARS: Final = 20
 #: A share: a smaller gain in accuracy is not worth collecting images for.
 _HARDLY: Final = 0.005
 #: The keys of evaluation.json that have a place of their own on the page.
@@ -36,11 +38,11 @@ _MEANINGS: Final = {
     "accuracy": "share of the images that are classified correctly",
     "precision": "share of the images predicted as class 1 that are of class 1",
     "recall": "share of the images of class 1 that are predicted as class 1",
-    "f1": "harmonic mean of precision and recall",
+    "f1": "precision and recall in one figure",
     "auc": "probability that an image of class 1 has a higher score than one of class 0; 0.5 is guessing",
-    "log_loss": "mean negative log-likelihood of the true classes, in nats; lower is better, 0.69 is guessing",
-    "brier_score": "mean squared difference between score and class; lower is better, 0.25 is guessing",
-    "expected_calibration_error": "mean difference between score and observed frequency; lower is better",
+    "log_loss": "how wrong the scores are, confident mistakes above all; lower is better, 0.69 is guessing",
+    "brier_score": "how wrong the scores are, on average; lower is better, 0.25 is guessing",
+    "expected_calibration_error": "how far the scores are from being probabilities; lower is better, 0 is perfect",
 }
 
 
@@ -119,6 +121,7 @@ class _View:
         cells = facts.evaluation["binary_classification_metrics"]["confusion_matrix"]
         self.matrix = Matrix(((cells["0"]["0"], cells["0"]["1"]), (cells["1"]["0"], cells["1"]["1"])))
         self.threshold: float = facts.evaluation["threshold"]
+        self.rule = threshold_rule.outcome(facts.evaluation)
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
@@ -173,7 +176,7 @@ class _View:
     @cached_property
     def bars(self) -> curves.Bars:
         """The bars of the histogram of scores."""
-        return curves.histogram(self._facts.truth, self._facts.scores)
+        return curves.histogram(self._facts.truth, self._facts.scores, bins=_BARS)
 
     @property
     def curve_line(self) -> curves.Points:

@@ -33,8 +33,7 @@ def build_gallery(model: "keras.Model", test: ScoredTestSet, threshold: float, l
     answers = Answers([row.source_ref for row in test.rows], test.truth, test.scores, threshold)
     choice = choose(answers)
     chunk = loader.load([test.images[place] for place in choice.mistakes + choice.uncertain])
-    maps, _ = activation_maps(model, chunk.pixels)
-    return Gallery.of(choice, answers, chunk.pixels, maps)
+    return Gallery.of(choice, answers, chunk.pixels, activation_maps(model, chunk.pixels))
 
 
 def render_report(  # noqa: PLR0913 - everything that the report shows

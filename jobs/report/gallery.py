@@ -16,7 +16,7 @@ from worker.scoring.decoder import Pixels
 if TYPE_CHECKING:
     import keras
 
-#: ``(N, h, w)`` logits: what each position of an image contributes to its score.
+#: ``(N, h, w)`` logits: what each position of an image contributes to its score. Their mean is the logit of the image.
 Maps = NDArray[np.float64]
 
 #: Images of each kind. A page with 24 stays well below a megabyte.
@@ -25,10 +25,14 @@ _LEAST_PX: Final = 160
 _MOST_PX: Final = 192
 _QUALITY: Final = 78  #: of WebP, 0 to 100
 
-#: Towards class 0 and towards class 1: Okabe and Ito's blue and vermilion, which remain distinct for people with any
-#: type of colour blindness.
-_TOWARDS: Final = np.array([(0, 114, 178), (213, 94, 0)], dtype=np.float64)
+#: Of class 0 and of class 1, as in page.css: Okabe and Ito's blue and vermilion, which remain distinct for people with
+#: any type of colour blindness. The vermilion is darker than theirs, so that it can be read as text, too.
+COLOURS: Final = np.array([(0, 114, 178), (184, 74, 0)], dtype=np.float64)
 _STRONGEST: Final = 0.85  #: opacity of a colour over the grey image at the end of the scale
+#: The end of the scale, as a percentile of the votes for a class. The few beyond it would make all others pale.
+_PERCENTILE: Final = 90
+#: A threshold of 0 or 1 has no logit. One in a thousand is as far from any doubt as a vote needs to be.
+_LEAST: Final = 1e-3
 
 
 @dataclass(frozen=True)
@@ -63,16 +67,16 @@ class GalleryImage:
     predicted: int
     score: float
     image: str  #: data URI
-    overlay: str  #: data URI: the image in grey, coloured by the class that each part points to
+    overlay: str  #: data URI: the image in grey, and what spoke for the predicted class in the colour of that class
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The images of a report. Colours are strongest where a part contributes ``strongest_logits`` or more."""
+    """The images of a report. A part has the full colour of a class if it votes for it with ``strongest`` or more."""
 
     mistakes: list[GalleryImage]
     uncertain: list[GalleryImage]
-    strongest_logits: float
+    strongest: tuple[float, float]  #: logits, by class
 
     @classmethod
     def of(cls, choice: Choice, answers: Answers, pixels: Pixels, maps: Maps) -> "Gallery":
@@ -80,22 +84,40 @@ class Gallery:
 
         ``pixels`` ``(K, H, W, 3)`` and ``maps`` ``(K, h, w)`` belong to ``choice.mistakes + choice.uncertain``.
         """
-        # One scale for all images, so that a colour means the same in each. The percentile keeps a few extreme
-        # positions from making everything else pale.
-        strongest = float(np.percentile(np.abs(maps), 98)) if maps.size else 0.0
-        predicted = answers.predicted
+        places = choice.mistakes + choice.uncertain
+        predicted = answers.predicted[places]
+        votes = votes_for(predicted, maps, threshold=answers.threshold)
+        # A scale for each class, so that a colour means the same in all images with that answer: a model may be sure of
+        # one class after a glance at the fur, and of the other only when nothing speaks against it.
+        strongest = (_end_of_scale(votes[predicted == 0]), _end_of_scale(votes[predicted == 1]))
         images = [
             GalleryImage(
                 ref=answers.refs[place],
                 truth=int(answers.truth[place]),
-                predicted=int(predicted[place]),
+                predicted=int(predicted[i]),
                 score=float(answers.scores[place]),
                 image=_data_uri(_resized(pixels[i])),
-                overlay=_data_uri(_overlaid(pixels[i], maps[i], strongest)),
+                overlay=_data_uri(_overlaid(pixels[i], votes[i] / strongest[predicted[i]], COLOURS[predicted[i]])),
             )
-            for i, place in enumerate(choice.mistakes + choice.uncertain)
+            for i, place in enumerate(places)
         ]
         return cls(images[: len(choice.mistakes)], images[len(choice.mistakes) :], strongest)
+
+
+def votes_for(predicted: Classes, maps: Maps, *, threshold: float) -> Maps:
+    """Returns how strongly each position speaks for the answer given, in logits; below 0, it speaks against it.
+
+    The mean of an image's votes is how far its logit is beyond that of the threshold: what the answer was given for.
+    """
+    least = float(np.clip(threshold, _LEAST, 1 - _LEAST))
+    neutral = np.log(least) - np.log1p(-least)
+    votes: Maps = np.where(predicted == 1, 1, -1)[:, None, None] * (maps - neutral)
+    return votes
+
+
+def _end_of_scale(votes: Maps) -> float:
+    """Returns the vote with the full colour. Of a class without votes it is tiny, so that nothing is divided by 0."""
+    return max(float(np.percentile(votes[votes > 0], _PERCENTILE)) if (votes > 0).any() else 0.0, 1e-9)
 
 
 def choose(answers: Answers) -> Choice:
@@ -109,15 +131,17 @@ def choose(answers: Answers) -> Choice:
     return Choice(mistakes, [place for place in by_doubt[: 2 * EACH] if place not in shown][:EACH])
 
 
-def activation_maps(model: "keras.Model", pixels: Pixels) -> tuple[Maps, float]:
-    """Returns the class activation maps of ``(N, H, W, 3)`` uint8 RGB images, and the bias.
+def activation_maps(model: "keras.Model", pixels: Pixels) -> Maps:
+    """Returns the class activation maps of ``(N, H, W, 3)`` uint8 RGB images.
 
-    ``model`` returns the last feature maps and the score. A logit above 0 points to class 1, one below 0 to class 0.
-    The mean of a map plus the bias is the logit of the image. Zhou et al. 2016, https://arxiv.org/abs/1512.04150
+    ``model`` returns the last feature maps and the score. A logit above 0 speaks for class 1, one below 0 for class 0.
+    A map includes the bias at each position, so its mean is the logit of the image. Zhou et al. 2016,
+    https://arxiv.org/abs/1512.04150
     """
     weights, bias = model.get_layer("probability").get_weights()
     features, _ = model.predict(pixels, batch_size=8, verbose=0)  # (N, h, w, 1280)
-    return (features.astype(np.float64) @ weights.astype(np.float64))[..., 0], float(bias[0])
+    maps: Maps = (features.astype(np.float64) @ weights.astype(np.float64))[..., 0] + float(bias[0])
+    return maps
 
 
 def _resized(image: Pixels) -> Image.Image:
@@ -125,16 +149,18 @@ def _resized(image: Pixels) -> Image.Image:
     return Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
 
 
-def _overlaid(image: Pixels, contributed: Maps, strongest: float) -> Image.Image:
-    """Colours the image by its map. Each position covers the part of the image it describes, with smooth borders."""
+def _overlaid(image: Pixels, votes: Maps, colour: NDArray[np.float64]) -> Image.Image:
+    """Colours the image where its ``(h, w)`` votes are above 0; from 1 on, the colour is full.
+
+    Each position covers the part of the image it describes, with smooth borders.
+    """
     grey = _resized(image).convert("L")
-    smooth = Image.fromarray(contributed.astype(np.float32)).resize(grey.size, Image.Resampling.BICUBIC)
-    amount = np.clip(np.asarray(smooth) / max(strongest, 1e-9), -1, 1)[..., None]
+    smooth = Image.fromarray(votes.astype(np.float32)).resize(grey.size, Image.Resampling.BICUBIC)
     # Pale grey, so that nothing in the image looks like a colour of the map; and visible through the colour.
     paper = 96 + 0.6 * np.asarray(grey, dtype=np.float64)[..., None]
-    colour = np.where(amount > 0, _TOWARDS[1], _TOWARDS[0]) * (0.5 + 0.5 * paper / paper.max())
-    cover = _STRONGEST * np.abs(amount)
-    return Image.fromarray(np.round(np.clip(paper * (1 - cover) + colour * cover, 0, 255)).astype(np.uint8))
+    cover = _STRONGEST * np.clip(np.asarray(smooth), 0, 1)[..., None]
+    mixed = paper * (1 - cover) + colour * (0.5 + 0.5 * paper / paper.max()) * cover
+    return Image.fromarray(np.round(np.clip(mixed, 0, 255)).astype(np.uint8))
 
 
 def _data_uri(image: Image.Image) -> str:

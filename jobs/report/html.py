@@ -18,7 +18,20 @@ _MINUS: Final = "\u2212"
 
 def render(template: str, **context: object) -> str:
     """Renders a page. A name that the template uses and ``context`` lacks is an error."""
-    return _environment().get_template(template).render(**context)
+    return _environment().get_template(template).render(footnotes=Footnotes(), **context)
+
+
+class Footnotes:
+    """The footnotes of one page, numbered in the order in which it refers to them."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def refer(self, name: str) -> int:
+        """Returns the number of a footnote, and remembers that the page refers to it."""
+        if name not in self.names:
+            self.names.append(name)
+        return self.names.index(name) + 1
 
 
 @functools.cache
@@ -40,6 +53,9 @@ def _environment() -> Environment:
         "figure": figure,
         "short": short,
         "plain": plain,
+        "file_name": file_name,
+        "money": money,
+        "duration": duration,
     }
     return environment
 
@@ -98,3 +114,28 @@ def plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value)) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def file_name(ref: str) -> str:
+    """The last part of a path or an address: ``s3://shelter/_uploads/9f86…/rex.jpg`` is rex.jpg."""
+    seen = printable(ref)
+    return seen.rstrip("/").rpartition("/")[2] or seen
+
+
+def money(usd: float) -> str:
+    """Under a US cent, about 12 US cents, about 3.40 US dollars."""
+    cents = round(100 * usd)
+    if usd < 0.01:  # noqa: PLR2004
+        return "under a US cent"
+    if cents < 100:  # noqa: PLR2004
+        return f"about {cents} US cent{'s' if cents > 1 else ''}"
+    return f"about {usd:,.2f} US dollars"
+
+
+def duration(seconds: float) -> str:
+    """Under a second, 12 seconds, 3 minutes, 5 hours."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    whole = round(seconds)
+    return "under a second" if whole == 0 else "1 second" if whole == 1 else f"{whole} seconds"

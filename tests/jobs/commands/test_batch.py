@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from jobs.cli import main
 from jobs.local.emulator import send_inbox_to
 from tests.conftest import Bench
 from tests.desk import ON_BOTH_EMULATORS, Desk
+from tests.jobs.report.strict_html import Page
 from worker.contract import Summary
 from worker.delivery import settle
 
@@ -349,6 +351,78 @@ def test_the_report_of_a_job_is_one_page_without_scripts(
     assert "population stability index" in html
     for code in ("damaged", "bad_source_ref"):
         assert f"<code>{code}</code>" in html
+
+
+def _report(twofold: Twofold, page: Path, *options: str) -> Page:
+    status, output = twofold("report", "june", "-o", str(page), *options)
+    assert status == 0, output
+    return Page(page.read_text(encoding="utf-8"))
+
+
+def test_the_report_of_a_job_makes_sense_from_the_first_to_the_last_row(
+    twofold: Twofold, work: Work, tmp_path: Path, digit_images: Path
+) -> None:
+    """Without rows, with only failures, and with one answer after a redrive: said at the top, by the files' names."""
+    folder = tmp_path / "photos"
+    (folder / "deep down").mkdir(parents=True)
+    for name in ("broken.png", "deep down/broken.png"):
+        (folder / name).write_bytes(b"\x89PNG\r\n\x1a\n, and then nothing: " + name.encode())
+    assert twofold("submit", str(folder), "--job-id", "june")[0] == 0
+    page = tmp_path / "june.html"
+    empty = _report(twofold, page, "--partial")
+    assert (
+        "No image of this job has a row yet. This job is not complete: 0 of 2 images have a row so far." in empty.text
+    )
+    assert list(empty.all("svg")) == []
+    work()
+    status, output = twofold("report", "june", "-o", str(page))
+    assert (status, f"{page} exists already. Add --force to replace it" in output) == (1, True)
+    assert "has a row yet" in page.read_text()
+    failed = _report(twofold, page, "--force")
+    assert "None of the 2 images could be scored. This job has no answers, only error codes." in failed.text
+    assert "then redrive. broken.png deep down/broken.png" in failed.text
+    assert re.search("[0-9a-f]{64}", failed.html) is None
+    shutil.copy(next((digit_images / "three").iterdir()), folder / "deep down/broken.png")
+    assert twofold("redrive", "june")[0] == 0
+    work()
+    one = _report(twofold, page, "--force")
+    assert "1 of 2 images is scored: three. 1 image could not be scored." in one.text
+    assert {(e.attributes["class"], e.text) for e in one.all("bdi") if e.text in {"eight", "three"}} == {
+        *(("zero", "eight"), ("one", "three"))  # as in the training report, also of the class that has no image
+    }
+    assert [(e.text, e.attributes["title"]) for e in one.all("bdi") if e.attributes["class"] == "caption"] == [
+        ("broken.png", "deep down/broken.png")
+    ]
+
+
+def test_a_report_that_has_nowhere_to_go_is_refused_before_anything_is_read(twofold: Twofold, tmp_path: Path) -> None:
+    """There is no such job either, which it would take a request to find out."""
+    status, output = twofold("report", "june", "-o", str(tmp_path / "reports/june.html"))
+    assert (status, f"There is no folder {tmp_path / 'reports'} for june.html." in output) == (1, True)
+
+
+def test_a_cancelled_job_without_rows_says_so(twofold: Twofold, digit_images: Path, tmp_path: Path) -> None:
+    """And that it will never have any."""
+    twofold("submit", str(next(digit_images.rglob("*.png"))), "--job-id", "june")
+    twofold("cancel", "june")
+    text = _report(twofold, tmp_path / "june.html", "--partial").text
+    assert "This job was cancelled: 0 of 1 image has a row, and no more will follow." in text
+
+
+def test_a_report_is_not_compared_with_the_test_images_of_another_version(
+    bench: Bench, twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path
+) -> None:
+    """A bundle that was replaced since says nothing about the rows that were scored before."""
+    for label in ("eight", "three"):
+        shutil.copy(next((digit_images / label).iterdir()), tmp_path / f"{label}.png")
+    twofold("submit", str(tmp_path), "--job-id", "june")
+    work()
+    assert "the model’s 72 test images" in _report(twofold, tmp_path / "june.html").text  # noqa: RUF001
+    uri = json.loads(bench.get(f"{bench.output_uri}june/job.json"))["model_uri"] + "/model.json"
+    other = json.loads(bench.get(uri)) | {"version": "other"}
+    bench.put(uri.partition(f"{bench.bucket}/")[2], json.dumps(other).encode())
+    text = _report(twofold, tmp_path / "june.html", "--force").text
+    assert "No comparison with the model’s test images: they cannot be read from its bundle." in text  # noqa: RUF001
 
 
 def test_reading_dead_letters_leaves_them_in_the_queue(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """``twofold model``: what a script reads, what a user sees, and what a mistake looks like."""
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def test_every_command_prints_tables(models_folder: Path) -> None:
     assert "★" in _run("list", models_folder)
     assert "McNemar" in _run("promote", models_folder / "digits/v2", status=1)
     assert "It was forced." in _run("promote", models_folder / "digits/v2", "--force")
-    shown = _run("show", models_folder / "digits")
+    shown = _run("show", models_folder / "digits", "--digests")
     for expected in ("decoder fingerprint", "seed: 123", "model.keras", "95 % interval", "forced", "first"):
         assert expected in shown
     (models_folder / "digits/v2/quarantine.csv").unlink()
@@ -70,6 +71,32 @@ def test_every_command_prints_tables(models_folder: Path) -> None:
     assert "quarantine.csv" in printed
     assert "missing" in printed
     assert "Only the digests were checked" in printed
+
+
+def test_show_begins_with_the_accuracy_and_hides_digests(models_folder: Path) -> None:
+    """They are for a script that compares files, and shown with ``--digests``."""
+    shown = _run("show", models_folder / "digits/v2")
+    first, _, _ = " ".join(shown.split()).partition(" ┏")
+    interval = r"95 % interval \d+\.\d to \d+\.\d %"
+    assert re.fullmatch(rf"digits v2: \d+\.\d % of 72 test images are classified correctly \({interval}\)\.", first)
+    assert re.search("[0-9a-f]{20}|SHA-256|digest", shown) is None
+    assert re.search(r"model\.tflite: [\d,]+ bytes +│", shown)
+    with_digests = _run("show", models_folder / "digits/v2", "--digests")
+    for name in ("decoder fingerprint", "dataset digest", "SHA-256"):
+        assert name in with_digests
+
+
+def test_show_says_that_the_test_images_do_not_bear_out_the_threshold(models_folder: Path) -> None:
+    """Right below the accuracy."""
+    path = models_folder / "digits/v1/evaluation.json"
+    evaluation = json.loads(path.read_text()) | {"threshold_rule": "recall>=0.99"}
+    evaluation["binary_classification_metrics"]["recall"] = {"value": 0.95, "interval_95": [0.9, 0.98]}
+    path.write_text(json.dumps(evaluation))
+    second = " ".join(_run("show", models_folder / "digits/v1").split()).partition(" ┏")[0].partition("%). ")[2]
+    assert second == (
+        "The test images do not bear out the threshold: asked for recall ≥ 0.99; on the test images 0.950, "
+        "95 % interval 0.900 to 0.980."
+    )
 
 
 def test_names_from_a_bundle_are_not_interpreted(models_folder: Path, bundle: Path) -> None:

@@ -1,5 +1,7 @@
 """The charts agree with the evaluation, and every mark is inside its chart."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -79,9 +81,11 @@ def test_wilsons_interval_matches_published_values(share: float, count: int, int
 AXES = st.sampled_from(
     [
         charts.percentages("%"),
-        charts.counts(450, "n"),
-        charts.mirrored([3, 200], [0, 9], "n"),
-        charts.mirrored([0], [0], "n"),
+        charts.counts(450, "n").y,
+        charts.mirrored([3, 200], [0, 9], "n").y,
+        charts.mirrored([0], [0], "n").y,
+        charts.score_shares(0.43, "n").y,
+        charts.score_shares(0.07, "n").y,
         charts.growth([14, 28, 1_000_000], 0.3).x,
         charts.growth([2, 4], 0.0).y,
         charts.growth([2, 4], 0.999).y,
@@ -102,8 +106,20 @@ def test_an_axis_keeps_the_order_and_its_bounds(axis: charts.Axis, a: float, b: 
 
 
 @pytest.mark.parametrize("most", [1, 2, 7, 450, 12_345, 9_999_999])
-def test_the_ticks_of_counts_are_few(most: int) -> None:
-    """None is beyond the highest count, or so low that its label would overlap that of 0."""
-    ticks = [value for value, _ in charts.count_ticks(most, most / 100)]
-    assert 1 <= len(ticks) <= 3
-    assert all(most / 100 <= value <= most for value in ticks)
+def test_the_numbers_beside_an_axis_of_counts_do_not_overlap(most: int) -> None:
+    """There are at least two of them, none beyond the highest count."""
+    for plot in (charts.counts(most, "n"), charts.mirrored([most], [most // 2], "n")):
+        ticks = [value for value, _ in plot.y.ticks]
+        assert len(ticks) >= 2
+        assert 0.0 in ticks
+        assert all(-most <= value <= most for value in ticks)
+        heights = sorted(plot.py(value) for value in ticks)
+        assert all(lower - upper >= 20 for upper, lower in pairwise(heights))
+
+
+@pytest.mark.parametrize("highest", [0.0, 0.0004, 0.02, 0.43, 0.5, 0.97, 1.0])
+def test_the_axis_of_shares_ends_at_a_number_that_no_bar_exceeds(highest: float) -> None:
+    """So the highest bar can be read, too."""
+    axis = charts.score_shares(highest, "score").y
+    assert [axis.ticks[0][0], axis.ticks[-1][0]] == [0.0, axis.high]
+    assert highest <= axis.high <= max(2.5 * highest, 0.001)

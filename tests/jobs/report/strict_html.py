@@ -97,3 +97,14 @@ def assert_only_text(hostile: Page, sound: Page) -> None:
     unseen = "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
     assert re.findall(unseen, hostile.html) == []
     assert "X-Amz-Signature" not in hostile.html
+
+
+def assert_axes_have_numbers(page: Page) -> None:
+    """Every chart has a number at 0 or at both ends of its y axis, three or more below, and the names of both axes."""
+    for chart in re.findall(r"<svg.*?</svg>", page.html, re.DOTALL):
+        names = re.findall(r'<text class="axis[^>]*>([^<]+)', chart)
+        beside, below = (re.findall(rf'<text class="tick {end}"[^>]*>([^<]+)', chart) for end in ("end", "mid"))
+        assert len(names) == 2, chart
+        assert all(re.search(r"\d", number) for number in beside + below), chart
+        assert len(beside) >= 2, chart
+        assert len(below) >= 2, chart

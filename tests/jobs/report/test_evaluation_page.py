@@ -11,11 +11,17 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from jobs.metrics.classification import evaluate
+from jobs.metrics.classification import evaluate, wilson
 from jobs.metrics.learning_curve import Curve, Point
 from jobs.report.evaluation_page import QUARANTINE_ROWS, TrainingFacts, render
 from jobs.report.gallery import EACH, Answers, Choice, Gallery, choose
-from tests.jobs.report.strict_html import HOSTILE, Page, assert_only_text, assert_self_contained
+from tests.jobs.report.strict_html import (
+    HOSTILE,
+    Page,
+    assert_axes_have_numbers,
+    assert_only_text,
+    assert_self_contained,
+)
 from worker.errors import ErrorCode
 
 
@@ -129,14 +135,15 @@ def test_the_headline_gives_the_accuracy_and_its_interval(ordinary: TrainingFact
     low, high = accuracy["interval_95"]
     text = _percent(page.text)
     assert f"{right} of 200 unseen test images are classified correctly: {accuracy['value']:.1%}" in text
-    assert f"The 95% confidence interval of the accuracy is {low:.1%} to {high:.1%}." in text
+    assert f"Of other images like these, the model likely classifies {low:.1%} to {high:.1%} correctly 1." in text
+    assert text.rpartition("Footnotes ")[2].startswith("The 95% confidence interval")
 
 
 def test_everything_in_the_evaluation_is_shown(page: Page) -> None:
     """Any other key, the digest, the command, the configuration and the versions."""
     for text in ("train 80 · test 200", "seconds 12.5", "ab" * 32, "twofold train run --data pets --output models"):
         assert text in page.text
-    assert re.search(r"temperature 1\.25", page.text)
+    assert re.search(r"temperature \d+ 1\.25", page.text)
     assert "keras 3.15.1" in page.text
     assert "epochs 20" in page.text
 
@@ -167,11 +174,12 @@ def test_unusual_evaluations_have_a_sound_page(name: str) -> None:
     [
         ("perfect", "All 40 unseen test images are classified correctly."),
         ("perfect", "no mistakes among them does not mean no mistakes at all"),
-        ("perfect", "The 95% confidence interval of the accuracy is 91.2% to 100% (Wilson)."),
+        ("perfect", "Of other images like these, the model likely classifies 91.2% to 100% correctly"),
+        ("perfect", "or none, a bootstrap has nothing to draw from, and the interval is Wilson\u2019s"),
         ("perfect", "There are no mistakes to show."),
         ("one mistake", "The only mistake. Look for wrong labels here"),
         ("all wrong", "0 of 40 unseen test images are classified correctly: 0%."),
-        ("all wrong", "The 95% confidence interval of the accuracy is 0% to 8.8% (Wilson)."),
+        ("all wrong", "Of other images like these, the model likely classifies 0% to 8.8% correctly"),
         ("four images", "With so few test images, every figure on this page is uncertain"),
         ("one of a class", "Always answering cats would be correct 97.5% of the time."),
         ("no learning curve", "There are too few training images for a learning curve."),
@@ -184,6 +192,68 @@ def test_unusual_evaluations_have_a_sound_page(name: str) -> None:
 def test_unusual_evaluations_are_explained(name: str, shown: str) -> None:
     """The page says what an empty chart means."""
     assert shown in _percent(Page(render(EDGES[name]())).text)
+
+
+#: 20 of the 22 images that are called dogs are dogs, and all dogs are found.
+_TRUTH, _SCORES = [0] * 40 + [1] * 20, [0.9] * 2 + [0.1] * 38 + [0.9] * 20
+
+
+@pytest.mark.parametrize(
+    ("rule", "found", "said"),
+    [
+        ("precision>=0.99", "0.909", "The test images do not bear it out: asked for precision ≥ 0.99;"),
+        ("precision>=0.9", "0.909", "It was asked for precision ≥ 0.9;"),
+        ("recall>=1.0", "1.000", "It was asked for recall ≥ 1;"),
+    ],
+)
+def test_a_rule_that_the_test_set_does_not_bear_out_is_said_in_the_summary(rule: str, found: str, said: str) -> None:
+    """With what was asked for, what the test images show, and its interval. So is one that it does bear out."""
+    facts = _facts(_TRUTH, _SCORES, rule=rule)
+    page = Page(render(facts))
+    low, high = facts.evaluation["binary_classification_metrics"][rule.partition(">=")[0]]["interval_95"]
+    low, high = (low, high) if low < high else wilson(1.0, 20)
+    summary = page.text.partition("Left out")[0]
+    assert f"{said} on the test images {found}, 95 % interval {low:.3f} to {high:.3f} 2." in summary
+    advice = "That may be chance. To be safer, ask for more (precision>=0.995), or keep more images for validation"
+    assert (advice in summary) is ("not bear it out" in said)
+    called, all_found = "Precision: of the images that are called dogs", "Recall: of all dogs, the share that is found."
+    assert (called in page.text, all_found in page.text) == (rule.startswith("precision"), rule.startswith("recall"))
+
+
+@pytest.mark.parametrize("rule", ["0.5", "max-f1"])
+def test_a_threshold_without_a_bound_has_nothing_to_bear_out(rule: str) -> None:
+    """A number, or the best F1, promises nothing about other images."""
+    assert "asked for" not in Page(render(_facts(_TRUTH, _SCORES, rule=rule))).text
+
+
+def test_terms_are_in_the_footnotes_and_plain_words_on_the_page(page: Page) -> None:
+    """Except in the table of all metrics, which is for those who look for a term. Each footnote is referred to."""
+    text, _, notes = page.text.rpartition("Footnotes")
+    before, _, after = text.partition("All metrics Measured")
+    assert before
+    plain = before + after.partition("Files left out")[2]
+    terms = ("confusion matrix", "recall", "F1", "class activation map", "logit", "reliability diagram", "ROC", "AUC")
+    for term in (*terms, "precision-recall", "learning curve", "square root", "Wilson", "bootstrap"):
+        assert term in notes
+        assert re.search(rf"\b{term}\b", plain.partition("Run it again twofold")[0]) is None, term
+    ids = {e.attributes["id"] for e in page.elements if "id" in e.attributes}
+    names = {name.removeprefix("note-") for name in ids if name.startswith("note-")}
+    assert len(names) == 12
+    assert {f"see-{name}" for name in names} <= ids
+
+
+def test_every_axis_of_the_training_report_has_numbers(page: Page) -> None:
+    """Beside it and below it, also that of the smallest chart."""
+    assert_axes_have_numbers(page)
+    assert len(list(page.all("svg"))) == 6
+
+
+def test_captions_are_file_names_and_no_digest_is_in_sight(page: Page) -> None:
+    """The digest of the images is in the part that one opens to see everything."""
+    captions = [e for e in page.all("bdi") if e.attributes.get("class") == "caption"]
+    assert {re.fullmatch(r"\d+\.jpg", e.text) is not None for e in captions} == {True}
+    assert {e.attributes["title"] for e in captions} == {f"pets/{e.text}" for e in captions}
+    assert re.search("[0-9a-f]{32}", page.html.partition("Everything else that was recorded")[0]) is None
 
 
 @pytest.mark.parametrize(

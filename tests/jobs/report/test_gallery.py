@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.report.gallery import EACH, Answers, Gallery, activation_maps, choose
+from jobs.report.gallery import COLOURS, EACH, Answers, Choice, Gallery, activation_maps, choose, votes_for
+from tests.conftest import REPOSITORY
 from worker.scoring.decoder import decode
 
 
@@ -41,40 +42,82 @@ def _opened(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(int)
 
 
-def test_a_map_is_blue_for_class_0_vermilion_for_class_1_and_grey_for_neither() -> None:
-    """Each position of the map colours the part of the image that it describes."""
-    pixels = np.full((1, 160, 160, 3), (40, 160, 60), np.uint8)
-    maps = np.array([[[-5.0, 0.0, 5.0]] * 3])
-    gallery = Gallery.of(choose(_answers([0], [0.5])), _answers([0], [0.5]), pixels, maps)
-    (image,) = gallery.mistakes
-    overlay = _opened(image.overlay)
-    red, _, blue = overlay[80, 10]
+def _drawn(answers: Answers, maps: np.ndarray) -> list[np.ndarray]:
+    """The overlays of green images with these maps, in the order of the answers."""
+    pixels = np.full((len(maps), 160, 160, 3), (40, 160, 60), np.uint8)
+    choice = Choice([], list(range(len(maps))))
+    gallery = Gallery.of(choice, answers, pixels, maps)
+    assert np.abs(_opened(gallery.uncertain[0].image)[80, 80] - (40, 160, 60)).max() < 8
+    return [_opened(image.overlay) for image in gallery.uncertain]
+
+
+def _is_grey(pixel: np.ndarray) -> bool:
+    return bool(np.ptp(pixel) < 25)
+
+
+def test_a_map_shows_what_spoke_for_the_answer_given_in_the_colour_of_that_class() -> None:
+    """Blue for class 0, vermilion for class 1. What spoke for neither, or for the other class, is grey."""
+    maps = np.array([[[-5.0, 0.0, 5.0]] * 3] * 2)
+    as_zero, as_one = _drawn(_answers([0, 1], [0.4, 0.6]), maps)
+    red, _, blue = as_zero[80, 10]
     assert blue > red + 60
-    red, _, blue = overlay[80, 150]
+    red, _, blue = as_one[80, 150]
     assert red > blue + 60
-    assert np.ptp(overlay[80, 80]) < 25
-    assert np.abs(_opened(image.image)[80, 80] - (40, 160, 60)).max() < 8
-    assert gallery.strongest_logits == pytest.approx(5.0)
+    assert [_is_grey(as_zero[80, x]) for x in (80, 150)] == [True, True]
+    assert [_is_grey(as_one[80, x]) for x in (10, 80)] == [True, True]
+
+
+def test_each_class_has_a_scale_of_its_own() -> None:
+    """A model that votes ten times as strongly for one class shows as much of what spoke for the other."""
+    maps = np.array([[[-30.0, 0.0, 0.0]] * 3, [[0.0, 0.0, 3.0]] * 3])
+    as_zero, as_one = _drawn(_answers([0, 1], [0.0001, 0.7]), maps)
+    assert np.abs(as_zero[80, 5] - as_one[80, 5]).max() > 60
+    for strong, weak in ((as_zero[80, 5], as_zero[80, 150]), (as_one[80, 155], as_one[80, 5])):
+        assert np.ptp(strong) > 100
+        assert _is_grey(weak)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.9, 0.0, 1.0])
+def test_the_mean_of_the_votes_is_what_the_answer_was_given_for(threshold: float) -> None:
+    """How far the logit is beyond that of the threshold: an image is never without a vote for its answer."""
+    random = np.random.default_rng(0)
+    maps = random.normal(0, 3, (50, 5, 5))
+    scores = 1 / (1 + np.exp(-maps.mean(axis=(1, 2))))
+    predicted = (scores >= threshold).astype(int)
+    votes = votes_for(predicted, maps, threshold=threshold).mean(axis=(1, 2))
+    assert (votes >= 0).all()
+    if 0 < threshold < 1:
+        margin = np.log(scores / (1 - scores)) - np.log(threshold / (1 - threshold))
+        assert votes == pytest.approx(np.abs(margin))
+
+
+def test_a_class_has_one_colour_on_the_page_and_in_the_maps() -> None:
+    """That of the light page; the dark one has lighter shades of both."""
+    css = (REPOSITORY / "jobs/templates/page.css").read_text()
+    for name, colour in zip(("zero", "one"), COLOURS, strict=True):
+        shade = "#" + "".join(f"{int(part):02x}" for part in colour)
+        assert f"--{name}: {shade};" in css
+        assert f".for-{name} {{ background: linear-gradient(90deg, #c8c8c8, {shade}); }}" in css
 
 
 def test_a_model_that_sees_nothing_has_grey_maps() -> None:
     """Maps of zeros cause no division by zero."""
     answers = _answers([0, 1], [0.5, 0.5])
     gallery = Gallery.of(choose(answers), answers, np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 1, 1)))
-    assert gallery.strongest_logits == 0
+    assert max(gallery.strongest) < 1e-6
     assert np.ptp(_opened(gallery.mistakes[0].overlay)) < 3
 
 
 def test_the_mean_of_an_activation_map_is_the_logit(bundle: Path, digit_images: Path) -> None:
-    """With the bias, to 1e-4, for the exported ``model.keras``: the map is exact, not an estimate."""
+    """To 1e-4, for the exported ``model.keras``: the map is exact, not an estimate."""
     import keras  # noqa: PLC0415 - takes seconds that the other tests need not wait
 
     from jobs.training.network import with_feature_maps  # noqa: PLC0415
 
     pixels = np.stack([decode(p.read_bytes(), size_px=96) for p in sorted(digit_images.rglob("*.png"))[::50]])
     model = keras.models.load_model(bundle / "model.keras")
-    maps, bias = activation_maps(with_feature_maps(model), pixels)
+    maps = activation_maps(with_feature_maps(model), pixels)
     assert maps.shape == (len(pixels), 3, 3)
     scores = np.asarray(model(pixels, training=False))[:, 0].astype(np.float64)
-    assert maps.mean(axis=(1, 2)) + bias == pytest.approx(np.log(scores) - np.log1p(-scores), abs=1e-4)
+    assert maps.mean(axis=(1, 2)) == pytest.approx(np.log(scores) - np.log1p(-scores), abs=1e-4)
     assert np.abs(maps - maps.mean(axis=(1, 2), keepdims=True)).max() > 0.1  # and it differs between positions

@@ -1,0 +1,76 @@
+"""``twofold train run``: what a person reads when a training job is done."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jobs.commands.train_run import _print_summary
+from tests.conftest import Trainer
+from tests.jobs.report.strict_html import Page
+from worker.contract import ModelManifest
+
+
+def _with_doubtful_tests(few_digits: Path, folder: Path) -> Path:
+    """A data set whose test images are half wrongly labelled, so that no rule holds there."""
+    for label, other in (("eight", "three"), ("three", "eight")):
+        shutil.copytree(few_digits / label, folder / "train" / label)
+        images = sorted((folder / "train" / label).iterdir())
+        for number, image in enumerate(images[:12]):
+            target = folder / "test" / (label if number % 2 else other)
+            target.mkdir(parents=True, exist_ok=True)
+            image.rename(target / f"{label}-{image.name}")
+    return folder
+
+
+@pytest.fixture
+def evaluation(bundle: Path) -> dict[str, Any]:
+    """The evaluation of a real job, as if its images had been called three too often."""
+    found: dict[str, Any] = json.loads((bundle / "evaluation.json").read_text())
+    figures = found["binary_classification_metrics"]
+    figures["precision"] = {"value": 0.984, "interval_95": [0.972, 0.994]}
+    return found
+
+
+@pytest.mark.parametrize("rule", ["precision>=0.99", "precision>=0.98", "max-f1", "0.5"])
+def test_a_threshold_rule_that_the_test_set_does_not_bear_out_is_said_in_the_terminal(
+    bundle: Path, evaluation: dict[str, Any], rule: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After the figures, at 80 columns. A rule that holds, or promises nothing, is not worth a word."""
+    manifest = ModelManifest.model_validate_json((bundle / "model.json").read_bytes())
+    done: Any = SimpleNamespace(  # TrainedBundle; its file imports TensorFlow
+        uri="models/pets/v1", manifest=manifest, evaluation=evaluation | {"threshold_rule": rule}, champion=False
+    )
+    _print_summary(done)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    said = "asked for precision ≥ 0.99; on the test images 0.984, 95 % interval 0.972 to 0.994. That may be chance."
+    assert (said in " ".join(printed.split())) is (rule == "precision>=0.99")
+    assert ("bear out" in printed) is (rule == "precision>=0.99")
+
+
+@pytest.mark.slow
+def test_a_real_job_says_that_its_test_set_does_not_bear_out_the_rule(
+    trainer: Trainer, few_digits: Path, tmp_path: Path
+) -> None:
+    """In a terminal of 80 columns, with the figures of its evaluation; and in its report."""
+    data = _with_doubtful_tests(few_digits, tmp_path / "data")
+    options = ("--image-size=32", "--version=v1", "--threshold=precision>=0.9", f"--output={tmp_path / 'models'}")
+    done = trainer.run("train", "run", f"--data={data}", *options, COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines()[:-1])) <= 80  # the last one is a path, which can be copied
+    bundle = tmp_path / "models/model/v1"
+    figure = json.loads((bundle / "evaluation.json").read_text())["binary_classification_metrics"]["precision"]
+    assert figure["value"] < 0.9
+    said = (
+        f"asked for precision ≥ 0.9; on the test images {figure['value']:.3f}, 95 % interval "
+        f"{figure['interval_95'][0]:.3f} to {figure['interval_95'][1]:.3f}"
+    )
+    printed = re.sub(r"\s+", " ", done.stdout)
+    assert f"The test images do not bear out the threshold: {said}." in printed
+    assert "ask for more (precision>=0.95), or keep more images for validation (--validation-split)." in printed
+    assert f"The test images do not bear it out: {said}" in Page((bundle / "report.html").read_text()).text
