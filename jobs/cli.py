@@ -3,26 +3,37 @@
 Only the standard library is imported before ``main`` runs, so that it can report a missing extra.
 """
 
-import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from jobs.extras import explain_missing
+from jobs.signals import Stopped, listening
 from jobs.user_error import UserError
 
 
 def main(arguments: list[str] | None = None, *, on_error: Callable[[str], object] = lambda _: None) -> int:
     """Runs a command. Returns 0 if it is done, 1 if it failed and 2 for a wrong option, and never shows a traceback.
 
-    The reason for a failure is printed to standard error and passed to ``on_error``.
+    The reason for a failure is printed to standard error and passed to ``on_error``. After Ctrl-C, SIGTERM or SIGHUP,
+    one line says what stopped and what goes on; the status is 128 plus the number of the signal.
     """
-    # SIGTERM ends the command as Ctrl-C does, so that its child processes end too. A training job handles it itself.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    status, reason = _run(arguments)
+    try:
+        with listening():
+            status, reason = _run(arguments)
+    except Stopped as stopped:
+        with suppress(OSError):  # the terminal is gone
+            print(f"{_below_echo()}{stopped}", file=sys.stderr, flush=True)
+        return stopped.status
     if reason is not None:
         print(f"Error: {reason}", file=sys.stderr)
         on_error(reason)
     return status
+
+
+def _below_echo() -> str:
+    """Returns a line break on a terminal, which shows Ctrl-C as ^C."""
+    return "\n" if sys.stderr.isatty() else ""
 
 
 def _run(arguments: list[str] | None) -> tuple[int, str | None]:

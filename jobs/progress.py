@@ -1,10 +1,11 @@
 """Progress on the terminal: a bar or a spinner while a step runs, and one line when it is done."""
 
+import io
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import (
@@ -20,12 +21,28 @@ from rich.progress import (
 Advance = Callable[[int], None]
 
 
+class _StandardError(io.TextIOWrapper):
+    """Standard error. Once its terminal is closed it takes everything, so that a command can still end in order."""
+
+    def __init__(self) -> None:
+        super().__init__(os.fdopen(os.dup(2), "wb"))
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
+
+
 class Reporter:
     """Shows the steps of a job on standard error, so that standard output can be piped."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         # Its own descriptor, so that it keeps writing while ``hushed`` redirects standard error.
-        self.console = Console(file=os.fdopen(os.dup(2), "w"), quiet=quiet, highlight=False)
+        self.console = Console(file=_StandardError(), quiet=quiet, highlight=False)
         self.seconds: dict[str, float] = {}  #: of each step so far, by its title
 
     @contextmanager

@@ -4,7 +4,7 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -33,17 +33,27 @@ _EPILOG: Final = (
 
 def _with_config_options(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command one option for each field of TrainConfig, in addition to the parameters that it names."""
-    named = inspect.signature(command, eval_str=True).parameters.values()
-    parameters = [_parameter(name, field) for name, field in TrainConfig.model_fields.items()]
-    parameters += [parameter for parameter in named if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # which is what typer reads
+    command.__signature__ = inspect.Signature(config_parameters(TrainConfig.model_fields) + named_parameters(command))  # type: ignore[attr-defined]  # which is what typer reads
     return command
 
 
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+def config_parameters(fields: Iterable[str], *, panel: str | None = None) -> list[inspect.Parameter]:
+    """Returns the parameters of these fields of TrainConfig. ``panel`` is the title of their group in the help."""
+    return [_parameter(name, TrainConfig.model_fields[name], panel) for name in fields]
+
+
+def named_parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
+    """Returns the parameters that a command names."""
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    return [parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
+def _parameter(name: str, field: FieldInfo, panel: str | None) -> inspect.Parameter:
     """Returns the parameter that typer turns into an option. Pydantic checks its value, typer only its type."""
     shown = next((item for item in field.metadata if isinstance(item, OptionHelp)), OptionHelp())
-    option = typer.Option(help=field.description, rich_help_panel=shown.panel, show_default=shown.default or True)
+    option = typer.Option(
+        help=field.description, rich_help_panel=panel or shown.panel, show_default=shown.default or True
+    )
     kind: Any = field.annotation if field.annotation in {int, float, Path} else str
     default = inspect.Parameter.empty if field.is_required() else field.default
     if shown.default:
@@ -62,7 +72,7 @@ def group() -> None:
 def train_run(*, as_json: Json = False, **options: object) -> None:
     """Train on this machine, and write a model bundle with its evaluation."""
     given = {name: value for name, value in options.items() if value is not None}
-    config = TrainConfig.model_validate({"cache": _default_cache()} | given)
+    config = TrainConfig.model_validate({"cache": default_cache()} | given)
     reporter, interruption = Reporter(), Interruption()
     with interruption.listening():
         with reporter.step("Starting"):
@@ -81,7 +91,8 @@ def train_run(*, as_json: Json = False, **options: object) -> None:
         _print_summary(trained)
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
+    """Returns the folder of everything that is downloaded or computed only once."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "twofold"
 
 

@@ -8,7 +8,7 @@ Local folders work the same way. A model or a version may also be named by its `
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -63,6 +63,21 @@ def find(where: str) -> ModelLocation:
     return location
 
 
+def find_bundle(where: str) -> ModelLocation:
+    """Finds one version: the one at ``where``, or the champion of the model or of the only model there.
+
+    Raises UserError, with the next step, if there is none or more than one.
+    """
+    try:
+        location = find(where)
+    except UserError:
+        only = _only_model(where)
+        if only is None:
+            raise
+        location = only
+    return replace(location, version=location.bundle())
+
+
 def versions_of(store: Store, name: str) -> list[str]:
     """Returns the versions of a model in alphabetical order."""
     return [match[2] for match in map(BUNDLE.fullmatch, store.names(f"{name}/")) if match]
@@ -83,6 +98,17 @@ def open_output(output: str) -> Store | None:
             raise UserError(f"{output} is not of the form s3://bucket/prefix.")
         return open_store(output)
     return open_store(output) if Path(output).is_dir() else None
+
+
+def _only_model(output: str) -> ModelLocation | None:
+    store = open_output(output.rstrip("/"))
+    names = sorted({match[1] for match in map(BUNDLE.fullmatch, store.names("") if store else []) if match})
+    if store is None or not names:
+        return None
+    if len(names) > 1:
+        where = f"{store.uri}/{names[0]}"
+        raise UserError(f"{output} has {len(names)} models: {', '.join(names)}. Name one of them, such as {where}.")
+    return ModelLocation(store, names[0], None)
 
 
 def _split_last(folder: str) -> tuple[str, str] | None:

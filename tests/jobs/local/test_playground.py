@@ -19,7 +19,7 @@ import pytest
 
 from jobs.cli import main
 from jobs.local.emulator import EmbeddedCloud
-from jobs.local.playground import BUCKET, MODEL
+from jobs.local.playground import BUCKET, SAMPLE
 from tests.conftest import REPOSITORY
 
 
@@ -41,7 +41,7 @@ def prepare(keep: Path, models: Path, digit_images: Path, port: int) -> None:
     with EmbeddedCloud(port=port, keep=keep / "cloud") as cloud:
         s3 = cloud.s3()
         s3.create_bucket(Bucket=BUCKET)
-        for path in (path for path in (models / MODEL).rglob("*") if path.is_file()):
+        for path in (path for path in (models / SAMPLE).rglob("*") if path.is_file()):
             s3.upload_file(str(path), BUCKET, f"models/{path.relative_to(models).as_posix()}")
 
 
