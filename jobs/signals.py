@@ -1,8 +1,8 @@
 """Ctrl-C, SIGTERM and a closed terminal: a command ends, and one line says what stopped and what goes on."""
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Final
 
@@ -25,24 +25,29 @@ class Stopped(BaseException):
 
 
 @contextmanager
-def listening() -> Iterator[None]:
-    """Raises Stopped in the block when the first of the signals arrives. A second one ends the process at once.
+def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Calls ``handler`` for these signals within the block.
 
     A signal that is ignored stays ignored: nohup does that to SIGHUP, and a script to SIGINT of what it starts with &.
     """
-    before = {number: handler for number in STOPPING if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
+    before = {number: known for number in STOPPING if (known := signal.getsignal(number)) is not signal.SIG_IGN}
     for number in before:
-        signal.signal(number, _stop)
+        signal.signal(number, handler)
     stopped = False
     try:
         yield
     except Stopped:
-        stopped = True
+        stopped = True  # the process is about to end, and a second signal may still come
         raise
     finally:
-        if not stopped:  # else the process is about to end, and a second signal may still come
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        for number, known in before.items():
+            if not stopped:
+                signal.signal(number, known)
+
+
+def listening() -> AbstractContextManager[None]:
+    """Raises Stopped in the block when the first of the signals arrives. A second one ends the process at once."""
+    return handling(stop)
 
 
 @contextmanager
@@ -55,7 +60,8 @@ def if_stopped(text: str) -> Iterator[None]:
         raise
 
 
-def _stop(number: int, _frame: FrameType | None) -> None:
+def stop(number: int, _frame: FrameType | None) -> None:
+    """Raises Stopped: the handler of the first signal."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_DFL)
     # A terminal that closes can send it twice: the kernel does, and then the shell.

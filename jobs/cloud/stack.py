@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 
 from jobs.cloud.aws import next_step
 from jobs.progress import Reporter
+from jobs.signals import if_stopped
 from jobs.user_error import UserError
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class Stacks:
                 return
             if not status.endswith("_IN_PROGRESS"):
                 raise UserError(f"The stack {name} is in {status}. {self._reasons(identity)}".strip())
-            time.sleep(self._poll_s)
+            with if_stopped(f"AWS goes on with the stack {name}. Once it is done, run the same command again."):
+                time.sleep(self._poll_s)
         raise UserError(
             f"The stack {name} is not complete after {_LIMIT_S // 60} minutes. Check it in the CloudFormation console."
         )

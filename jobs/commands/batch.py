@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from jobs.commands.options import Json
 from jobs.progress import Reporter
+from jobs.signals import if_stopped
 
 if TYPE_CHECKING:  # boto3 takes half a second to load, and --help does not need it
     from jobs.batch.client import BatchClient
@@ -238,7 +239,8 @@ def _wait(client: "BatchClient", job_id: str, reporter: Reporter, *, as_json: bo
     """Waits until the job makes no further progress by itself. Exits with 1 if it is not complete."""
     from jobs.commands.batch_view import watch  # noqa: PLC0415
 
-    job_status = watch(client.status_reader(job_id), reporter.console)
+    with if_stopped(f"The job goes on. Run 'twofold batch status {job_id} --watch' to wait for it again."):
+        job_status = watch(client.status_reader(job_id), reporter.console)
     _show(job_status, as_json=as_json)
     if job_status.state != "complete":
         raise typer.Exit(1)

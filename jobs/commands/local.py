@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import shlex
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -18,7 +19,7 @@ from jobs.config import TrainConfig
 from jobs.extras import require
 from jobs.printable import printable
 from jobs.progress import Reporter
-from jobs.signals import Stopped, if_stopped
+from jobs.signals import Stopped, if_stopped, stop
 
 if TYPE_CHECKING:
     from jobs.local.demo import DemoResult
@@ -97,11 +98,12 @@ def local(
     require("local")
     from jobs.local.playground import open_playground  # noqa: PLC0415 - boto3 would delay --help
 
+    signal.signal(signal.SIGINT, stop)  # a shell's "&" leaves it ignored
     reporter = Reporter()
     given = {name for name in training if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
     options = {name: value for name, value in training.items() if value is not None}
     serving = _serving(model, data, given=given, options=options, keep=keep, reporter=reporter)
-    stored = f"Everything has stopped. {keep} keeps the bucket and the queues: run the same command again to go on."
+    stored = f"Everything has stopped. {keep} keeps the bucket and the queues: run the same command to go on."
     ready = False
     try:
         with (
@@ -160,6 +162,13 @@ def _print_result(result: "DemoResult", rate: float) -> None:
     )
     for name, path in result.files.items():
         out.print(f"{name:<9} {path}", soft_wrap=True)
+    if "model" in result.files:
+        models = shlex.quote(str(result.files["model"].parent))
+        out.print(
+            f"Everything has stopped, and the files stay. To serve this model: twofold local --model {models}",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def _first_rows(rows: "list[PredictionRow]") -> Table:

@@ -23,6 +23,7 @@ from jobs.cloud.training_jobs import (
 from jobs.cloud.training_request import Quote, Target, TrainingJob, TrainingStack, build_request, new_name
 from jobs.commands.options import Json, StackName
 from jobs.config import TrainConfig
+from jobs.signals import Stopped
 from jobs.user_error import UserError
 
 JobReference = Annotated[str, typer.Argument(metavar="JOB", help="batch:ID or sagemaker:NAME, as submit printed it.")]
@@ -207,9 +208,9 @@ def _follow(service: TrainingService, log_client: Client, job: str, *, quiet: bo
                 print(_describe(event), file=sys.stderr)
             elif not quiet:
                 print(event, flush=True)
-    except KeyboardInterrupt:
-        print(f"\n{job} keeps running. Run 'twofold train logs {job}' to follow it again.", file=sys.stderr)
-        raise typer.Exit(0) from None
+    except Stopped as stopped:
+        stopped.text, stopped.status = f"{job} keeps running. Run 'twofold train logs {job}' to follow it again.", 0
+        raise
     if last is None or last.state != "succeeded":
         raise typer.Exit(1)
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from jobs.commands.options import Json
 from jobs.config import OptionHelp, TrainConfig
+from jobs.extras import require
 from jobs.progress import Reporter, hushed
 from jobs.training.interruption import Interruption
 
@@ -71,6 +72,7 @@ def group() -> None:
 @_with_config_options
 def train_run(*, as_json: Json = False, **options: object) -> None:
     """Train on this machine, and write a model bundle with its evaluation."""
+    require("train")
     given = {name: value for name, value in options.items() if value is not None}
     config = TrainConfig.model_validate({"cache": default_cache()} | given)
     reporter, interruption = Reporter(), Interruption()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from jobs.cloud.deploy import deploy_worker
+from jobs.extras import require
 from jobs.local import tether
 from jobs.local.emulator import EmbeddedCloud, apart, check_free, create_queues, send_inbox_to
 from jobs.local.sample import render_digits, train_sample
@@ -86,6 +87,8 @@ def open_playground(
 
     Raises UserError if something cannot be started, or if the folder is in use.
     """
+    if serving == Serving(weights=serving.weights) and not (keep / _SERVED).exists():
+        require("train")
     environment = dict(os.environ)
     with _claimed(keep, reporter) as lock:
         check_free(port)

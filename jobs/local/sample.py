@@ -6,8 +6,6 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from rich.markup import escape
-
 from jobs.config import TrainConfig
 from jobs.extras import require
 from jobs.local import tether
@@ -72,7 +70,7 @@ def train_sample(
     UserError if it fails.
     """
     command = ["train", "run", "--data", str(images), "--output", output, "--name", name, *options]
-    reporter.say(f"[bold]{escape(shlex.join(['twofold', *command]))}[/]")
+    reporter.say(shlex.join(["twofold", *command]))
     process = tether.start("jobs.cli", *command, "--json", environment=environment, stdout=subprocess.PIPE)
     try:
         with if_stopped("The training has stopped. What it finished is saved: run the same command again to go on."):

@@ -7,10 +7,11 @@ was, and ``model.json``, which comes last, appears once all other files have bee
 from dataclasses import dataclass
 
 from jobs.models.bundle import Bundle
-from jobs.models.location import ModelLocation, without_file
+from jobs.models.location import without_file
 from jobs.progress import Reporter
 from jobs.store import Store
 from jobs.user_error import UserError
+from worker.contract import ModelManifest
 from worker.scoring.models import MANIFEST_FILE
 
 
@@ -26,12 +27,12 @@ class BundleCopy:
     size_bytes: int
 
 
-def output_of(to: str, location: ModelLocation) -> str:
+def output_of(to: str, manifest: ModelManifest) -> str:
     """Returns the output that ``to`` means: ``…/models``, or ``…/models/pets`` and its versions for the model pets."""
     folder = without_file(to)
     start = "s3://" if folder.startswith("s3://") else ""
     steps = folder.removeprefix(start).split("/")
-    for ending in ([location.name, location.version], [location.name]):
+    for ending in ([manifest.name, manifest.version], [manifest.name]):
         if steps[-len(ending) :] == ending and len(steps) > (len(ending) if start else 0):  # never the bucket itself
             return start + "/".join(steps[: -len(ending)]) or ("/" if folder.startswith("/") else ".")
     return folder
