@@ -10,6 +10,7 @@ the signal that ended it) or null while it runs.
 import json
 import os
 import selectors
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ def _start(request: dict[str, Any], sockets: selectors.BaseSelector) -> int:
     child = os.fork()
     if child:
         return child
+    for number in (signal.SIGINT, signal.SIGHUP):  # the tests themselves may run with nohup, or with &
+        signal.signal(number, signal.SIG_DFL)
     os.environ.update(request["environment"])
     for descriptor, path in ((1, request["stdout"]), (2, request["stderr"])):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)

@@ -103,7 +103,7 @@ def local(
     given = {name for name in training if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
     options = {name: value for name, value in training.items() if value is not None}
     serving = _serving(model, data, given=given, options=options, keep=keep, reporter=reporter)
-    stored = f"Everything has stopped. {keep} keeps the bucket and the queues: run the same command to go on."
+    stored = f"Everything has stopped. {keep} keeps its data: run the same command to go on."
     ready = False
     try:
         with (

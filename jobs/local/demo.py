@@ -84,7 +84,8 @@ def run(*, data: Path | None, keep: Path, weights: str, reporter: Reporter) -> D
             _download(s3, keep)
     rows, report = predictions.from_csv(body), from_metadata(metadata, part)
     model = keep / "models" / MODEL / report.model_version
-    files = {"csv": keep / split(part)[1], "model": model, "manifest": keep / split(manifest)[1]}
+    files = {"csv": keep / split(part)[1], "model": model, "report": model / "report.html"}
+    files["manifest"] = keep / split(manifest)[1]
     evaluation = json.loads((model / "evaluation.json").read_text())
     return DemoResult(rows, report, _accuracy(rows, dataset), evaluation, worker_s, files)
 

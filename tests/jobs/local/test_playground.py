@@ -15,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import boto3
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from jobs.cli import main
@@ -58,6 +59,26 @@ def left_running(command: list[str], **options: Any) -> Iterator[tuple["subproce
                 process.wait(90)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def family_of(process: "subprocess.Popen[Any]") -> list[psutil.Process]:
+    """Returns all that a process has started, and what these have started."""
+    return list(psutil.Process(process.pid).children(recursive=True))
+
+
+def assert_ended(family: list[psutil.Process]) -> None:
+    """Waits until these processes have ended, each by itself."""
+    deadline = time.monotonic() + 60
+    while alive := [process for process in family if _is_alive(process)]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.05)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.slow
