@@ -90,7 +90,7 @@ def open_playground(
     if serving == Serving(weights=serving.weights) and not (keep / _SERVED).exists():
         require("train")
     environment = dict(os.environ)
-    with _claimed(keep, reporter) as lock:
+    with claimed(keep, reporter) as lock:
         check_free(port)
         bundle = serving.bundle() if serving.bundle else None
         name = bundle.manifest.name if bundle else serving.name or _served_last(keep)
@@ -123,7 +123,7 @@ def deploy_embedded(cloud: EmbeddedCloud, *, parameters: dict[str, str], reporte
 
 
 @contextmanager
-def _claimed(folder: Path, reporter: Reporter) -> Iterator[IO[str]]:
+def claimed(folder: Path, reporter: Reporter) -> Iterator[IO[str]]:
     """Yields a locked file. The emulator shares the lock, and holds it until its state is stored.
 
     Raises UserError while another process uses the folder. If that one was killed, waits for its emulator.

@@ -11,7 +11,9 @@ from jobs.signals import STOPPING, Stopped, if_stopped, listening, stop
 from tests.conftest import Bench, Trainer
 
 
-@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.slow) for number in STOPPING[1:])]
+)
 def test_a_job_goes_on_when_its_waiting_is_interrupted(
     number: signal.Signals, trainer: Trainer, ministack_bench: Bench, few_digits: Path
 ) -> None:

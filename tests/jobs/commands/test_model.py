@@ -72,6 +72,29 @@ def test_every_command_prints_tables(models_folder: Path) -> None:
     assert "Only the digests were checked" in printed
 
 
+def test_a_copy_leaves_the_champion_unless_it_is_the_first_version(models_folder: Path, tmp_path: Path) -> None:
+    """As training does. The last line names the command that changes it."""
+    first = _json("copy", models_folder / "digits/v1", tmp_path / "copy")
+    assert (first["name"], first["version"], first["files"], first["new_files"]) == ("digits", "v1", 6, 6)
+    assert first["champion"] == "v1"
+    copy = tmp_path / "copy/digits/v2"
+    printed = _run("copy", models_folder / "digits/v2", tmp_path / "copy")
+    assert printed.startswith(f"{copy}: 6 files, ")
+    assert printed.endswith(f"The champion is still v1. Run 'twofold model promote {copy}' to change that.\n")
+    again = _run("copy", models_folder, tmp_path / "copy/digits")
+    assert again.endswith("every digest checked. 6 of them were already there. It is the champion.\n")
+
+
+def test_a_copy_becomes_the_champion_if_it_passes_the_gate(models_folder: Path, tmp_path: Path) -> None:
+    """With --champion, the copy is promoted, and a worse one is refused as ever."""
+    target = tmp_path / "copy"
+    assert _json("copy", models_folder / "digits/v2", target)["champion"] == "v2"
+    assert _json("copy", models_folder / "digits/v1", target, "--champion")["champion"] == "v1"
+    done = CliRunner().invoke(app, ["model", "copy", str(models_folder / "digits/v2"), str(target), "--champion"])
+    assert str(done.exception).startswith("The copy is complete, but not the champion. v2 does not replace v1: ")
+    assert str(done.exception).endswith(f"Run 'twofold model promote {target}/digits/v2' with the option that fits.")
+
+
 def test_names_from_a_bundle_are_not_interpreted(models_folder: Path, bundle: Path) -> None:
     """Neither as markup nor as control characters of the terminal."""
     labels = ["[red]eight[/red]", "\x1b[2Jthree"]
