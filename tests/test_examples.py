@@ -25,25 +25,20 @@ from tests.jobs.local.test_playground import assert_ended, family_of, free_port
 from tests.jobs.models.versions import add_version
 from tests.pages import BLOCKS, blocks, quoted, section, tables
 from tests.terminal import Terminal
+from tests.walk import PAGE, TITLE, arguments, assert_sorted, walk
 
 WALKS = {
-    ("README.md", "Your photos, sorted"),
+    (PAGE, TITLE),
     ("worker/README.md", "A request by hand"),
     ("jobs/README.md", "Models and promotion"),
 }
-
-
-def _twofold(command: str) -> list[str]:
-    words = shlex.split(command, comments=True)
-    assert words[:3] == ["uv", "run", "twofold"]
-    return words[3:]
 
 
 def _run(line: str) -> str:
     """Runs a line, ``twofold`` in this process, and returns what it printed."""
     if not line.startswith("uv run "):
         return subprocess.run(["bash", "-ec", line], check=True, capture_output=True, text=True).stdout
-    done = CliRunner().invoke(app, _twofold(line))
+    done = CliRunner().invoke(app, arguments(line))
     assert done.exit_code == 0, (line, done.output, done.exception)
     return done.output
 
@@ -60,7 +55,7 @@ def test_photos_become_a_table_in_four_commands(
 
     The fixture has trained, with the command of the page; a slow test below does it all.
     """
-    page, title = "README.md", "Your photos, sorted"
+    page, title = PAGE, TITLE
     (training, serving), (submit, results), (redrive, report) = (b.splitlines() for b in blocks(page, title, "sh"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
@@ -68,7 +63,7 @@ def test_photos_become_a_table_in_four_commands(
     shutil.copytree(models, _value(training, "--output"))
     shutil.copytree(digit_images / "three", "photos")
     Path("photos/broken.png").write_bytes(Path("photos/0003.png").read_bytes()[:100])
-    command = [sys.executable, "-m", "jobs.cli", *_twofold(serving), "--port", str(free_port()), "--json"]
+    command = [sys.executable, "-m", "jobs.cli", *arguments(serving), "--port", str(free_port()), "--json"]
     with Terminal(command, stdout=subprocess.PIPE) as local:
         assert local.process.stdout
         for name, value in json.loads(local.process.stdout.readline())["environment"].items():
@@ -92,6 +87,13 @@ def test_photos_become_a_table_in_four_commands(
     assert Path("june.html").read_text().lower().startswith("<!doctype html>")
     documented = quoted(section("worker/README.md", "The job folder"))
     assert [name for name in written if not {name, f"{name.partition('/')[0]}/"} & set(documented)] == []
+
+
+@pytest.mark.slow
+def test_the_four_commands_train_and_sort_from_a_clone(digit_images: Path, tmp_path: Path) -> None:
+    """As typed, in processes of their own. tests/test_wheel.py does the same with the wheel."""
+    rows = walk(Path(sys.executable).with_name("twofold"), digit_images, tmp_path)
+    assert_sorted(rows, digit_images)
 
 
 def _value(command: str, option: str) -> str:
@@ -147,13 +149,13 @@ def test_models_are_listed_verified_promoted_and_rolled_back(
 ) -> None:
     """Each command does what its comment says, and in the end the first version is in use again."""
     training, walk = blocks("jobs/README.md", "Models and promotion", "sh")
-    assert _twofold(training)[:2] == ["train", "run"]  # the fixture has trained
+    assert arguments(training)[:2] == ["train", "run"]  # the fixture has trained
     monkeypatch.chdir(tmp_path)
     shutil.copytree(digit_images, "out/images")
     for version in ("first", "second"):
         add_version(FolderStore(Path("out/models")), bundle, version, name="demo")
     Champions(FolderStore(Path("out/models")), "demo").set_champion("first", expected=None, how="first")
-    printed = {_twofold(line)[1]: _run(line) for line in walk.splitlines()}
+    printed = {arguments(line)[1]: _run(line) for line in walk.splitlines()}
     assert re.search(r"★ . first .*\n.*   . second ", printed["list"])
     assert "accuracy" in printed["show"]
     assert "0 findings. 72 of 72 test images scored again" in printed["verify"].replace("\n", " ")

@@ -193,9 +193,9 @@ def _instructions(running: "Playground") -> str:
     exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in running.environment.items())
     model = running.model
     photos = "PHOTOS" if running.images is None else shlex.quote(str(running.images.resolve()))
-    accuracy = f", accuracy {model.metrics['accuracy']:.3f} on its test images" if "accuracy" in model.metrics else ""
+    accuracy = f", test accuracy {model.metrics['accuracy']:.3f}" if "accuracy" in model.metrics else ""
     return (
-        f"\nServing {model.name} {model.version}: {' or '.join(map(printable, model.labels))}{accuracy}.\n"
+        f"\nServing {model.name}, version {model.version}: {' or '.join(map(printable, model.labels))}{accuracy}.\n"
         f"It runs until Ctrl-C. Type in another terminal:\n\n{exports}\n"
         f"twofold batch submit {photos} --job-id june --wait\n"
         f"twofold batch results june\n\n"

@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 import os
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -91,6 +92,8 @@ def train_run(*, as_json: Json = False, **options: object) -> None:
         print(json.dumps({"uri": trained.uri, "champion": trained.champion, "evaluation": trained.evaluation}))
     else:
         _print_summary(trained)
+        if not config.output.startswith("s3://"):
+            print(f"To classify images with it on this machine: twofold local --model {shlex.quote(config.output)}")
 
 
 def default_cache() -> Path:

@@ -80,4 +80,6 @@ def train_sample(
         tether.end(process, within_s=_STOP_S)
     if status:
         raise UserError(f"Training ended with exit status {status}. The reason is printed above.")
-    return str(json.loads(printed)["uri"])
+    uri = str(json.loads(printed)["uri"])
+    reporter.say(f"The report on this model is at {uri}/report.html")
+    return uri
