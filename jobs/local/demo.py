@@ -15,7 +15,7 @@ from jobs.config import TrainConfig
 from jobs.data import prepare
 from jobs.data.dataset import Dataset, LabelledImage
 from jobs.local import tether
-from jobs.local.emulator import EmbeddedCloud, Queues, create_queues
+from jobs.local.emulator import EmbeddedCloud, Queues, apart, create_queues
 from jobs.local.sample import render_digits, train_sample
 from jobs.progress import Reporter
 from jobs.user_error import UserError
@@ -61,7 +61,7 @@ def run(*, data: Path | None, keep: Path, weights: str, reporter: Reporter) -> D
         render_digits(data, reporter)
     cache = keep / "cache"
     dataset = prepare.open_dataset(TrainConfig(data=str(data), output="", cache=cache), reporter)
-    with EmbeddedCloud() as cloud:
+    with apart(), EmbeddedCloud() as cloud:
         s3 = cloud.s3()
         with reporter.step("Creating a bucket and two queues"):
             s3.create_bucket(Bucket=BUCKET)
