@@ -54,9 +54,17 @@ _DAMAGE: Final = (
     ),
     # libwebp does not say which of the two it is.
     ("could not create decoder object|failed to read next frame", "its WebP data is cut off or damaged", False),
-    ("(?i)unsupported|unknown (comp|pixel|filter)|cannot handle", "a variant of its format that is not supported", True),
+    (
+        "(?i)unsupported|unknown (comp|pixel|filter)|cannot handle",
+        "a variant of its format that is not supported",
+        True,
+    ),
     ("(?i)PNG|cannot load this image|image data found", "its PNG data is damaged", False),
-    ("decod|broken data stream|unrecognized data|buffer overrun|bad configuration", "its picture data is damaged", False),
+    (
+        "decod|broken data stream|unrecognized data|buffer overrun|bad configuration",
+        "its picture data is damaged",
+        False,
+    ),
 )
 _UNKNOWN: Final = "it cannot be decoded"
 
@@ -113,7 +121,9 @@ def _counted(bomb: str) -> str:
 def _plainly(error: Exception) -> str:
     """Describes damage in plain words, followed by Pillow's own where these say more."""
     text = f"{error}"
-    words, adds = next(((words, adds) for pattern, words, adds in _DAMAGE if re.search(pattern, text)), (_UNKNOWN, True))
+    words, adds = next(
+        ((words, adds) for pattern, words, adds in _DAMAGE if re.search(pattern, text)), (_UNKNOWN, True)
+    )
     return f"{words} ({type(error).__name__}: {text})" if adds and text else words
 
 
