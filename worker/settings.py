@@ -102,12 +102,12 @@ def explain_settings(error: ValidationError) -> str:
         name, meaning = f"{PREFIX}{field.upper()}", fields[field].description if field in fields else ""
         what = describe(item)
         if item["type"] == "missing":
-            what = f"is not set. Set it with: export {name}={EXAMPLES.get(field, 'VALUE')}{_misspelt(name)}"
+            what = f"is not set. Set it with: export {name}={EXAMPLES.get(field, 'VALUE')}{misspelt(name)}"
         lines.append(f"{name} ({meaning}) {what}")
     return "\n".join(lines)
 
 
-def _misspelt(name: str) -> str:
+def misspelt(name: str) -> str:
     """Returns a question if a variable is set that is nearly ``name``."""
     known = {f"{PREFIX}{field.upper()}" for field in WorkerSettings.model_fields}
     near = nearest(name, (other for other in os.environ if other.startswith(PREFIX) and other not in known))

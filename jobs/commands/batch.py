@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import BaseModel
 from rich.console import Console
-from rich.markup import escape
 
 from jobs.commands.options import Json
 from jobs.progress import Reporter
@@ -17,7 +16,7 @@ if TYPE_CHECKING:  # boto3 takes half a second to load, and --help does not need
     from jobs.batch.client import BatchClient
     from jobs.batch.status import JobStatus
 
-app = typer.Typer(help="Classify a list, a prefix or a folder of images into one table.", no_args_is_help=True)
+app = typer.Typer()
 
 Partial = Annotated[bool, typer.Option("--partial", help="Take the rows that are there if parts are missing.")]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job, as printed by submit and status.")]
@@ -129,7 +128,7 @@ def results(
     path = file or f"{job_id}.csv"
     found = Results(client.record(job_id))
     joined = found.job.columns if join else ()
-    with Reporter().step(escape(f"Writing {path}"), total=found.job.images) as advance:
+    with Reporter().step(f"Writing {path}", total=found.job.images) as advance:
         counts = results_file.write(found.chunks(join=join, partial=partial), path, joined=joined, advance=advance)
     text = f"{counts.rows:,} rows = {counts.scored:,} scored + {counts.failed:,} with an error code: {path}"
     if path == results_file.STDOUT:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # The commands import what they need inside their bodies: SciPy, LiteRT and the AWS SDK would delay --help by a second.
 
-app = typer.Typer(help="List, compare, promote and check trained models.", no_args_is_help=True)
+app = typer.Typer()
 
 _OUTPUT: Final = "s3://shelter/models"
 _MODEL: Final = f"{_OUTPUT}/pets"
