@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Final
 
@@ -24,11 +24,12 @@ _TWOFOLD: Final = "TWOFOLD_"
 _AWS: Final = "AWS_"
 
 
-def apply(folder: Path, environment: MutableMapping[str, str] = os.environ) -> None:
+def apply(folder: Path, environment: MutableMapping[str, str] | None = None) -> None:
     """Adds the settings of the folder's file to the environment, where they are not set, and says so.
 
     Raises UserError if the file cannot be read, or has what is not a setting.
     """
+    environment = os.environ if environment is None else environment
     found = read(folder)
     own = {name for name in found if environment.get(name)}
     other = sorted(name for name in own if environment[name] != found[name])
@@ -70,7 +71,7 @@ def save(folder: Path, settings: Mapping[str, str], *, written_by: str) -> Path:
     lines = [
         f"# Written by '{written_by}'. twofold batch, twofold model and twofold train run read it in this folder.",
         "# Variables of the environment take precedence.",
-        *(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()),
+        *(f"{name} = {_quoted(value)}" for name, value in settings.items()),
     ]
     handle, draft = tempfile.mkstemp(dir=folder, prefix=f".{FILE}-")
     try:
@@ -80,6 +81,11 @@ def save(folder: Path, settings: Mapping[str, str], *, written_by: str) -> Path:
     except BaseException:
         Path(draft).unlink(missing_ok=True)
         raise
+
+
+def _quoted(value: str) -> str:
+    """Returns a text as TOML writes it: as JSON does, but for DEL, which only JSON allows."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", r"\u007f")
 
 
 def offer(settings: Mapping[str, str], *, written_by: str, folder: Path | None = None) -> bool:
@@ -107,27 +113,27 @@ def offer(settings: Mapping[str, str], *, written_by: str, folder: Path | None =
     return True
 
 
-def missing(names: Iterable[str], *, also: str = "") -> str:
+def missing(settings: Mapping[str, str], *, also: str = "") -> str:
     """Returns a message about settings that are not set: what each of them is, and where to get all of them at once.
 
-    ``names`` are those of WorkerSettings' fields; ``also`` describes what else is missing.
+    ``settings`` maps the names of WorkerSettings' fields to what they mean; ``also`` says what else is missing.
     """
-    from worker.settings import EXAMPLES, WorkerSettings, misspelt  # noqa: PLC0415 - see above
+    from worker.settings import EXAMPLES, misspelt  # noqa: PLC0415 - see above
 
-    variables = {name: f"{_TWOFOLD}{name.upper()}" for name in names}
+    variables = {name: f"{_TWOFOLD}{name.upper()}" for name in settings}
     width = max(map(len, variables.values()), default=0)
-    fields = WorkerSettings.model_fields
-    lines = [
-        f"  {variable:<{width}}  {fields[name].description}{misspelt(variable)}" for name, variable in variables.items()
-    ]
-    lines += [f"  {text}" for text in also.splitlines()]
-    exports = " ".join(f"{variable}={EXAMPLES.get(name, 'VALUE')}" for name, variable in variables.items())
+    lines = [f"{variables[name]:<{width}}  {meaning}{misspelt(variables[name])}" for name, meaning in settings.items()]
+    lines += also.splitlines()
+    exports = [f"export {variable}={EXAMPLES.get(name, 'VALUE')}" for name, variable in variables.items()]
+    commands = {f"{program()} local": "on this machine, in another shell", f"{program()} cloud deploy": "on AWS"}
+    longest = max(map(len, commands))
     return "\n".join(
         [
-            f"{'This setting is' if len(lines) == 1 else 'These settings are'} missing:",
-            *lines,
-            f"On this machine, '{program()} local' has all of them, and offers to write them to {FILE} here.",
-            f"On AWS, '{program()} cloud deploy' prints them. Or paste this, with your own values:",
-            *([f"  export {exports}"] if exports else []),
+            f"{'This setting is' if len(lines) == 1 else 'These settings are'} missing:\n",
+            *(f"  {line}" for line in lines),
+            f"\nRun one of these to have all of them. Both offer to write them to {FILE}, which is read here:\n",
+            *(f"  {command:<{longest}}  {where}" for command, where in commands.items()),
+            "\nOr paste this, with your own values:\n",
+            *(f"  {line}" for line in exports),
         ]
     )

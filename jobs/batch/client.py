@@ -46,9 +46,10 @@ class BatchSettings(BaseSettings):
             raise UserError(missing(self.unset()))
         return self.output_uri
 
-    def unset(self) -> list[str]:
-        """Returns the names of the settings that commands need and that are not set."""
-        return [name for name in ("queue_url", "output_uri") if getattr(self, name) is None]
+    def unset(self) -> dict[str, str]:
+        """Returns the settings that commands need and that are not set, with what they mean."""
+        needed = {name: str(type(self).model_fields[name].description) for name in ("queue_url", "output_uri")}
+        return {name: meaning for name, meaning in needed.items() if getattr(self, name) is None}
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,11 @@ class Deployment:
         deleted = [f"the stack {name}" for name in self.stacks]
         deleted += [f"the container images in {name}" for name in self.repositories]
         lines = ["To be deleted:", *(f"  {what}" for what in deleted + (data if with_data else []))]
-        return lines if with_data or not data else [*lines, "To be kept:", *(f"  {what}" for what in data)]
+        return (
+            lines
+            if with_data or not data
+            else [*lines, "To be kept, unless --with-data is given:", *(f"  {what}" for what in data)]
+        )
 
 
 def destroy(connect: Connect, deployment: Deployment, *, with_data: bool, reporter: Reporter) -> None:
