@@ -3,15 +3,18 @@
 import os
 import pty
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
 
 
-def on_terminal(*command: str, typed: str = "", folder: Path = REPOSITORY, **environment: str) -> tuple[int, str]:
+def on_terminal(
+    *command: str, typed: str = "", folder: Path = REPOSITORY, environment: Mapping[str, str] | None = None
+) -> tuple[int, str]:
     """Runs a command whose input, output and errors are a terminal. Returns its exit status, and what it shows."""
     ours, theirs = pty.openpty()
-    settings = os.environ | {"COLUMNS": "80", "TERM": "xterm", "PYTHONPATH": str(REPOSITORY)} | environment
+    settings = os.environ | {"COLUMNS": "80", "TERM": "xterm", "PYTHONPATH": str(REPOSITORY)} | dict(environment or {})
     process = subprocess.Popen(command, cwd=folder, env=settings, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     os.write(ours, typed.encode())

@@ -111,6 +111,6 @@ def _print_summary(trained: "TrainedBundle") -> None:
     Console(highlight=False).print(table)
     quarantined = trained.evaluation["images"]["quarantined"]
     if quarantined:
-        were, them = ("was", "it") if quarantined == 1 else ("were", "them")
-        print(f"{counted(quarantined, 'file')} {were} left out. quarantine.csv lists {them} with the reason.")
+        were = "was" if quarantined == 1 else "were"
+        print(f"{counted(quarantined, 'file')} {were} left out. quarantine.csv lists each with its reason.")
     print(f"The bundle is at {trained.uri}{' and is the champion' if trained.champion else ''}.")

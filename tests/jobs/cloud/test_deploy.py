@@ -200,7 +200,7 @@ def test_a_stack_is_destroyed_only_after_its_name_is_typed(cloud: EmbeddedCloud,
     """A stray y or Enter deletes nothing."""
     deployed = _deploy(cloud, "asked-for")
     command = (sys.executable, "-m", "jobs.cli", "cloud", "destroy", "--stack", "asked-for")
-    status, shown = on_terminal(*command, typed=typed, **cloud.environment)
+    status, shown = on_terminal(*command, typed=typed, environment=cloud.environment)
     assert "Type asked-for to delete this for good" in shown
     assert (status, "Nothing was deleted." in shown) == ((0, False) if gone else (1, True))
     assert _exists(cloud, deployed.bucket)
@@ -213,7 +213,7 @@ def test_the_settings_of_a_deployment_are_offered(cloud: EmbeddedCloud, tmp_path
         "lambda_zip.build = lambda *, libraries: build(libraries=None)\n"
         "from jobs.cli import main\nmain(['cloud', 'deploy', '--stack', 'offered'])"
     )
-    status, shown = on_terminal(sys.executable, "-c", code, typed="y\n", folder=tmp_path, **cloud.environment)
+    status, shown = on_terminal(sys.executable, "-c", code, typed="y\n", folder=tmp_path, environment=cloud.environment)
     assert status == 0, shown
     written = folder_settings.read(tmp_path)
     assert "export TWOFOLD_QUEUE_URL=" + written["TWOFOLD_QUEUE_URL"] in shown
