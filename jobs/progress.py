@@ -48,9 +48,9 @@ class Reporter:
         self.seconds[title] = self.seconds.get(title, 0.0) + seconds
         self.console.print(Text.assemble(("✓", "green"), f" {title} ", (f"{seconds:.1f} s", "dim")))
 
-    def say(self, text: str, *, bold: bool = False) -> None:
+    def say(self, text: str) -> None:
         """Prints one line as it is."""
-        self.console.print(Text(text, "bold" if bold else ""), soft_wrap=True)
+        self.console.print(Text(text), soft_wrap=True)
 
 
 @contextmanager

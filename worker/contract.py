@@ -410,16 +410,6 @@ class ChampionPointer(Document):
     promoted_at: AwareDatetime  #: UTC
 
 
-def explain(error: ValidationError) -> str:
-    """Describes a pydantic error in a line of plain words: each wrong field, what is allowed there, what was given."""
-    known = _names(next((kind for kind in _documents() if kind.__name__ == error.title), Document))
-    parts = []
-    for item in error.errors(include_url=False):
-        where = ".".join(str(step) for step in item["loc"])[:_MAX_NAME]
-        parts.append(" ".join(f"{where}: {describe(item, known)}".removeprefix(": ").split()))
-    return "; ".join(parts[:_MAX_MISTAKES]) + ("; …" if len(parts) > _MAX_MISTAKES else "")
-
-
 def describe(item: "ErrorDetails", known: Iterable[str] = ()) -> str:
     """Describes one error of pydantic without its words: "must be a whole number, not 'many'".
 
@@ -480,6 +470,16 @@ def _shown(value: object) -> str:
     if isinstance(value, float) or (isinstance(value, int) and abs(value) < _MAX_INTEGER):
         return str(value)
     return _SORTS.get(type(value), "that")
+
+
+def explain(error: ValidationError) -> str:
+    """Describes a pydantic error in a line of plain words: each wrong field, what is allowed there, what was given."""
+    known = _names(next((kind for kind in _documents() if kind.__name__ == error.title), Document))
+    parts = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(step) for step in item["loc"])[:_MAX_NAME]
+        parts.append(" ".join(f"{where}: {describe(item, known)}".removeprefix(": ").split()))
+    return "; ".join(parts[:_MAX_MISTAKES]) + ("; …" if len(parts) > _MAX_MISTAKES else "")
 
 
 def strict_json(body: str) -> Any:  # noqa: ANN401 - any JSON

@@ -26,10 +26,10 @@ class _Plain:
     """Help in the form that all commands share. For subclasses of typer's classes, whose types are not public."""
 
     def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - see above
-        """Returns the parameters with placeholders in capitals, and none for a flag."""
+        """Returns the parameters with placeholders in capitals."""
         parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for parameter in parameters:
-            if parameter.param_type_name == "option":
+            if parameter.param_type_name == "option" and not parameter.is_flag:
                 parameter.metavar = _placeholder(parameter)
         return parameters
 
@@ -114,8 +114,6 @@ class Group(_Plain, TyperGroup):
 
 
 def _placeholder(option: Any) -> str | None:  # noqa: ANN401
-    if option.is_flag:
-        return ""
     descriptor = getattr(option, "type_descriptor", None)
     if option.metavar or descriptor is None:  # before 0.29, typer's own placeholders had this form
         return str(option.metavar) if option.metavar else None

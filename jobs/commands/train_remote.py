@@ -3,10 +3,12 @@
 The commands import what they need inside their bodies: the AWS SDK would delay --help by half a second.
 """
 
+import inspect
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast, get_args
 
@@ -87,12 +89,24 @@ def submit(
         _send(job, request, detach=detach, as_json=as_json)
 
 
+def _passed_on(fields: Iterable[str]) -> Iterator[inspect.Parameter]:
+    """Returns the options of ``train run``, each of which can be left out: what is given is passed on."""
+    for parameter in train_run.config_parameters(fields, panel=_THROUGH):
+        kind, option = get_args(parameter.annotation)
+        if parameter.default is not None:
+            option.show_default = str(parameter.default) or False
+        yield parameter.replace(default=None, annotation=Annotated[kind | None, option])
+
+
+_OWN: Final = train_run.named_parameters(submit)
+
+
 def _run_here(job: TrainingJob, request: dict[str, Any], *, detach: bool, as_json: bool) -> None:
     """Trains in this process, or with ``detach`` in one that goes on when this terminal is closed."""
     folder_settings.apply(Path.cwd())
     if not detach:
         options = {name.replace("-", "_"): value for name, value in job.options.items()}
-        train_run.run(options, as_json=as_json)
+        train_run.train_run(as_json=as_json, **options)
         return
     log = Path(f"{job.name}.log")
     with log.open("xb") as file:
@@ -175,7 +189,10 @@ def cancel(job: JobReference, stack_name: StackName = WORKER_STACK) -> None:
     print(f"{job} is being cancelled.")
 
 
-app.command("submit", epilog=_EXAMPLE)(train_run.with_config_options(submit, panel=_THROUGH, needed=False))
+submit.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # which is what typer reads
+    [*_OWN, *_passed_on(name for name in TrainConfig.model_fields if name not in {one.name for one in _OWN})]
+)
+app.command("submit", epilog=_EXAMPLE)(submit)
 app.command("list", epilog="Example: twofold train list")(list_jobs)
 app.command("status", epilog="Example: twofold train status batch:5a6b… --json")(status)
 app.command("logs", epilog="Example: twofold train logs batch:5a6b…")(logs)
@@ -254,7 +271,7 @@ def _follow(service: "TrainingService", log_client: "Client", job: str, *, quiet
             elif not quiet:
                 print(event, flush=True)
     except KeyboardInterrupt:
-        print(f"\n{job} keeps running. Run '{program()} train logs {job}' to follow it again.", file=sys.stderr)
+        print(f"\n{job} keeps running. Run 'twofold train logs {job}' to follow it again.", file=sys.stderr)
         raise typer.Exit(0) from None
     if last is None or last.state != "succeeded":
         raise typer.Exit(1)

@@ -4,16 +4,19 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from pydantic.fields import FieldInfo
+from rich.console import Console
+from rich.table import Table
 
 from jobs.commands.conventions import InFolder
 from jobs.commands.options import Json
 from jobs.config import OptionHelp, TrainConfig
+from jobs.extras import require
 from jobs.progress import Reporter, hushed
 from jobs.training.interruption import Interruption
 from jobs.wording import counted
@@ -21,7 +24,7 @@ from jobs.wording import counted
 if TYPE_CHECKING:
     from jobs.train import TrainedBundle
 
-app = typer.Typer()
+app = typer.Typer(help="Train a classifier.", no_args_is_help=True)
 
 _EPILOG: Final = (
     "Example: twofold train run --data pets/ --output s3://shelter/models --name pets\n\n"
@@ -31,49 +34,49 @@ _EPILOG: Final = (
 )
 
 
-def with_config_options(
-    command: Callable[..., None], *, panel: str | None = None, needed: bool = True
-) -> Callable[..., None]:
-    """Gives a command one option for each field of TrainConfig that it does not name itself, in the group ``panel``.
-
-    With ``needed`` False, all of them can be left out, and are then None.
-    """
-    named = inspect.signature(command, eval_str=True).parameters
-    own = [parameter for parameter in named.values() if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
-    added = [
-        _parameter(name, field, panel=panel, needed=needed)
-        for name, field in TrainConfig.model_fields.items()
-        if name not in named
-    ]
-    # Which is what typer reads.
-    command.__signature__ = inspect.Signature(added + own if needed else own + added)  # type: ignore[attr-defined]
+def _with_config_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command one option for each field of TrainConfig, in addition to the parameters that it names."""
+    command.__signature__ = inspect.Signature(config_parameters(TrainConfig.model_fields) + named_parameters(command))  # type: ignore[attr-defined]  # which is what typer reads
     return command
 
 
-def _parameter(name: str, field: FieldInfo, *, panel: str | None, needed: bool) -> inspect.Parameter:
+def config_parameters(fields: Iterable[str], *, panel: str | None = None) -> list[inspect.Parameter]:
+    """Returns the parameters of these fields of TrainConfig. ``panel`` is the title of their group in the help."""
+    return [_parameter(name, TrainConfig.model_fields[name], panel) for name in fields]
+
+
+def named_parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
+    """Returns the parameters that a command names."""
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    return [parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
+def _parameter(name: str, field: FieldInfo, panel: str | None) -> inspect.Parameter:
     """Returns the parameter that typer turns into an option. Pydantic checks its value, typer only its type."""
     shown = next((item for item in field.metadata if isinstance(item, OptionHelp)), OptionHelp())
+    option = typer.Option(
+        help=field.description, rich_help_panel=panel or shown.panel, show_default=shown.default or True
+    )
     kind: Any = field.annotation if field.annotation in {int, float, Path} else str
     default = inspect.Parameter.empty if field.is_required() else field.default
-    words: str | bool = shown.default or True
-    if shown.default or not needed:
-        words = shown.default or str(field.default) or False
+    if shown.default:
         kind, default = kind | None, None
-    option = typer.Option(help=field.description, rich_help_panel=panel or shown.panel, show_default=words)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
+@app.callback()
+def group() -> None:
+    """Train a classifier."""
+    # Without a callback, typer takes a single command for the whole group, and rejects its name.
+
+
 @app.command("run", epilog=_EPILOG, cls=InFolder)
-@with_config_options
+@_with_config_options
 def train_run(*, as_json: Json = False, **options: object) -> None:
     """Train on this machine, and write a model bundle with its evaluation."""
-    run(options, as_json=as_json)
-
-
-def run(options: Mapping[str, object], *, as_json: bool) -> None:
-    """Runs a training job with the options that are not None, and prints its result."""
+    require("train")
     given = {name: value for name, value in options.items() if value is not None}
-    config = TrainConfig.model_validate({"cache": _default_cache()} | given)
+    config = TrainConfig.model_validate({"cache": default_cache()} | given)
     reporter, interruption = Reporter(), Interruption()
     with interruption.listening():
         with reporter.step("Starting"):
@@ -95,20 +98,19 @@ def run(options: Mapping[str, object], *, as_json: bool) -> None:
         _print_summary(trained)
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
+    """Returns the folder of everything that is downloaded or computed only once."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "twofold"
 
 
 def _print_summary(trained: "TrainedBundle") -> None:
-    from rich.console import Console  # noqa: PLC0415 - --help does not need it
-    from rich.table import Table  # noqa: PLC0415
-
+    out = Console(highlight=False)
     table = Table("on the test images", "")
     for figure, value in trained.manifest.metrics.items():
         table.add_row(figure.replace("_", " "), f"{value:.4f}")
     table.add_row("images", f"{trained.evaluation['n']:,}")
     table.add_row("threshold", f"{trained.manifest.threshold:.4f}")
-    Console(highlight=False).print(table)
+    out.print(table)
     quarantined = trained.evaluation["images"]["quarantined"]
     if quarantined:
         were = "was" if quarantined == 1 else "were"

@@ -28,7 +28,7 @@ def train_sample(
     UserError if it fails.
     """
     command = ["train", "run", "--data", str(images), "--output", output, "--name", name, *options]
-    reporter.say(f"twofold {' '.join(command)}", bold=True)
+    reporter.say(f"twofold {' '.join(command)}")
     done = subprocess.run(
         [sys.executable, "-m", "jobs.cli", *command],
         env=os.environ | environment,

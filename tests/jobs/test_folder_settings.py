@@ -15,7 +15,7 @@ from jobs.cli import main
 from jobs.user_error import UserError
 from jobs.wording import program
 from tests.conftest import REPOSITORY, Bench
-from tests.terminal import on_terminal
+from tests.console import on_terminal
 from worker.settings import WorkerSettings
 
 SETTINGS = {"TWOFOLD_QUEUE_URL": "http://127.0.0.1:4566/000000000000/requests", "AWS_REGION": "us-east-1"}

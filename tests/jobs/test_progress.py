@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from jobs.progress import Reporter
-from tests.terminal import on_terminal
+from tests.console import on_terminal
 
 #: A title that rich would read as the end of a style that nobody began.
 TITLE = "Listing pets[/b]/[red]cats"

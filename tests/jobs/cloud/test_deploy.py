@@ -17,8 +17,8 @@ from jobs.local.emulator import EmbeddedCloud
 from jobs.local.playground import deploy_embedded
 from jobs.progress import Reporter
 from jobs.wording import program
+from tests.console import on_terminal
 from tests.jobs.commands.test_cloud import connect_to, exit_status
-from tests.terminal import on_terminal
 from worker.predictions import from_csv
 from worker.uris import split
 

@@ -1,4 +1,4 @@
-"""A command on a real terminal of 80 columns."""
+"""A command that is run to its end on a terminal of 80 columns, and what is typed there."""
 
 import os
 import pty
