@@ -48,20 +48,29 @@ def _run(arguments: list[str] | None) -> tuple[int, str | None]:
 
 
 def _run_installed(arguments: list[str] | None) -> tuple[int, str | None]:
-    from pydantic import ValidationError  # noqa: PLC0415 - see above
-
-    from jobs.commands.app import app  # noqa: PLC0415
-    from jobs.printable import printable_lines  # noqa: PLC0415
-    from worker.contract import explain  # noqa: PLC0415
+    from jobs.commands.app import app  # noqa: PLC0415 - see above
     from worker.errors import TwofoldError  # noqa: PLC0415
 
     try:
-        app(args=arguments)
-    except ValidationError as error:
-        return 2, printable_lines(explain(error))
+        app(args=arguments, prog_name="twofold")
     except (UserError, TwofoldError, ValueError, OSError) as error:
-        return 1, printable_lines(str(error))
+        return _explain(error)
     return 0, None
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    """Returns the exit status for a failure, and the reason in plain words."""
+    from pydantic import ValidationError  # noqa: PLC0415 - loaded only for a failure, as the modules of the commands are
+
+    from jobs.config import TrainConfig, explain_options  # noqa: PLC0415
+    from jobs.printable import printable_lines  # noqa: PLC0415
+    from worker.contract import explain  # noqa: PLC0415
+    from worker.settings import explain_settings  # noqa: PLC0415
+
+    if not isinstance(error, ValidationError):
+        return 1, printable_lines(str(error))
+    words = {TrainConfig.__name__: explain_options, "BatchSettings": explain_settings}.get(error.title, explain)
+    return 2, printable_lines(words(error))
 
 
 if __name__ == "__main__":

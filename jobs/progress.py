@@ -17,6 +17,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 Advance = Callable[[int], None]
 
@@ -47,9 +48,12 @@ class Reporter:
 
     @contextmanager
     def step(self, title: str, *, total: int | None = None, in_bytes: bool = False) -> Iterator[Advance]:
-        """Shows ``title`` while the block runs. Yields a function to call with the number of items just completed."""
+        """Shows ``title`` while the block runs. Yields a function to call with the number of items just completed.
+
+        The title is shown as it is: a path in it may look like rich's markup.
+        """
         started = time.monotonic()
-        columns = [SpinnerColumn(), TextColumn("{task.description}")]
+        columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
         if in_bytes:
             columns += [BarColumn(), DownloadColumn(), TimeRemainingColumn()]
         elif total is not None:
@@ -59,11 +63,11 @@ class Reporter:
             yield lambda count: bar.advance(task, count)
         seconds = time.monotonic() - started
         self.seconds[title] = self.seconds.get(title, 0.0) + seconds
-        self.console.print(f"[green]✓[/] {title} [dim]{seconds:.1f} s[/]")
+        self.console.print(Text.assemble(("✓", "green"), f" {title} ", (f"{seconds:.1f} s", "dim")))
 
     def say(self, text: str) -> None:
-        """Prints one line."""
-        self.console.print(text, soft_wrap=True)
+        """Prints one line as it is."""
+        self.console.print(Text(text), soft_wrap=True)
 
 
 @contextmanager

@@ -66,9 +66,13 @@ class Terminal:
             time.sleep(0.02)
         assert text in self.text, self.text
 
+    def type(self, text: str) -> None:
+        """Types a text."""
+        os.write(self._ours, text.encode())
+
     def press_ctrl_c(self) -> None:
         """Types what makes the terminal send SIGINT to everything in the foreground."""
-        os.write(self._ours, b"\x03")
+        self.type("\x03")
 
     def close(self) -> None:
         """Closes the window: the kernel sends SIGHUP, and whatever is still printed is an error."""

@@ -66,7 +66,7 @@ def serve(path: str, owner: int) -> None:
     listener.listen()
     Path(f"{path}.new").rename(path)  # once it is visible, clients can connect
     # What takes the time, so that no child has to load it; clients wait for their first answer.
-    import jobs.commands.app  # noqa: PLC0415
+    import jobs.commands.train_remote  # noqa: PLC0415
     import jobs.container  # noqa: PLC0415
     import jobs.data.prepare  # noqa: PLC0415
     import jobs.train  # noqa: F401, PLC0415

@@ -1,7 +1,6 @@
 """The straight way of the README, typed as it is written: from photos in folders to a table."""
 
 import csv
-import json
 import os
 import shlex
 import shutil
@@ -36,19 +35,19 @@ def walk(twofold: Path, images: Path, folder: Path) -> list[dict[str, str]]:
     for path in images.rglob("*.png"):
         shutil.copy(path, folder / "photos" / f"{path.parent.name}-{path.name}")
 
-    def type_in(command: str, environment: dict[str, str]) -> None:
+    def type_in(command: str) -> None:
         words = [str(twofold), *arguments(command)]
-        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(words, cwd=folder, env=clean, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
 
-    type_in(train, clean)
-    serving = [str(twofold), *arguments(serve), "--port", str(free_port()), "--json"]
-    with Terminal(serving, cwd=folder, env=clean, stdout=subprocess.PIPE) as local:
-        assert local.process.stdout
-        printed = local.process.stdout.readline()
-        assert printed, local.text
+    type_in(train)
+    serving = [str(twofold), *arguments(serve), "--port", str(free_port())]
+    with Terminal(serving, cwd=folder, env=clean) as local:
+        local.wait_for("Write these settings to twofold.toml?")
+        local.type("y\n")
+        local.wait_for("Type in another terminal, in this folder:")
         for command in (submit, results):
-            type_in(command, clean | json.loads(printed)["environment"])
+            type_in(command)
         family = family_of(local.process)
         local.press_ctrl_c()
         assert local.process.wait(60) == 0

@@ -17,9 +17,11 @@ from jobs.commands.options import Json
 from jobs.commands.train_run import config_parameters, default_cache, named_parameters
 from jobs.config import TrainConfig
 from jobs.extras import require
+from jobs.folder_settings import offer
 from jobs.printable import printable
 from jobs.progress import Reporter
 from jobs.signals import Stopped, if_stopped, stop
+from jobs.wording import program
 
 if TYPE_CHECKING:
     from jobs.local.demo import DemoResult
@@ -110,7 +112,11 @@ def local(
             if_stopped(stored),
             open_playground(keep=keep, port=port, serving=serving, reporter=reporter, serverless=serverless) as running,
         ):
-            print(json.dumps(_facts(running)) if as_json else _instructions(running), flush=True)
+            if as_json:
+                print(json.dumps(_facts(running)), flush=True)
+            else:
+                written = offer(running.environment, written_by="twofold local")
+                print(_instructions(running, written=written), flush=True)
             ready = True
             running.watch()
     except Stopped as stopped:
@@ -165,7 +171,7 @@ def _print_result(result: "DemoResult", rate: float) -> None:
     if "model" in result.files:
         models = shlex.quote(str(result.files["model"].parent))
         out.print(
-            f"Everything has stopped, and the files stay. To serve this model: twofold local --model {models}",
+            f"Everything has stopped, and the files stay. To serve this model: {program()} local --model {models}",
             soft_wrap=True,
             markup=False,
         )
@@ -189,15 +195,18 @@ def _facts(running: "Playground") -> dict[str, object]:
     }
 
 
-def _instructions(running: "Playground") -> str:
-    exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in running.environment.items())
+def _instructions(running: "Playground", *, written: bool) -> str:
+    """Returns what is served, and what to type next; ``written`` says whether the folder has the settings."""
     model = running.model
-    photos = "PHOTOS" if running.images is None else shlex.quote(str(running.images.resolve()))
     accuracy = f", test accuracy {model.metrics['accuracy']:.3f}" if "accuracy" in model.metrics else ""
-    return (
-        f"\nServing {model.name}, version {model.version}: {' or '.join(map(printable, model.labels))}{accuracy}.\n"
-        f"It runs until Ctrl-C. Type in another terminal:\n\n{exports}\n"
-        f"twofold batch submit {photos} --job-id june --wait\n"
-        f"twofold batch results june\n\n"
-        f"A list that you upload to {running.inbox_uri} starts a job as well.\n"
-    )
+    photos = "PHOTOS" if running.images is None else shlex.quote(str(running.images.resolve()))
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in running.environment.items()]
+    lines = [
+        f"\nServing {model.name}, version {model.version}: {' or '.join(map(printable, model.labels))}{accuracy}.",
+        f"It runs until Ctrl-C. Type in another terminal{', in this folder' if written else ''}:\n",
+        *([] if written else exports),
+        f"{program()} batch submit {photos} --job-id june --wait",
+        f"{program()} batch results june\n",
+        f"A list that you upload to {running.inbox_uri} starts a job as well.\n",
+    ]
+    return "\n".join(lines)

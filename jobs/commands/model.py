@@ -13,6 +13,7 @@ from jobs.commands import model_view
 from jobs.commands.options import Json
 from jobs.progress import Reporter
 from jobs.user_error import UserError
+from jobs.wording import program
 
 if TYPE_CHECKING:
     from jobs.models.copying import BundleCopy
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 # The commands import what they need inside their bodies: SciPy, LiteRT and the AWS SDK would delay --help by a second.
 
-app = typer.Typer(help="List, compare, promote and check trained models.", no_args_is_help=True)
+app = typer.Typer()
 
 _OUTPUT: Final = "s3://shelter/models"
 _MODEL: Final = f"{_OUTPUT}/pets"
@@ -211,7 +212,7 @@ def _promote_copy(store: "Store", copied: "BundleCopy", reporter: Reporter) -> N
     except PromotionRefused as error:
         raise UserError(
             f"The copy is complete, but not the champion. {error} "
-            f"Run 'twofold model promote {copied.uri}' with the option that fits."
+            f"Run '{program()} model promote {copied.uri}' with the option that fits."
         ) from error
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from jobs.wording import program
 from worker.contract import ModelManifest
 
 if TYPE_CHECKING:  # they import SciPy, LiteRT and the AWS SDK, which would delay --help
@@ -132,7 +133,7 @@ def copied(copy: "BundleCopy", champion: str | None) -> Text:
     text = f"{copy.uri}: {copy.files} files, {copy.size_bytes / 1e6:,.1f} MB, every digest checked.{already}"
     if champion == copy.version:
         return _text(f"{text} It is the champion.")
-    return _text(f"{text} The champion is still {champion}. Run 'twofold model promote {copy.uri}' to change that.")
+    return _text(f"{text} The champion is still {champion}. Run '{program()} model promote {copy.uri}' to change that.")
 
 
 def findings(verification: "Verification") -> Table:

@@ -14,11 +14,13 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.table import Table
 
+from jobs.commands.conventions import InFolder
 from jobs.commands.options import Json
 from jobs.config import OptionHelp, TrainConfig
 from jobs.extras import require
 from jobs.progress import Reporter, hushed
 from jobs.training.interruption import Interruption
+from jobs.wording import counted, program
 
 if TYPE_CHECKING:
     from jobs.train import TrainedBundle
@@ -69,7 +71,7 @@ def group() -> None:
     # Without a callback, typer takes a single command for the whole group, and rejects its name.
 
 
-@app.command("run", epilog=_EPILOG)
+@app.command("run", epilog=_EPILOG, cls=InFolder)
 @_with_config_options
 def train_run(*, as_json: Json = False, **options: object) -> None:
     """Train on this machine, and write a model bundle with its evaluation."""
@@ -86,6 +88,9 @@ def train_run(*, as_json: Json = False, **options: object) -> None:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
             logging.getLogger("tensorflow").setLevel(logging.ERROR)
             from jobs.train import train  # noqa: PLC0415 - takes seconds
+            from jobs.training import devices  # noqa: PLC0415
+
+            devices.gpus()  # CUDA says aloud that there is none
 
         trained = train(config, dataset, reporter, interruption)
     if as_json:
@@ -93,7 +98,7 @@ def train_run(*, as_json: Json = False, **options: object) -> None:
     else:
         _print_summary(trained)
         if not config.output.startswith("s3://"):
-            print(f"To classify images with it on this machine: twofold local --model {shlex.quote(config.output)}")
+            print(f"To classify images with it on this machine: {program()} local --model {shlex.quote(config.output)}")
 
 
 def default_cache() -> Path:
@@ -111,5 +116,6 @@ def _print_summary(trained: "TrainedBundle") -> None:
     out.print(table)
     quarantined = trained.evaluation["images"]["quarantined"]
     if quarantined:
-        out.print(f"{quarantined:,} files were left out. quarantine.csv lists them with the reasons.")
-    out.print(f"The bundle is at {trained.uri}{' and is the champion' if trained.champion else ''}.", soft_wrap=True)
+        were = "was" if quarantined == 1 else "were"
+        print(f"{counted(quarantined, 'file')} {were} left out. quarantine.csv lists each with its reason.")
+    print(f"The bundle is at {trained.uri}{' and is the champion' if trained.champion else ''}.")

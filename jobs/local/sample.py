@@ -15,6 +15,7 @@ from jobs.progress import Reporter
 from jobs.signals import if_stopped
 from jobs.store import open_store
 from jobs.user_error import UserError
+from jobs.wording import program
 
 #: The options that do not change what a model learns.
 _PLACES: Final = {"data", "output", "name", "version"}
@@ -70,7 +71,7 @@ def train_sample(
     UserError if it fails.
     """
     command = ["train", "run", "--data", str(images), "--output", output, "--name", name, *options]
-    reporter.say(shlex.join(["twofold", *command]))
+    reporter.say(f"{program()} {shlex.join(command)}")
     process = tether.start("jobs.cli", *command, "--json", environment=environment, stdout=subprocess.PIPE)
     try:
         with if_stopped("The training has stopped. What it finished is saved: run the same command again to go on."):

@@ -15,11 +15,12 @@ from typing import Final
 from jobs.models.champion import Champions
 from jobs.store import Store, open_store
 from jobs.user_error import UserError
+from jobs.wording import program
 from worker.scoring.models import CHAMPION_FILE, MANIFEST_FILE, MODEL_FILE
 from worker.uris import is_bucket
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  #: worker.contract.Name
-#: ``<name>/<version>/model.json``
+#: ``NAME/VERSION/model.json``
 BUNDLE: Final = re.compile(rf"({_NAME})/({_NAME})/{re.escape(MANIFEST_FILE)}")
 
 
@@ -53,13 +54,14 @@ def find(where: str) -> ModelLocation:
     parts = _split_last(folder)
     if parts is None:
         raise UserError(
-            f"{where} does not name a model. "
-            "Give <output>/<name> or <output>/<name>/<version>, such as s3://shelter/models/pets."
+            f"{where} does not name a model. Give OUTPUT/NAME or OUTPUT/NAME/VERSION, such as s3://shelter/models/pets."
         )
     parent, name = parts
     location = _version_at(parent, name) or _model_at(parent, name)
     if location is None:
-        raise UserError(f"No model or version at {where}. Run 'twofold model list {parent}' to list those that exist.")
+        raise UserError(
+            f"No model or version at {where}. Run '{program()} model list {parent}' to list those that exist."
+        )
     return location
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.signals import STOPPING, Stopped, if_stopped, listening, stop
+from jobs.wording import program
 from tests.conftest import Bench, Trainer
 
 
@@ -26,7 +27,7 @@ def test_a_job_goes_on_when_its_waiting_is_interrupted(
     os.kill(run.pid, number)
     assert run.wait() == 128 + number
     *_, last = run.stderr.splitlines()
-    assert last == "The job goes on. Run 'twofold batch status june --watch' to wait for it again."
+    assert last == f"The job goes on. Run '{program()} batch status june --watch' to wait for it again."
     assert bench.keys("predictions/june/job.json")
 
 

@@ -12,6 +12,7 @@ from jobs.cli import main
 from jobs.commands.app import app
 from jobs.models.champion import Champions
 from jobs.store import FolderStore
+from jobs.wording import program
 from tests.jobs.models.versions import add_version, images_of, with_mistakes
 
 
@@ -80,7 +81,7 @@ def test_a_copy_leaves_the_champion_unless_it_is_the_first_version(models_folder
     copy = tmp_path / "copy/digits/v2"
     printed = _run("copy", models_folder / "digits/v2", tmp_path / "copy")
     assert printed.startswith(f"{copy}: 6 files, ")
-    assert printed.endswith(f"The champion is still v1. Run 'twofold model promote {copy}' to change that.\n")
+    assert printed.endswith(f"The champion is still v1. Run '{program()} model promote {copy}' to change that.\n")
     again = _run("copy", models_folder, tmp_path / "copy/digits")
     assert again.endswith("every digest checked. 6 of them were already there. It is the champion.\n")
 
@@ -92,7 +93,9 @@ def test_a_copy_becomes_the_champion_if_it_passes_the_gate(models_folder: Path, 
     assert _json("copy", models_folder / "digits/v1", target, "--champion")["champion"] == "v1"
     done = CliRunner().invoke(app, ["model", "copy", str(models_folder / "digits/v2"), str(target), "--champion"])
     assert str(done.exception).startswith("The copy is complete, but not the champion. v2 does not replace v1: ")
-    assert str(done.exception).endswith(f"Run 'twofold model promote {target}/digits/v2' with the option that fits.")
+    assert str(done.exception).endswith(
+        f"Run '{program()} model promote {target}/digits/v2' with the option that fits."
+    )
 
 
 def test_names_from_a_bundle_are_not_interpreted(models_folder: Path, bundle: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 import pytest
 
+from jobs.wording import program
 from tests.conftest import REPOSITORY, Bench
 from tests.jobs.local.test_playground import assert_ended, family_of, free_port
 from tests.terminal import Terminal
@@ -53,7 +54,7 @@ def _last_line(terminal: Terminal, how: Ending) -> str | None:
 
 def _local(models: Path, tmp_path: Path) -> Terminal:
     options = ("--model", models, "--keep", tmp_path / "local", "--port", str(free_port()))
-    return Terminal(_command("local", *options), cwd=REPOSITORY)
+    return Terminal(_command("local", *options), cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
 
 
 @pytest.mark.slow
@@ -61,6 +62,8 @@ def _local(models: Path, tmp_path: Path) -> Terminal:
 def test_nothing_of_twofold_local_outlives_it(how: Ending, models: Path, tmp_path: Path) -> None:
     """The emulator, the worker, and the processes that decode for it."""
     with _local(models, tmp_path) as terminal:
+        terminal.wait_for("twofold.toml? ")
+        terminal.type("n\n")
         terminal.wait_for("starts a job as well")
         status = _end(terminal, how)
         last = _last_line(terminal, how)
@@ -106,5 +109,5 @@ def test_a_job_goes_on_without_the_terminal_that_submitted_it(
         terminal.wait_for("requests sent")
         _end(terminal, how)
         last = _last_line(terminal, how)
-    assert last in (None, "The job goes on. Run 'twofold batch status june --watch' to wait for it again.")
+    assert last in (None, f"The job goes on. Run '{program()} batch status june --watch' to wait for it again.")
     assert bench.keys("predictions/june/job.json")

@@ -27,6 +27,7 @@ from jobs.local.playground import BUCKET, SAMPLE, claimed
 from jobs.models.champion import Champions
 from jobs.progress import Reporter
 from jobs.store import FolderStore
+from jobs.wording import program
 from tests.conftest import REPOSITORY
 from tests.jobs.models.versions import add_version
 
@@ -187,5 +188,5 @@ def test_a_model_that_is_not_there_is_reported_before_anything_starts(tmp_path: 
     """With what to type to see those that are."""
     options = ("--model", str(tmp_path / "models/pets"), "--keep", str(tmp_path / "local"))
     done = CliRunner().invoke(app, ["local", *options, "--port", str(free_port())])
-    assert f"Run 'twofold model list {tmp_path}/models'" in str(done.exception)
+    assert f"Run '{program()} model list {tmp_path}/models'" in str(done.exception)
     assert not (tmp_path / "local/cloud").exists()
