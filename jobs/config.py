@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_serializer, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
 
-from worker.contract import Name
+from worker.contract import Name, describe, nearest
 from worker.uris import masked
 
 #: https://www.rfc-editor.org/rfc/rfc1123#section-2, and underscores, which many names have.
@@ -24,6 +33,10 @@ class OptionHelp:
     panel: str | None = None
     default: str | None = None  #: words shown for the default; the option is then unset unless it is given
 
+
+#: The limits of a number, by pydantic's names for them, and how they are worded, in this order.
+_WORDS: Final = {"multiple_of": "", "ge": "from {:g}", "gt": "above {:g}", "le": "to {:g}", "lt": "and below {:g}"}
+_OF_LIMITS: Final = ("multiple_of", "greater_than_equal", "greater_than", "less_than_equal", "less_than")
 
 _ADVANCED: Final = OptionHelp(panel="Advanced options")
 
@@ -61,7 +74,7 @@ class TrainConfig(BaseModel):
     data: str = Field(
         description="Folder or archive of two class folders, https:// address of an archive, or s3:// prefix."
     )
-    output: str = Field(description="s3://bucket/prefix or folder. The bundle is written to <name>/<version>/ in it.")
+    output: str = Field(description="s3://bucket/prefix or folder. The bundle is written to NAME/VERSION/ in it.")
     name: Name = Field("model", description="Name of the model.")
     # None is the time of the start, UTC, as in 20261123T140509Z.
     version: Annotated[Name | None, OptionHelp(default="the current time")] = Field(
@@ -175,3 +188,54 @@ class TrainConfig(BaseModel):
         given |= {"redirect_hosts": self.redirect_hosts} if self.redirect_hosts else {}
         options = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
         return shlex.join(["twofold", "train", "run", *options])
+
+
+def explain_options(error: ValidationError, *, dashes: str = "--") -> str:
+    """Describes what is wrong with the options of a training job, one to a line, as they are typed."""
+    lines = []
+    for item in error.errors(include_url=False):
+        name = str(item["loc"][0]) if item["loc"] else ""
+        option, field = _option(name, dashes), TrainConfig.model_fields.get(name)
+        if field is None:
+            near = nearest(name, TrainConfig.model_fields)
+            question = f" Did you mean {_option(near, dashes)}?" if near else ""
+            lines.append(f"{option} is not an option of training.{question}")
+        elif item["type"] in _OF_LIMITS:
+            lines.append(
+                f"{option} must be {_allowed(field)}, not {item['input']}{_instead(field, float(item['input']))}"
+            )
+        else:
+            lines.append(f"{option}{':' if item['type'] == 'value_error' else ''} {describe(item)}")
+    return "\n".join(lines)
+
+
+def _option(name: str, dashes: str) -> str:
+    return f"{dashes}{name.replace('_', '-')}"
+
+
+def _limits(field: FieldInfo) -> dict[str, float]:
+    """Returns the limits of a number by pydantic's names: ge, gt, le, lt and multiple_of."""
+    found = {name: getattr(item, name, None) for item in field.metadata for name in _WORDS if hasattr(item, name)}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _allowed(field: FieldInfo) -> str:
+    """Describes the numbers that a field may have: "a multiple of 32, from 32 to 512"."""
+    limits = _limits(field)
+    kind = "a whole number" if field.annotation is int else "a number"
+    if "multiple_of" in limits:
+        kind = f"a multiple of {limits['multiple_of']:g},"
+    if not limits.keys() & {"le", "lt"} and "ge" in limits:
+        return f"{kind} of at least {limits['ge']:g}"
+    return " ".join([kind, *(words.format(limits[name]) for name, words in _WORDS.items() if words and name in limits)])
+
+
+def _instead(field: FieldInfo, given: float) -> str:
+    """Returns the nearest values of a field that takes only multiples, to append to a message."""
+    limits = _limits(field)
+    step = limits.get("multiple_of")
+    if step is None:
+        return ""
+    nearby = {given // step * step, -(-given // step) * step}
+    within = {min(max(value, limits.get("ge", value)), limits.get("le", value)) for value in nearby}
+    return f"; use {' or '.join(f'{value:g}' for value in sorted(within))}"

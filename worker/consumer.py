@@ -3,6 +3,7 @@
 import logging
 import math
 import random
+import sys
 import time
 from collections.abc import Callable
 from typing import Final
@@ -16,7 +17,8 @@ log = logging.getLogger(__name__)
 
 #: Half of what SQS allows: a stop waits for the open poll, and a container has 30 s to stop
 #: (stopTimeout, https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerDefinition.html).
-_POLL_S: Final = MAX_POLL_S // 2
+#: On a terminal, a second: someone waits for the end after Ctrl-C.
+_POLL_S: Final = 1 if sys.stderr.isatty() else MAX_POLL_S // 2
 _DRAIN_POLL_S: Final = 1
 _SLICE_S: Final = 0.1
 #: The longest pause after a poll that failed. ``worker.health`` counts on it.

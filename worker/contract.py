@@ -18,9 +18,12 @@ be left out may also be null. A new field always has a default, so older message
 ``schema_version``.
 """
 
+import difflib
 import hashlib
 import json
-from typing import Annotated, Any, Final, Literal, Self
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -37,6 +40,9 @@ from pydantic import (
     model_validator,
 )
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 #: The size limit of a request. SQS accepts 1 MiB, but a longer list of images belongs in a manifest.
 MAX_REQUEST_BYTES: Final = 256 * 1024
 
@@ -51,24 +57,73 @@ _MAX_MISTAKES: Final = 5
 _MAX_DIGITS: Final = 1000
 #: Characters of a field's name in an error message. A hostile name can be as long as the request.
 _MAX_NAME: Final = 100
+#: Characters and size of a value in an error message.
+_MAX_VALUE: Final = 60
+_MAX_INTEGER: Final = 10**18
+
+_JOB_ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_SHA256: Final = r"^[0-9a-f]{64}$"
+#: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_S3_URI: Final = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x1f\x7f]*)?$"
+
+#: What a message says of a text that does not match a pattern.
+_SHAPES: Final = {
+    _JOB_ID: "1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit",
+    _NAME: "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit",
+    _SHA256: "64 hexadecimal digits in lower case",
+    _S3_URI: "s3://BUCKET or s3://BUCKET/KEY",
+}
+#: What a message says of the other errors of pydantic, by their type: what must be the case, or the whole sentence.
+_EXPECTED: Final = {
+    "string_type": "text",
+    "string_unicode": "text",
+    "string_too_short": "at least {min_length} characters long",
+    "string_too_long": "at most {max_length} characters long",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "multiple_of": "a multiple of {multiple_of:g}",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "datetime_type": "a time such as 2026-11-24T14:05:09Z",
+    "datetime_parsing": "a time such as 2026-11-24T14:05:09Z",
+    "datetime_from_date_parsing": "a time such as 2026-11-24T14:05:09Z",
+    "timezone_aware": "a time with its zone, such as 2026-11-24T14:05:09Z",
+}
+_WHOLE: Final = {
+    "missing": "is missing",
+    "frozen_instance": "cannot be changed",
+    "too_short": "must have {min_length} or more entries, not {actual_length}",
+    "too_long": "must have {max_length} or fewer entries, not {actual_length}",
+}
+_SORTS: Final[dict[type, str]] = {dict: "an object", list: "a list", tuple: "a list", int: "a number that long"}
 
 #: Letters, digits, ``.``, ``_`` and ``-``, beginning with a letter or a digit; at most 128 characters.
-JobId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+JobId = Annotated[str, StringConstraints(pattern=_JOB_ID)]
 #: The name or version of a model: as ``JobId``, at most 64 characters.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Name = Annotated[str, StringConstraints(pattern=_NAME)]
 #: The name of a class.
 Label = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 #: A number in [0, 1]. Adding 0 turns -0.0 into 0.0, so that equal numbers are also written the same.
 Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False), AfterValidator(lambda value: value + 0.0)]
 #: 64 lowercase hexadecimal digits.
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
 
 #: ``s3://bucket`` or ``s3://bucket/key``, at most 1,100 characters without control characters.
-#: Bucket names: https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
-S3Uri = Annotated[
-    str,
-    StringConstraints(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\x00-\x1f\x7f]*)?$", max_length=1100),
-]
+S3Uri = Annotated[str, StringConstraints(pattern=_S3_URI, max_length=1100)]
 #: An image, as ``s3://bucket/key``. Checked image by image, so one bad reference costs one row and not the request.
 SourceRef = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 
@@ -363,13 +418,75 @@ class ChampionPointer(Document):
     promoted_at: AwareDatetime  #: UTC
 
 
+def describe(item: "ErrorDetails", known: Iterable[str] = ()) -> str:
+    """Describes one error of pydantic without its words: "must be a whole number, not 'many'".
+
+    A field that is not among the ``known`` names gets the nearest of them as a suggestion.
+    """
+    kind, context, given = item["type"], item.get("ctx", {}), item["input"]
+    if kind == "value_error":  # of a validator here, in plain words already
+        return str(context["error"])
+    if kind == "extra_forbidden":
+        near = nearest(str(item["loc"][-1]), known)
+        return f"unknown field; did you mean {near}?" if near else "unknown field"
+    if kind == "json_invalid":
+        place = re.search(r"line \d+ column \d+", str(context["error"]))
+        return f"not JSON: see {place[0]}" if place else "not JSON"
+    if kind in _WHOLE:
+        return _WHOLE[kind].format_map(context)
+    expected = _expected(kind, context)
+    sort = "the text " if kind.endswith("_type") and isinstance(given, str) else ""
+    return f"must be {expected}, not {sort}{_shown(given)}" if expected else f"cannot be {_shown(given)}"
+
+
+def _expected(kind: str, context: dict[str, Any]) -> str:
+    if "pattern" in context:
+        return _SHAPES.get(context["pattern"], f"of the form {context['pattern']}")
+    if kind == "literal_error":
+        return str(context["expected"]).replace("'", "")
+    return _EXPECTED.get(kind, "").format_map(context)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Returns the known name that ``name`` is probably a misspelling of, if there is one."""
+    return next(iter(difflib.get_close_matches(name[:_MAX_NAME], list(known), n=1)), None)
+
+
+def _documents(kind: type[Document] = Document) -> Iterator[type[Document]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _documents(child)
+
+
+def _names(annotation: Any) -> set[str]:  # noqa: ANN401 - any annotation
+    """Returns the names of the fields of a document, and of the documents in it."""
+    if isinstance(annotation, type) and issubclass(annotation, Document):
+        fields = annotation.model_fields
+        return fields.keys() | {name for field in fields.values() for name in _names(field.annotation)}
+    return {name for part in get_args(annotation) for name in _names(part)}
+
+
+def _shown(value: object) -> str:
+    """Returns a value as a message may repeat it: short, in one line, and without what may be a secret."""
+    if isinstance(value, str):
+        scheme, is_address, _ = value.partition("://")
+        if is_address and scheme != "s3":  # it can hold a password or a signature
+            return f"an address that begins with {scheme[:_MAX_NAME]!r}"
+        return repr(value) if len(value) <= _MAX_VALUE else f"{value[:_MAX_VALUE]!r}…"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, float) or (isinstance(value, int) and abs(value) < _MAX_INTEGER):
+        return str(value)
+    return _SORTS.get(type(value), "that")
+
+
 def explain(error: ValidationError) -> str:
-    """Describes a pydantic error in one line: which fields are wrong, and what is expected there."""
+    """Describes a pydantic error in a line of plain words: each wrong field, what is allowed there, what was given."""
+    known = _names(next((kind for kind in _documents() if kind.__name__ == error.title), Document))
     parts = []
-    for item in error.errors(include_url=False, include_context=False, include_input=False):
+    for item in error.errors(include_url=False):
         where = ".".join(str(step) for step in item["loc"])[:_MAX_NAME]
-        what = item["msg"].removeprefix("Value error, ")
-        parts.append(" ".join(f"{where}: {what}".split()) if where else what)
+        parts.append(" ".join(f"{where}: {describe(item, known)}".removeprefix(": ").split()))
     return "; ".join(parts[:_MAX_MISTAKES]) + ("; …" if len(parts) > _MAX_MISTAKES else "")
 
 

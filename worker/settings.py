@@ -5,13 +5,25 @@ Region, credentials and endpoint come from the AWS SDK's own settings instead: `
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, StringConstraints, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from worker.contract import S3Uri
+from worker.contract import S3Uri, describe, nearest
+
+#: All settings begin with it.
+PREFIX: Final = "TWOFOLD_"
+#: Values that show the form of a setting.
+EXAMPLES: Final = {
+    "queue_url": "https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE",
+    "output_uri": "s3://BUCKET/predictions/",
+    "model_uri": "s3://BUCKET/models/NAME/champion.json",
+}
+
+_ARN: Final = re.compile(r"arn:[\w-]+:(sns:[^:]+:\d+:[^:]+|events:[^:]+:\d+:event-bus/.+)")
 
 #: The slashes of a prefix that is not a bucket, s3://bucket/prefix, without one at its end.
 _IN_BUCKET: Final = 3
@@ -31,7 +43,7 @@ def available_cores() -> int:
 class WorkerSettings(BaseSettings):
     """The settings of a worker. Each field is one variable: ``queue_url`` is ``TWOFOLD_QUEUE_URL``."""
 
-    model_config = SettingsConfigDict(env_prefix="TWOFOLD_", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True)
 
     queue_url: str = Field(description="the request queue")
     dead_letter_url: str | None = Field(
@@ -65,16 +77,22 @@ class WorkerSettings(BaseSettings):
     )
     cache: Path | None = Field(default=None, description="a folder that keeps models between starts")
     heartbeat: Path | None = Field(default=None, description="a file that the worker touches while it makes progress")
-    notify_arn: (
-        Annotated[str, StringConstraints(pattern=r"^arn:[\w-]+:(sns:[^:]+:\d+:[^:]+|events:[^:]+:\d+:event-bus/.+)$")]
-        | None
-    ) = Field(default=None, description="the SNS topic or EventBridge bus to notify when a job is complete")
+    notify_arn: str | None = Field(
+        default=None, description="the SNS topic or EventBridge bus to notify when a job is complete"
+    )
     log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("allowed_prefixes", "model_prefixes", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+    @field_validator("notify_arn")
+    @classmethod
+    def _of_a_topic_or_bus(cls, arn: str | None) -> str | None:
+        if arn is not None and not _ARN.fullmatch(arn):
+            raise ValueError(f"must be the ARN of an SNS topic or of an EventBridge bus, not {arn!r:.100}")
+        return arn
 
     def prefixes(self) -> tuple[str, ...]:
         """Returns ``allowed_prefixes``, or by default the buckets of ``model_uri`` and ``output_uri``."""
@@ -104,8 +122,18 @@ def explain_settings(error: ValidationError) -> str:
     """Describes what is wrong with the environment, one variable to a line, by the variable's full name."""
     fields = WorkerSettings.model_fields
     lines = []
-    for item in error.errors(include_url=False, include_context=False, include_input=False):
+    for item in error.errors(include_url=False):
         field = str(item["loc"][0]) if item["loc"] else ""
-        meaning = fields[field].description if field in fields else ""
-        lines.append(f"TWOFOLD_{field.upper()} ({meaning}): {item['msg']}")
+        name, meaning = f"{PREFIX}{field.upper()}", fields[field].description if field in fields else ""
+        what = describe(item)
+        if item["type"] == "missing":
+            what = f"is not set. Set it with: export {name}={EXAMPLES.get(field, 'VALUE')}{misspelt(name)}"
+        lines.append(f"{name} ({meaning}) {what}")
     return "\n".join(lines)
+
+
+def misspelt(name: str) -> str:
+    """Returns a question if a variable is set that is nearly ``name``."""
+    known = {f"{PREFIX}{field.upper()}" for field in WorkerSettings.model_fields}
+    near = nearest(name, (other for other in os.environ if other.startswith(PREFIX) and other not in known))
+    return f" ({near} is set: is that a misspelling?)" if near else ""

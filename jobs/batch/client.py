@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from jobs.batch.closing import Closer, Closing
 from jobs.batch.dead_letters import DeadLetters
 from jobs.batch.status import StatusReader
+from jobs.folder_settings import missing
 from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_sqs, open_storage
 from worker.aws.notifications import open_notifier
@@ -43,14 +44,19 @@ class BatchSettings(BaseSettings):
     def needed_queue(self) -> str:
         """Returns the URL of the queue. Raises UserError when it is not set."""
         if self.queue_url is None:
-            raise UserError("No queue is set. Set TWOFOLD_QUEUE_URL, as for the worker.")
+            raise UserError(missing(self.unset()))
         return self.queue_url
 
     def needed_output(self) -> str:
         """Returns the folder of all jobs. Raises UserError when it is not set."""
         if self.output_uri is None:
-            raise UserError("No output is set. Give --output s3://bucket/prefix/, or set TWOFOLD_OUTPUT_URI.")
+            raise UserError(missing(self.unset()))
         return self.output_uri
+
+    def unset(self) -> dict[str, str]:
+        """Returns the settings that commands need and that are not set, with what they mean."""
+        needed = {name: str(type(self).model_fields[name].description) for name in ("queue_url", "output_uri")}
+        return {name: meaning for name, meaning in needed.items() if getattr(self, name) is None}
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,12 @@ class BatchClient:
     def open(cls, *, output_uri: str | None) -> Self:
         """Opens a client with the settings of the environment. ``output_uri`` takes precedence over its variable."""
         settings = BatchSettings(output_uri=output_uri) if output_uri else BatchSettings()
-        session = open_session()
+        try:
+            session = open_session()
+        except ValueError as error:
+            if settings.unset():  # all that is missing is named at once
+                raise UserError(missing(settings.unset(), also=str(error))) from error
+            raise
         return cls(settings, session, open_storage(session, bucket_owner=settings.expected_bucket_owner))
 
     def record(self, job_id: str) -> JobRecord:

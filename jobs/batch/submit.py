@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
-from rich.markup import escape
 
 from jobs.batch.inputs import Inputs
 from jobs.printable import printable
@@ -55,7 +54,7 @@ def estimate(job: Job) -> Estimate:
 
 def read_sources(names: Sequence[str], inputs: Inputs, shards: Shards, reporter: Reporter) -> None:
     """Adds the images of all sources to the shards, one source after another."""
-    with reporter.step(escape(f"Reading {', '.join(map(printable, names))[:60]}")) as advance:
+    with reporter.step(f"Reading {', '.join(map(printable, names))[:60]}") as advance:
         for name in names:
             for ref in inputs.references(name):
                 shards.add(ref)

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias, cast
 
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, NoRegionError
 
+from jobs.cloud.names import PUSH_AND_DEPLOY
 from jobs.user_error import UserError
 from worker.aws.clients import open_session
 from worker.aws.failures import BOTO_ERRORS
@@ -19,10 +20,9 @@ Client: TypeAlias = Any
 #: Returns a client for a service name, from a boto3 session or from the embedded cloud.
 Connect = Callable[[str], Client]
 
-_PUSH_AND_DEPLOY: Final = "Run 'twofold cloud push' and then 'twofold cloud deploy' first."
 _QUOTA: Final = (
     "Request an increase under Service Quotas in the console (EC2: 'All G and VT Spot Instance Requests' and 'Running "
-    "On-Demand G and VT instances', in vCPUs; SageMaker: '<type> for training job usage')."
+    "On-Demand G and VT instances', in vCPUs; SageMaker: 'TYPE for training job usage')."
 )
 
 #: A pattern for an error's code and message or for a job's status reason, and the next step. The first match counts.
@@ -39,13 +39,13 @@ _NEXT_STEPS: Final = (
     ),
     (
         r"CannotPull|ImageNotFound|RepositoryNotFound|manifest.*(unknown|not found)|image.*not (exist|found)",
-        _PUSH_AND_DEPLOY,
+        PUSH_AND_DEPLOY,
     ),
-    (r"(?i)job ?queue.*(not|exist|invalid)|job ?definition.*(not|exist|invalid)", _PUSH_AND_DEPLOY),
-    (r"(?i)stack.*does not exist", _PUSH_AND_DEPLOY),
+    (r"(?i)job ?queue.*(not|exist|invalid)|job ?definition.*(not|exist|invalid)", PUSH_AND_DEPLOY),
+    (r"(?i)stack.*does not exist", PUSH_AND_DEPLOY),
     (
         r"(?i)assume.*role|role.*(not|cannot|invalid|exist)|Unable to assume|PassRole",
-        f"A role is missing. {_PUSH_AND_DEPLOY}",
+        f"A role is missing. {PUSH_AND_DEPLOY}",
     ),
     (
         r"AccessDenied|UnauthorizedOperation|not authorized",

@@ -1,17 +1,14 @@
 """Deployment of both stacks, the worker's and that of training, on AWS or on the embedded cloud."""
 
-from typing import Final
-
 from botocore.exceptions import ClientError
 
 from jobs.cloud import lambda_zip, stack
 from jobs.cloud.aws import Connect
 from jobs.cloud.lambda_zip import Architecture
+from jobs.cloud.names import WORKER_STACK, training_stack_name
 from jobs.cloud.stack import Stacks
 from jobs.progress import Reporter
 from jobs.user_error import UserError
-
-WORKER_STACK: Final = "twofold"
 
 
 def deploy_worker(
@@ -66,11 +63,6 @@ def deploy_repositories(connect: Connect, *, name: str, reporter: Reporter) -> d
     stacks = Stacks(connect("cloudformation"))
     existing = stacks.outputs(training_stack_name(name))
     return existing or stacks.deploy(training_stack_name(name), lambda_zip.infra("training.yaml"), {}, reporter)
-
-
-def training_stack_name(worker_stack: str) -> str:
-    """Returns the name of the training stack that belongs to a worker's stack."""
-    return f"{worker_stack}-training"
 
 
 def default_network(connect: Connect) -> dict[str, str]:

@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 
 from jobs.cloud.aws import next_step
 from jobs.progress import Reporter
+from jobs.signals import if_stopped
 from jobs.user_error import UserError
 
 if TYPE_CHECKING:
@@ -54,6 +55,20 @@ class Stacks:
             self._wait(name, identity)
         return self.outputs(name) or {}
 
+    def delete(self, name: str, reporter: Reporter) -> None:
+        """Deletes the stack, and waits until it is gone. Raises UserError with CloudFormation's reasons if it fails."""
+        found = self._find(name)
+        if found is None:
+            return
+        with reporter.step(f"Deleting the stack {name}"):
+            self._cloudformation.delete_stack(StackName=found["StackId"])
+            self._wait(name, found["StackId"], done=("DELETE_COMPLETE",))
+
+    def state(self, name: str) -> str | None:
+        """Returns CloudFormation's status of a stack, or None if the stack does not exist."""
+        found = self._find(name)
+        return found["StackStatus"] if found else None
+
     def outputs(self, name: str) -> dict[str, str] | None:
         """Returns the outputs of a stack by name, or None if the stack does not exist."""
         found = self._find(name)
@@ -80,16 +95,20 @@ class Stacks:
         names = self.parameters(name).keys() & parameters_of(template) - parameters.keys()
         return [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(names)]
 
-    def _wait(self, name: str, identity: str) -> None:
+    def _wait(
+        self, name: str, identity: str, *, done: tuple[str, ...] = ("CREATE_COMPLETE", "UPDATE_COMPLETE")
+    ) -> None:
         """Waits for the stack with the ARN ``identity``. CloudFormation finds a deleted stack only by its ARN."""
         deadline = time.monotonic() + _LIMIT_S
         while time.monotonic() < deadline:
-            status = self._cloudformation.describe_stacks(StackName=identity)["Stacks"][0]["StackStatus"]
-            if status in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+            found = self._find(identity)
+            status = found["StackStatus"] if found else "DELETE_COMPLETE"  # emulators forget it at once
+            if status in done:
                 return
             if not status.endswith("_IN_PROGRESS"):
                 raise UserError(f"The stack {name} is in {status}. {self._reasons(identity)}".strip())
-            time.sleep(self._poll_s)
+            with if_stopped(f"AWS goes on with the stack {name}. Once it is done, run the same command again."):
+                time.sleep(self._poll_s)
         raise UserError(
             f"The stack {name} is not complete after {_LIMIT_S // 60} minutes. Check it in the CloudFormation console."
         )

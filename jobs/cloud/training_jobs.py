@@ -10,11 +10,13 @@ from botocore.exceptions import ClientError
 from jobs.cloud.aws import Client
 from jobs.cloud.training_request import Target
 from jobs.user_error import UserError
+from jobs.wording import program
 
 TrainingState = Literal["waiting", "running", "succeeded", "failed", "cancelled"]
 ENDED: Final = ("succeeded", "failed", "cancelled")
 
-_BATCH_STATES: Final[dict[str, TrainingState]] = {
+#: The state of a job by AWS Batch's status.
+BATCH_STATES: Final[dict[str, TrainingState]] = {
     "SUBMITTED": "waiting",
     "PENDING": "waiting",
     "RUNNABLE": "waiting",
@@ -25,7 +27,8 @@ _BATCH_STATES: Final[dict[str, TrainingState]] = {
 }
 _CANCELLED: Final = "Cancelled by twofold train cancel"
 
-_SAGEMAKER_STATES: Final[dict[str, TrainingState]] = {
+#: The state of a job by SageMaker's status; an InProgress job waits at first.
+SAGEMAKER_STATES: Final[dict[str, TrainingState]] = {
     "Completed": "succeeded",
     "Failed": "failed",
     "Stopped": "cancelled",
@@ -87,7 +90,7 @@ class BatchJobs:
             raise UserError(f"AWS Batch has no job {identity}. It forgets jobs a day after they end.")
         job = found[0]
         reason = "; ".join(filter(None, [job.get("statusReason"), job.get("container", {}).get("reason")]))
-        state = _BATCH_STATES[job["status"]]
+        state = BATCH_STATES[job["status"]]
         if state == "failed" and _CANCELLED in reason:
             state = "cancelled"
         started, stopped = job.get("startedAt"), job.get("stoppedAt")
@@ -129,7 +132,7 @@ class SageMakerJobs:
                 raise UserError(f"SageMaker has no job {identity}. Check its name and AWS_REGION.") from error
             raise
         preparing = job.get("SecondaryStatus") in _PREPARING
-        state = _SAGEMAKER_STATES.get(job["TrainingJobStatus"]) or ("waiting" if preparing else "running")
+        state = SAGEMAKER_STATES.get(job["TrainingJobStatus"]) or ("waiting" if preparing else "running")
         return TrainingStatus(
             job=f"sagemaker:{identity}",
             state=state,
@@ -163,7 +166,7 @@ def parse_reference(job: str) -> tuple[Target, str]:
         return "batch", identity
     if target == "sagemaker" and identity:
         return "sagemaker", identity
-    raise UserError(f"{job!r} is not a job. Give batch:ID or sagemaker:NAME, as 'twofold train submit' printed it.")
+    raise UserError(f"{job!r} is not a job. Give batch:ID or sagemaker:NAME, as '{program()} train submit' printed it.")
 
 
 def follow(

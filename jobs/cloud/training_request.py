@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from jobs.cloud.names import PUSH_AND_DEPLOY
 from jobs.user_error import UserError
 from worker.contract import Name, S3Uri
 
@@ -18,6 +19,8 @@ Target = Literal["batch", "sagemaker", "here"]
 
 #: SageMaker's rule is the stricter one: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html
 JobName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9](-?[a-zA-Z0-9]){0,62}$")]
+#: How the names of all jobs begin.
+NAME_PREFIX: Final = "twofold-"
 _TAG: Final = "twofold"
 _VOLUME_GB: Final = 100
 #: How long a Spot job may wait for machines, over all interruptions, on top of its time limit.
@@ -45,6 +48,12 @@ class TrainingStack(BaseModel):
     Image: str | None = None
     SageMakerRole: str | None = None
     Nodes: int = 1
+
+
+#: Stands for a stack in the request of a dry run, where there is none.
+PLACEHOLDERS: Final = TrainingStack(
+    JobQueue="JOB_QUEUE", JobDefinition="JOB_DEFINITION", Image="IMAGE", SageMakerRole="SAGEMAKER_ROLE"
+)
 
 
 class TrainingJob(BaseModel):
@@ -82,7 +91,7 @@ class _CloudOptions(BaseModel):
 
 def new_name(now: datetime | None = None) -> str:
     """Returns a job name from the current time."""
-    return f"twofold-{(now or datetime.now(UTC)).strftime('%Y%m%dT%H%M%SZ')}"
+    return f"{NAME_PREFIX}{(now or datetime.now(UTC)).strftime('%Y%m%dT%H%M%SZ')}"
 
 
 def build_request(job: TrainingJob) -> dict[str, Any]:
@@ -105,7 +114,7 @@ def _batch_request(job: TrainingJob) -> dict[str, Any]:
     """https://docs.aws.amazon.com/batch/latest/APIReference/API_SubmitJob.html ."""
     queue, definition = job.stack.JobQueue, job.stack.JobDefinition
     if not (queue and definition):
-        raise UserError("There is no job queue yet. Run 'twofold cloud push' and then 'twofold cloud deploy' first.")
+        raise UserError(f"There is no job queue yet. {PUSH_AND_DEPLOY}")
     overrides = {"command": _arguments(job.options | _checkpoint(job))}
     command: dict[str, Any] = {"containerOverrides": overrides}
     if job.nodes > 1:
@@ -126,9 +135,7 @@ def _sagemaker_request(job: TrainingJob) -> dict[str, Any]:
     """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html ."""
     image, role = job.stack.Image, job.stack.SageMakerRole
     if not (image and role):
-        raise UserError(
-            "There is no training image or role yet. Run 'twofold cloud push' and then 'twofold cloud deploy' first."
-        )
+        raise UserError(f"There is no training image or role yet. {PUSH_AND_DEPLOY}")
     data, output = job.options["data"], job.options["output"]
     parameters = {name: value for name, value in job.options.items() if name != "data"}
     channels = []

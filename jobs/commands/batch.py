@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import BaseModel
 from rich.console import Console
-from rich.markup import escape
 
 from jobs.commands.options import Json
 from jobs.progress import Reporter
+from jobs.signals import if_stopped
+from jobs.wording import program
 
 if TYPE_CHECKING:  # boto3 takes half a second to load, and --help does not need it
     from jobs.batch.client import BatchClient
     from jobs.batch.status import JobStatus
 
-app = typer.Typer(help="Classify a list, a prefix or a folder of images into one table.", no_args_is_help=True)
+app = typer.Typer()
 
 Partial = Annotated[bool, typer.Option("--partial", help="Take the rows that are there if parts are missing.")]
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job, as printed by submit and status.")]
@@ -132,7 +133,7 @@ def results(
         print(f"{job_id}: {closing.message}", file=sys.stderr)
     found = Results(client.record(job_id))
     joined = found.job.columns if join else ()
-    with Reporter().step(escape(f"Writing {path}"), total=found.job.images) as advance:
+    with Reporter().step(f"Writing {path}", total=found.job.images) as advance:
         counts = results_file.write(found.chunks(join=join, partial=partial), path, joined=joined, advance=advance)
     text = f"{counts.rows:,} rows = {counts.scored:,} scored + {counts.failed:,} with an error code: {path}"
     if path == results_file.STDOUT:
@@ -243,7 +244,8 @@ def _wait(client: "BatchClient", job_id: str, reporter: Reporter, *, as_json: bo
     """Waits until the job makes no further progress by itself. Exits with 1 if it is not complete."""
     from jobs.commands.batch_view import watch  # noqa: PLC0415
 
-    job_status = watch(client.status_reader(job_id), reporter.console)
+    with if_stopped(f"The job goes on. Run '{program()} batch status {job_id} --watch' to wait for it again."):
+        job_status = watch(client.status_reader(job_id), reporter.console)
     _show(job_status, as_json=as_json)
     if job_status.state != "complete":
         raise typer.Exit(1)

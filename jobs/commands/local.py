@@ -1,5 +1,6 @@
 """``twofold demo`` and ``twofold local``: Twofold on this machine, against an emulator of AWS."""
 
+import inspect
 import json
 import os
 import shlex
@@ -13,17 +14,25 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.commands.options import Json
+from jobs.commands.train_run import config_parameters, default_cache, named_parameters
+from jobs.config import TrainConfig
 from jobs.extras import require
+from jobs.folder_settings import offer
+from jobs.printable import printable
 from jobs.progress import Reporter
-from jobs.user_error import UserError
+from jobs.signals import Stopped, if_stopped, stop
+from jobs.wording import program
 
 if TYPE_CHECKING:
     from jobs.local.demo import DemoResult
+    from jobs.local.playground import Playground, Serving
     from worker.contract import PredictionRow
 
 DEMO_EXAMPLE: Final = "Example: twofold demo --data cats_and_dogs_filtered --keep out/"
-LOCAL_EXAMPLE: Final = "Example: twofold local --keep out/local"
+LOCAL_EXAMPLE: Final = "Example: twofold local --model out/models"
 _FIRST_ROWS: Final = 5
+#: The options of training that change its result most.
+_TRAINING: Final = ("name", "image_size", "weights", "threshold", "augment", "fine_tune", "max_quarantined")
 
 
 def demo(
@@ -37,6 +46,7 @@ def demo(
     keep: Annotated[
         Path | None, typer.Option(help="Folder for images, model, manifest and CSV.", show_default="a temporary one")
     ] = None,
+    weights: Annotated[str, typer.Option(help=f"{TrainConfig.model_fields['weights'].description}")] = "auto",
     as_json: Json = False,
 ) -> None:
     """Run everything once on this machine: an emulated cloud, a training job, a queue, a worker and its CSV."""
@@ -45,9 +55,9 @@ def demo(
     with reporter.step("Starting"):
         from jobs.local import demo as loop  # noqa: PLC0415 - scikit-learn would delay --help by a second
 
-    forget_environment()
     folder = keep or Path(tempfile.mkdtemp(prefix="twofold-demo-"))
-    result = loop.run(data=data, keep=folder, reporter=reporter)
+    with if_stopped("Stopped, with everything that the demo had started. Run the same command to start over."):
+        result = loop.run(data=data, keep=folder, weights=weights, reporter=reporter)
     rate = result.report.rows / max(result.report.seconds, 1e-3)
     if as_json:
         figures = result.report.model_dump(mode="json") | {
@@ -63,45 +73,86 @@ def demo(
 
 
 def local(
+    *,
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The model to serve: a folder or s3:// prefix of models, of one model (its champion), or a version.",
+            show_default="the one served last, at first a sample",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Train on these images first, and serve that model. Takes what 'twofold train run' takes."),
+    ] = None,
     keep: Annotated[
-        Path, typer.Option(help="Folder for the bucket, the queues and images; reused if it exists.")
+        Path, typer.Option(help="Folder for the bucket, the queues and models; reused if it exists.")
     ] = Path("out/local"),
     port: Annotated[int, typer.Option(min=1024, max=65535, help="Port on 127.0.0.1.")] = 4566,
     serverless: Annotated[
         bool, typer.Option("--serverless", help="Deploy infra/worker.yaml as on AWS; its queue runs the Lambda.")
     ] = False,
     as_json: Json = False,
+    **training: object,
 ) -> None:
-    """Run a bucket, queues, a sample model and a worker on this machine until Ctrl-C."""
+    """Run a bucket, queues, a model and a worker on this machine until Ctrl-C. No account, no Docker."""
     require("local")
     from jobs.local.playground import open_playground  # noqa: PLC0415 - boto3 would delay --help
 
-    forget_environment()
-    # Both signals end it like Ctrl-C, so that its state is stored. A shell's "&" would leave SIGINT ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    signal.signal(signal.SIGINT, stop)  # a shell's "&" leaves it ignored
     reporter = Reporter()
+    given = {name for name in training if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
+    options = {name: value for name, value in training.items() if value is not None}
+    serving = _serving(model, data, given=given, options=options, keep=keep, reporter=reporter)
+    stored = f"Everything has stopped. {keep} keeps its data: run the same command to go on."
+    ready = False
     try:
-        with open_playground(keep=keep, port=port, reporter=reporter, serverless=serverless) as running:
+        with (
+            if_stopped(stored),
+            open_playground(keep=keep, port=port, serving=serving, reporter=reporter, serverless=serverless) as running,
+        ):
             if as_json:
-                print(json.dumps({"environment": running.environment, "images": str(running.images)}), flush=True)
+                print(json.dumps(_facts(running)), flush=True)
             else:
-                print(_instructions(running.environment, running.images, running.inbox_uri), flush=True)
-            if running.worker is None:
-                signal.pause()
-                return
-            status = running.worker.wait()
-            raise UserError(f"The worker ended with exit status {status}. The reason is printed above.")
-    except KeyboardInterrupt:
-        reporter.say(f"Stopped. The bucket and the queues are stored in {keep} and will be there at the next start.")
-        raise typer.Exit(0) from None
+                written = offer(running.environment, written_by="twofold local")
+                print(_instructions(running, written=written), flush=True)
+            ready = True
+            running.watch()
+    except Stopped as stopped:
+        if ready:
+            stopped.status = 0  # which is how it is meant to end
+        raise
 
 
-def forget_environment() -> None:
-    """Removes the user's AWS settings, Twofold settings and proxies, which must not affect the emulator."""
-    for name in list(os.environ):
-        if name.startswith(("AWS_", "TWOFOLD_")) or name.lower().endswith("_proxy"):
-            del os.environ[name]
+local.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # which is what typer reads
+    named_parameters(local) + config_parameters(_TRAINING, panel="Options of training, with --data")
+)
+
+
+def _serving(
+    model: str | None, data: str | None, *, given: set[str], options: dict[str, object], keep: Path, reporter: Reporter
+) -> "Serving":
+    """Returns what the options ask to be served. Raises typer.BadParameter for options that do not fit together."""
+    from jobs.local.playground import BUCKET, Serving, bundle_at  # noqa: PLC0415 - see above
+    from jobs.local.sample import train_on  # noqa: PLC0415
+
+    if model is not None and data is not None:
+        raise typer.BadParameter("--data trains a model and --model names one: give one of the two.")
+    if data is not None:
+        config = TrainConfig.model_validate(
+            options | {"data": data, "output": str(keep / "models"), "cache": default_cache()}
+        )
+        environment = dict(os.environ)
+        return Serving(bundle=lambda: bundle_at(train_on(config, environment=environment, reporter=reporter), reporter))
+    if others := sorted(given - {"weights"}):
+        raise typer.BadParameter(f"--{others[0].replace('_', '-')} is an option of training: add --data.")
+    if model is None:
+        return Serving(weights=str(options["weights"]))
+    own = f"s3://{BUCKET}/models/"
+    if model.startswith(own):
+        return Serving(name=model.removeprefix(own).split("/")[0])
+    return Serving(bundle=lambda: bundle_at(model, reporter))
 
 
 def _print_result(result: "DemoResult", rate: float) -> None:
@@ -117,6 +168,13 @@ def _print_result(result: "DemoResult", rate: float) -> None:
     )
     for name, path in result.files.items():
         out.print(f"{name:<9} {path}", soft_wrap=True)
+    if "model" in result.files:
+        models = shlex.quote(str(result.files["model"].parent))
+        out.print(
+            f"Everything has stopped, and the files stay. To serve this model: {program()} local --model {models}",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def _first_rows(rows: "list[PredictionRow]") -> Table:
@@ -128,10 +186,27 @@ def _first_rows(rows: "list[PredictionRow]") -> Table:
     return table
 
 
-def _instructions(environment: dict[str, str], images: Path, inbox: str) -> str:
-    exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in environment.items())
-    return (
-        f"\nRunning until Ctrl-C. In another shell:\n\n{exports}\n"
-        f"twofold batch submit {shlex.quote(str(images.resolve()))} --wait\n\n"
-        f"A manifest that you upload to {inbox} starts a job as well.\n"
-    )
+def _facts(running: "Playground") -> dict[str, object]:
+    model = running.model
+    return {
+        "environment": running.environment,
+        "images": None if running.images is None else str(running.images),
+        "model": {"name": model.name, "version": model.version, "labels": model.labels},
+    }
+
+
+def _instructions(running: "Playground", *, written: bool) -> str:
+    """Returns what is served, and what to type next; ``written`` says whether the folder has the settings."""
+    model = running.model
+    accuracy = f", test accuracy {model.metrics['accuracy']:.3f}" if "accuracy" in model.metrics else ""
+    photos = "PHOTOS" if running.images is None else shlex.quote(str(running.images.resolve()))
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in running.environment.items()]
+    lines = [
+        f"\nServing {model.name}, version {model.version}: {' or '.join(map(printable, model.labels))}{accuracy}.",
+        f"It runs until Ctrl-C. Type in another terminal{', in this folder' if written else ''}:\n",
+        *([] if written else exports),
+        f"{program()} batch submit {photos} --job-id june --wait",
+        f"{program()} batch results june\n",
+        f"A list that you upload to {running.inbox_uri} starts a job as well.\n",
+    ]
+    return "\n".join(lines)

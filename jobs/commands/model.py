@@ -13,13 +13,16 @@ from jobs.commands import model_view
 from jobs.commands.options import Json
 from jobs.progress import Reporter
 from jobs.user_error import UserError
+from jobs.wording import program
 
 if TYPE_CHECKING:
+    from jobs.models.copying import BundleCopy
     from jobs.models.promotion import Change
+    from jobs.store import Store
 
 # The commands import what they need inside their bodies: SciPy, LiteRT and the AWS SDK would delay --help by a second.
 
-app = typer.Typer(help="List, compare, promote and check trained models.", no_args_is_help=True)
+app = typer.Typer()
 
 _OUTPUT: Final = "s3://shelter/models"
 _MODEL: Final = f"{_OUTPUT}/pets"
@@ -117,6 +120,46 @@ def promote(
     _print_change(change, as_json=as_json)
 
 
+@app.command(epilog=f"Example: twofold model copy out/models {_OUTPUT}")
+def copy(
+    source: Annotated[
+        str, typer.Argument(metavar="FROM", help="A version, a model (its champion), or a folder with one model.")
+    ],
+    target: Annotated[
+        str, typer.Argument(metavar="TO", help="A folder or s3:// prefix of models. Names and versions stay.")
+    ],
+    champion: Annotated[
+        bool, typer.Option("--champion", help="Promote the copy, as 'twofold model promote' does.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Copy a version between folders and buckets, and check every digest. Run it again after an interruption.
+
+    The first version of a model becomes its champion. Otherwise the champion stays, unless you add --champion.
+    """
+    from jobs.models.bundle import point_champion, read_bundle  # noqa: PLC0415
+    from jobs.models.champion import Champions  # noqa: PLC0415
+    from jobs.models.copying import copy_bundle, output_of  # noqa: PLC0415
+    from jobs.models.location import find_bundle  # noqa: PLC0415
+    from jobs.store import open_store  # noqa: PLC0415
+
+    reporter = Reporter()
+    location = find_bundle(source)
+    bundle = read_bundle(location.store, location.name, location.bundle(), reporter)
+    store = open_store(output_of(target, bundle.manifest))
+    copied = copy_bundle(bundle, store, reporter)
+    if champion:
+        _promote_copy(store, copied, reporter)
+    else:
+        point_champion(store, bundle.manifest)
+    leader = Champions(store, copied.name).current()
+    current = leader.tenure.version if leader else None
+    if as_json:
+        print(json.dumps(asdict(copied) | {"champion": current}))
+    else:
+        _console().print(model_view.copied(copied, current), soft_wrap=True)
+
+
 @app.command(epilog=f"Example: twofold model rollback {_MODEL}")
 def rollback(
     where: Annotated[str, typer.Argument(help="The model whose previous champion is to be restored.")],
@@ -165,6 +208,19 @@ def verify(
         out.print(model_view.verdict(verification), soft_wrap=True)
     if verification.findings:
         raise typer.Exit(1)
+
+
+def _promote_copy(store: "Store", copied: "BundleCopy", reporter: Reporter) -> None:
+    from jobs.models import promotion  # noqa: PLC0415
+    from jobs.models.gate import Gate, PromotionRefused  # noqa: PLC0415
+
+    try:
+        promotion.promote(store, copied.name, copied.version, Gate(margin=_MARGIN, reporter=reporter))
+    except PromotionRefused as error:
+        raise UserError(
+            f"The copy is complete, but not the champion. {error} "
+            f"Run '{program()} model promote {copied.uri}' with the option that fits."
+        ) from error
 
 
 def _print_change(change: "Change", *, as_json: bool) -> None:

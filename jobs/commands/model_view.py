@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from jobs.wording import program
 from worker.contract import ModelManifest
 
 if TYPE_CHECKING:  # they import SciPy, LiteRT and the AWS SDK, which would delay --help
     from jobs.models.champion import ChampionRecord
+    from jobs.models.copying import BundleCopy
     from jobs.models.promotion import Change
     from jobs.models.registry import ModelVersion
     from jobs.models.verification import Verification
@@ -149,6 +151,16 @@ def changed(change: "Change") -> Text:
     forced = " It was forced." if change.how == "forced" else ""
     tried = "" if change.picture_scored else " No test image was available, so it was only tried on a blank one."
     return _text(f"{change.version} is the champion of {change.name}{instead}.{forced}{tried}")
+
+
+def copied(copy: "BundleCopy", champion: str | None) -> Text:
+    """Returns where a copy is, what was already there, and which version is the champion there."""
+    there = copy.files - copy.new_files
+    already = f" {there} of them {'was' if there == 1 else 'were'} already there." if there else ""
+    text = f"{copy.uri}: {copy.files} files, {copy.size_bytes / 1e6:,.1f} MB, every digest checked.{already}"
+    if champion == copy.version:
+        return _text(f"{text} It is the champion.")
+    return _text(f"{text} The champion is still {champion}. Run '{program()} model promote {copy.uri}' to change that.")
 
 
 def findings(verification: "Verification") -> Table:

@@ -8,3 +8,4 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, an
 StackName = Annotated[
     str, typer.Option("--stack", help="Name of the worker's stack. The training stack has -training appended.")
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]

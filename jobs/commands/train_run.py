@@ -4,7 +4,8 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,10 +14,13 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.table import Table
 
+from jobs.commands.conventions import InFolder
 from jobs.commands.options import Json
 from jobs.config import OptionHelp, TrainConfig
+from jobs.extras import require
 from jobs.progress import Reporter, hushed
 from jobs.training.interruption import Interruption
+from jobs.wording import counted, program
 
 if TYPE_CHECKING:
     from jobs.train import TrainedBundle
@@ -33,17 +37,27 @@ _EPILOG: Final = (
 
 def _with_config_options(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command one option for each field of TrainConfig, in addition to the parameters that it names."""
-    named = inspect.signature(command, eval_str=True).parameters.values()
-    parameters = [_parameter(name, field) for name, field in TrainConfig.model_fields.items()]
-    parameters += [parameter for parameter in named if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # which is what typer reads
+    command.__signature__ = inspect.Signature(config_parameters(TrainConfig.model_fields) + named_parameters(command))  # type: ignore[attr-defined]  # which is what typer reads
     return command
 
 
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+def config_parameters(fields: Iterable[str], *, panel: str | None = None) -> list[inspect.Parameter]:
+    """Returns the parameters of these fields of TrainConfig. ``panel`` is the title of their group in the help."""
+    return [_parameter(name, TrainConfig.model_fields[name], panel) for name in fields]
+
+
+def named_parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
+    """Returns the parameters that a command names."""
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    return [parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
+def _parameter(name: str, field: FieldInfo, panel: str | None) -> inspect.Parameter:
     """Returns the parameter that typer turns into an option. Pydantic checks its value, typer only its type."""
     shown = next((item for item in field.metadata if isinstance(item, OptionHelp)), OptionHelp())
-    option = typer.Option(help=field.description, rich_help_panel=shown.panel, show_default=shown.default or True)
+    option = typer.Option(
+        help=field.description, rich_help_panel=panel or shown.panel, show_default=shown.default or True
+    )
     kind: Any = field.annotation if field.annotation in {int, float, Path} else str
     default = inspect.Parameter.empty if field.is_required() else field.default
     if shown.default:
@@ -57,12 +71,13 @@ def group() -> None:
     # Without a callback, typer takes a single command for the whole group, and rejects its name.
 
 
-@app.command("run", epilog=_EPILOG)
+@app.command("run", epilog=_EPILOG, cls=InFolder)
 @_with_config_options
 def train_run(*, as_json: Json = False, **options: object) -> None:
     """Train on this machine, and write a model bundle with its evaluation."""
+    require("train")
     given = {name: value for name, value in options.items() if value is not None}
-    config = TrainConfig.model_validate({"cache": _default_cache()} | given)
+    config = TrainConfig.model_validate({"cache": default_cache()} | given)
     reporter, interruption = Reporter(), Interruption()
     with interruption.listening():
         with reporter.step("Starting"):
@@ -73,15 +88,21 @@ def train_run(*, as_json: Json = False, **options: object) -> None:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
             logging.getLogger("tensorflow").setLevel(logging.ERROR)
             from jobs.train import train  # noqa: PLC0415 - takes seconds
+            from jobs.training import devices  # noqa: PLC0415
+
+            devices.gpus()  # CUDA says aloud that there is none
 
         trained = train(config, dataset, reporter, interruption)
     if as_json:
         print(json.dumps({"uri": trained.uri, "champion": trained.champion, "evaluation": trained.evaluation}))
     else:
         _print_summary(trained)
+        if not config.output.startswith("s3://"):
+            print(f"To classify images with it on this machine: {program()} local --model {shlex.quote(config.output)}")
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
+    """Returns the folder of everything that is downloaded or computed only once."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "twofold"
 
 
@@ -100,5 +121,6 @@ def _print_summary(trained: "TrainedBundle") -> None:
         out.print(f"The test images do not bear out the threshold: {rule}. {rule.advice}", style="yellow")
     quarantined = trained.evaluation["images"]["quarantined"]
     if quarantined:
-        out.print(f"{quarantined:,} files were left out. quarantine.csv lists them with the reasons.")
-    out.print(f"The bundle is at {trained.uri}{' and is the champion' if trained.champion else ''}.", soft_wrap=True)
+        were = "was" if quarantined == 1 else "were"
+        print(f"{counted(quarantined, 'file')} {were} left out. quarantine.csv lists each with its reason.")
+    print(f"The bundle is at {trained.uri}{' and is the champion' if trained.champion else ''}.")

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from jobs.data.dataset import Reason
 from jobs.user_error import UserError
+from jobs.wording import counted
 from worker.contract import Label
 
 #: In rising order of precedence: a duplicate stays in the last split that has it.
@@ -149,7 +150,8 @@ def _files(listing: Listing, folder: str, root: str, labels: tuple[str, str]) ->
         own = [ClassFile(file.ref[outer:], label, file) for file in listing.files if file.ref.startswith(start)]
         if len(own) < 2:  # noqa: PLR2004 - one to train on and one to test with
             raise UserError(
-                f"{_shown(listing, start.rstrip('/'))} holds {len(own)} files; a class needs at least two images."
+                f"{_shown(listing, start.rstrip('/'))} holds {counted(len(own), 'file')}; "
+                "a class needs at least two images."
             )
         files += own
     return files

@@ -14,6 +14,7 @@ from jobs.data.duplicates import find_duplicates
 from jobs.printable import printable
 from jobs.progress import Reporter
 from jobs.user_error import UserError
+from jobs.wording import counted
 from worker.scoring.limits import MAX_BYTES
 from worker.settings import available_cores
 
@@ -61,7 +62,7 @@ def _split(files: list[ClassFile], share: float, seed: int) -> tuple[list[ClassF
     try:
         kept, taken = train_test_split(files, test_size=share, random_state=seed, stratify=classes)
     except ValueError as error:
-        raise UserError(f"{len(files)} images are too few to split: {error}") from error
+        raise UserError(f"{counted(len(files), 'image')}: too few to split. {error}") from error
     return sorted(kept, key=lambda found: found.ref), sorted(taken, key=lambda found: found.ref)
 
 

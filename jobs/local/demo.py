@@ -2,8 +2,7 @@
 
 import json
 import os
-import subprocess
-import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ import numpy as np
 from jobs.config import TrainConfig
 from jobs.data import prepare
 from jobs.data.dataset import Dataset, LabelledImage
-from jobs.local.emulator import EmbeddedCloud, Queues, create_queues
+from jobs.local import tether
+from jobs.local.emulator import EmbeddedCloud, Queues, apart, create_queues
 from jobs.local.sample import render_digits, train_sample
 from jobs.progress import Reporter
 from jobs.user_error import UserError
@@ -47,8 +47,10 @@ class DemoResult:
     files: dict[str, Path]  #: the local copies of the CSV, the model and the manifest
 
 
-def run(*, data: Path | None, keep: Path, reporter: Reporter) -> DemoResult:
+def run(*, data: Path | None, keep: Path, weights: str, reporter: Reporter) -> DemoResult:
     """Runs the demo, and leaves images, model bundle, manifest and CSV in the folder ``keep``.
+
+    ``weights`` are those of the backbone, as in ``twofold train run``.
 
     Raises UserError if a step fails or the CSV does not match the manifest.
     """
@@ -59,15 +61,15 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> DemoResult:
         render_digits(data, reporter)
     cache = keep / "cache"
     dataset = prepare.open_dataset(TrainConfig(data=str(data), output="", cache=cache), reporter)
-    with EmbeddedCloud() as cloud:
+    with apart(), EmbeddedCloud() as cloud:
         s3 = cloud.s3()
         with reporter.step("Creating a bucket and two queues"):
             s3.create_bucket(Bucket=BUCKET)
             queues = create_queues(cloud.sqs(), "requests")
         upload(s3, dataset.test, reporter)
-        train_sample(
-            data, MODELS_URI, "--cache", str(cache), name=MODEL, environment=cloud.environment, reporter=reporter
-        )
+        options = ("--cache", str(cache), "--weights", weights)
+        environment = os.environ | cloud.environment
+        train_sample(data, MODELS_URI, *options, name=MODEL, environment=environment, reporter=reporter)
         with reporter.step("Putting a manifest on the queue"):
             manifest = _write_manifest(s3, dataset.test)
             request = ClassifyRequest(schema_version=1, job_id=JOB, manifest=ManifestRef(uri=manifest))
@@ -82,7 +84,8 @@ def run(*, data: Path | None, keep: Path, reporter: Reporter) -> DemoResult:
             _download(s3, keep)
     rows, report = predictions.from_csv(body), from_metadata(metadata, part)
     model = keep / "models" / MODEL / report.model_version
-    files = {"csv": keep / split(part)[1], "model": model, "manifest": keep / split(manifest)[1]}
+    files = {"csv": keep / split(part)[1], "model": model, "report": model / "report.html"}
+    files["manifest"] = keep / split(manifest)[1]
     evaluation = json.loads((model / "evaluation.json").read_text())
     return DemoResult(rows, report, _accuracy(rows, dataset), evaluation, worker_s, files)
 
@@ -118,15 +121,16 @@ def _run_worker(cloud: EmbeddedCloud, queues: Queues) -> None:
         "TWOFOLD_MODEL_PREFIXES": MODELS_URI,
         "TWOFOLD_OUTPUT_URI": OUTPUT_URI,
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "worker", "--drain"],
-        env=os.environ | cloud.environment | settings,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise UserError(f"The worker ended with exit status {done.returncode}:\n{done.stderr[-2000:]}")
+    with tempfile.TemporaryFile() as log:
+        worker = tether.start("worker", "--drain", environment=os.environ | cloud.environment | settings, stderr=log)
+        try:
+            status = worker.wait()
+        finally:
+            tether.end(worker, within_s=0)
+        if status:
+            log.seek(0)
+            printed = log.read().decode(errors="replace")[-2000:]
+            raise UserError(f"The worker ended with exit status {status}:\n{printed}")
     dead = cloud.sqs().receive_message(QueueUrl=queues.dead_letter_url, MessageAttributeNames=["All"])
     for message in dead.get("Messages", ()):
         reason = message["MessageAttributes"]["error_message"].get("StringValue")

@@ -1,30 +1,30 @@
 """The embedded cloud: an emulator of S3, SQS and other AWS services on this machine, without an account or Docker.
 
-It is ministack (PyPI, MIT), run as a child process on a loopback port. The child holds a pipe from its parent and ends
-when that closes, however the parent ends. It can store its state in a folder and find it there again.
+It is ministack (PyPI, MIT), run as a child process on a loopback port that ends with its parent. It can store its state
+in a folder and find it there again.
 """
 
 import os
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 import boto3
 
+from jobs.local import tether
 from jobs.user_error import UserError
 
 if TYPE_CHECKING:
+    import subprocess
+
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
@@ -45,32 +45,22 @@ class Queues:
 class EmbeddedCloud:
     """A running emulator, as a context manager, and its clients."""
 
-    def __init__(self, *, port: int | None = None, keep: Path | None = None) -> None:
-        """Uses a free port unless ``port`` is given, and loses its state at the end unless ``keep`` is given."""
+    def __init__(self, *, port: int | None = None, keep: Path | None = None, hold: IO[str] | None = None) -> None:
+        """Uses a free port unless ``port`` is given, and loses its state at the end unless ``keep`` is given.
+
+        The emulator keeps ``hold`` open, a file with a lock: it may outlive a parent that is killed by some seconds.
+        """
         self._port = port or _free_port()
         self._keep = keep
+        self._hold = hold
         self._log = tempfile.TemporaryFile(prefix="twofold-cloud-")  # noqa: SIM115 - closed in __exit__
         self.endpoint_url = f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:
         import ministack  # noqa: F401, PLC0415 - if the package is missing, the error is raised here and not in the child
 
-        _check_free(self._port)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.local.emulator"],
-            env=os.environ
-            | {
-                "BIND_HOST": "127.0.0.1",  # by default it binds every interface
-                "GATEWAY_PORT": str(self._port),
-                "IOT_MTLS_ENABLED": "0",
-                "LOG_LEVEL": "ERROR",
-            }
-            | ({} if self._keep is None else _persistence(self._keep)),
-            stdin=subprocess.PIPE,
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,  # Ctrl-C is for the parent, which then closes the pipe
-        )
+        check_free(self._port)
+        self._process = self._start()
         try:
             self._wait_until_ready()
         except BaseException:
@@ -79,15 +69,14 @@ class EmbeddedCloud:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._keep is None:
-            self._process.kill()
-        else:  # everything except the buckets is only written to disk when it ends
-            self._process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_STOP_S)
-            self._process.kill()
-        self._process.communicate()
+        # With ``keep``, everything except the buckets is only written to disk when it ends.
+        tether.end(self._process, within_s=0 if self._keep is None else _STOP_S)
         self._log.close()
+
+    def check(self) -> None:
+        """Raises UserError if the emulator has ended."""
+        if self._process.poll() is not None:
+            raise UserError(f"The embedded cloud has ended. Its log ends with:\n{self._last_words()}")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -116,6 +105,21 @@ class EmbeddedCloud:
     def _session(self) -> boto3.Session:
         return boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=_REGION)  # noqa: S106
 
+    def _start(self) -> "subprocess.Popen[bytes]":
+        settings = {
+            "BIND_HOST": "127.0.0.1",  # by default it binds every interface
+            "GATEWAY_PORT": str(self._port),
+            "IOT_MTLS_ENABLED": "0",
+            "LOG_LEVEL": "ERROR",
+        }
+        return tether.start(
+            "ministack",
+            environment=os.environ | settings | ({} if self._keep is None else _persistence(self._keep)),
+            stdout=self._log,
+            stderr=self._log,
+            descriptors=() if self._hold is None else (self._hold.fileno(),),
+        )
+
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _START_S
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -125,9 +129,28 @@ class EmbeddedCloud:
                 time.sleep(0.02)
             else:
                 return
+        raise UserError(f"The embedded cloud did not start. Its log ends with:\n{self._last_words()}")
+
+    def _last_words(self) -> str:
         self._log.seek(0)
-        log = self._log.read().decode(errors="replace")[-2000:].strip()
-        raise UserError(f"The embedded cloud did not start. Its log ends with:\n{log}")
+        return self._log.read().decode(errors="replace")[-2000:].strip()
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Removes, within the block, the user's AWS settings, Twofold settings and proxies from the environment.
+
+    They must not affect the emulator and its clients.
+    """
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith(("AWS_", "TWOFOLD_")) or name.lower().endswith("_proxy"):
+            del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def create_queues(sqs: "SQSClient", name: str, *, max_receives: int = 10, visibility_s: int = 60) -> Queues:
@@ -177,7 +200,7 @@ def _persistence(folder: Path) -> dict[str, str]:
     }
 
 
-def _check_free(port: int) -> None:
+def check_free(port: int) -> None:
     """Raises UserError if another program listens on the port: it would be mistaken for the emulator."""
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -188,22 +211,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _serve() -> None:
-    """Runs the emulator in the child process until the pipe from the parent closes."""
-    from ministack.app import main  # noqa: PLC0415 - only used by the child
-
-    def end_with_parent() -> None:
-        sys.stdin.buffer.read()
-        os.kill(os.getpid(), signal.SIGTERM)  # on which it writes its state
-        time.sleep(_STOP_S)
-        os._exit(0)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    sys.argv = ["ministack"]
-    main()
-
-
-if __name__ == "__main__":
-    _serve()

@@ -1,13 +1,56 @@
-"""The sample: scikit-learn's digits as images, and a model trained on a folder of images."""
+"""The models of ``twofold local`` and ``twofold demo``: trained on your images, or on scikit-learn's digits."""
 
-import os
+import json
+import shlex
 import subprocess
-import sys
 from pathlib import Path
+from typing import Final
 
+from jobs.config import TrainConfig
 from jobs.extras import require
+from jobs.local import tether
+from jobs.models.location import versions_of
+from jobs.models.registry import read_manifest
 from jobs.progress import Reporter
+from jobs.signals import if_stopped
+from jobs.store import open_store
 from jobs.user_error import UserError
+from jobs.wording import program
+
+#: The options that do not change what a model learns.
+_PLACES: Final = {"data", "output", "name", "version"}
+#: What a job saves is complete or not there, so it need not be asked first.
+_STOP_S: Final = 1
+
+
+def train_on(config: TrainConfig, *, environment: dict[str, str], reporter: Reporter) -> str:
+    """Trains a model as ``config`` says, unless a version has the same images and options. Returns its bundle's URI."""
+    require("train")
+    with reporter.step("Starting"):
+        from jobs.data.prepare import open_dataset  # noqa: PLC0415 - scikit-learn takes a second
+
+    known = _trained_before(config, open_dataset(config, reporter).digest)
+    if known is not None:
+        reporter.say(f"Version {known} was trained with the same images and options.")
+        return f"{config.output}/{config.name}/{known}"
+    given = config.model_dump(mode="json", exclude=_PLACES, exclude_defaults=True)
+    given |= {"redirect_hosts": config.redirect_hosts} if config.redirect_hosts else {}
+    options = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    return train_sample(
+        config.data, config.output, *options, name=config.name, environment=environment, reporter=reporter
+    )
+
+
+def _trained_before(config: TrainConfig, digest: str) -> str | None:
+    """Returns the latest version that was trained on these images with these options."""
+    store = open_store(config.output)
+    wanted = config.model_dump(mode="json", exclude=_PLACES)
+    for version in reversed(versions_of(store, config.name)):
+        manifest = read_manifest(store, config.name, version)
+        options = {name: value for name, value in manifest.training_config.items() if name not in _PLACES}
+        if (manifest.dataset_digest, options) == (digest, wanted):
+            return version
+    return None
 
 
 def render_digits(folder: Path, reporter: Reporter) -> None:
@@ -20,20 +63,24 @@ def render_digits(folder: Path, reporter: Reporter) -> None:
 
 
 def train_sample(
-    images: Path, output: str, *options: str, name: str, environment: dict[str, str], reporter: Reporter
-) -> None:
-    """Trains the model ``name`` on ``images`` with ``twofold train run``, and writes its bundle to ``output``.
+    images: Path | str, output: str, *options: str, name: str, environment: dict[str, str], reporter: Reporter
+) -> str:
+    """Trains the model ``name`` on ``images`` with ``twofold train run``, and returns the URI of its bundle.
 
-    It runs as a separate process, with ``environment`` added, and its progress goes straight to the terminal. Raises
+    It runs as a separate process with this ``environment``, and its progress goes straight to the terminal. Raises
     UserError if it fails.
     """
     command = ["train", "run", "--data", str(images), "--output", output, "--name", name, *options]
-    reporter.say(f"[bold]twofold {' '.join(command)}[/]")
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *command],
-        env=os.environ | environment,
-        stdout=subprocess.DEVNULL,
-        check=False,
-    )
-    if done.returncode:
-        raise UserError(f"Training ended with exit status {done.returncode}. The reason is printed above.")
+    reporter.say(f"{program()} {shlex.join(command)}")
+    process = tether.start("jobs.cli", *command, "--json", environment=environment, stdout=subprocess.PIPE)
+    try:
+        with if_stopped("The training has stopped. What it finished is saved: run the same command again to go on."):
+            printed = process.stdout.read() if process.stdout else b""
+            status = process.wait()
+    finally:
+        tether.end(process, within_s=_STOP_S)
+    if status:
+        raise UserError(f"Training ended with exit status {status}. The reason is printed above.")
+    uri = str(json.loads(printed)["uri"])
+    reporter.say(f"The report on this model is at {uri}/report.html")
+    return uri

@@ -8,18 +8,19 @@ Local folders work the same way. A model or a version may also be named by its `
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from jobs.models.champion import Champions
 from jobs.store import Store, open_store
 from jobs.user_error import UserError
+from jobs.wording import program
 from worker.scoring.models import CHAMPION_FILE, MANIFEST_FILE, MODEL_FILE
 from worker.uris import is_bucket
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  #: worker.contract.Name
-#: ``<name>/<version>/model.json``
+#: ``NAME/VERSION/model.json``
 BUNDLE: Final = re.compile(rf"({_NAME})/({_NAME})/{re.escape(MANIFEST_FILE)}")
 
 
@@ -53,14 +54,30 @@ def find(where: str) -> ModelLocation:
     parts = _split_last(folder)
     if parts is None:
         raise UserError(
-            f"{where} does not name a model. "
-            "Give <output>/<name> or <output>/<name>/<version>, such as s3://shelter/models/pets."
+            f"{where} does not name a model. Give OUTPUT/NAME or OUTPUT/NAME/VERSION, such as s3://shelter/models/pets."
         )
     parent, name = parts
     location = _version_at(parent, name) or _model_at(parent, name)
     if location is None:
-        raise UserError(f"No model or version at {where}. Run 'twofold model list {parent}' to list those that exist.")
+        raise UserError(
+            f"No model or version at {where}. Run '{program()} model list {parent}' to list those that exist."
+        )
     return location
+
+
+def find_bundle(where: str) -> ModelLocation:
+    """Finds one version: the one at ``where``, or the champion of the model or of the only model there.
+
+    Raises UserError, with the next step, if there is none or more than one.
+    """
+    try:
+        location = find(where)
+    except UserError:
+        only = _only_model(where)
+        if only is None:
+            raise
+        location = only
+    return replace(location, version=location.bundle())
 
 
 def versions_of(store: Store, name: str) -> list[str]:
@@ -83,6 +100,17 @@ def open_output(output: str) -> Store | None:
             raise UserError(f"{output} is not of the form s3://bucket/prefix.")
         return open_store(output)
     return open_store(output) if Path(output).is_dir() else None
+
+
+def _only_model(output: str) -> ModelLocation | None:
+    store = open_output(output.rstrip("/"))
+    names = sorted({match[1] for match in map(BUNDLE.fullmatch, store.names("") if store else []) if match})
+    if store is None or not names:
+        return None
+    if len(names) > 1:
+        where = f"{store.uri}/{names[0]}"
+        raise UserError(f"{output} has {len(names)} models: {', '.join(names)}. Name one of them, such as {where}.")
+    return ModelLocation(store, names[0], None)
 
 
 def _split_last(folder: str) -> tuple[str, str] | None:

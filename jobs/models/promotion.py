@@ -16,6 +16,7 @@ from jobs.models.verification import expected_tolerance, score_one
 from jobs.progress import Reporter
 from jobs.store import Store
 from jobs.user_error import UserError
+from jobs.wording import program
 from worker.errors import Reject
 from worker.scoring.models import Model
 
@@ -61,7 +62,7 @@ def rollback(store: Store, name: str, reporter: Reporter) -> Change:
     current = champions.current()
     if current is None:
         raise PromotionRefused(f"{store.uri}/{name} has no champion to roll back.")
-    by_force = f"Run 'twofold model promote {store.uri}/{name}/<version> --force' to choose one."
+    by_force = f"Run '{program()} model promote {store.uri}/{name}/VERSION --force' to choose one."
     target = champions.before(current.tenure)
     if target is None:
         raise PromotionRefused(f"No champion is on record before {current.tenure.version}. {by_force}")
@@ -129,6 +130,6 @@ def _scores_as_recorded(bundle: Bundle, model: Model, folder: Path) -> bool:
     if not abs(score - (image.score or 0.0)) <= expected_tolerance(bundle.manifest):
         raise PromotionRefused(
             f"{image.source_ref} scores {score:.9g} here, but {image.score:.9g} when {bundle.manifest.version} was "
-            f"trained. Run 'twofold model verify {bundle.uri}' to see every difference."
+            f"trained. Run '{program()} model verify {bundle.uri}' to see every difference."
         )
     return True

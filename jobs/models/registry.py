@@ -9,6 +9,7 @@ from jobs.models.champion import Champions
 from jobs.models.location import BUNDLE, find, open_output, versions_of, without_file
 from jobs.store import Store
 from jobs.user_error import UserError
+from jobs.wording import program
 from worker.contract import ModelManifest
 from worker.errors import Reject
 from worker.scoring.models import MANIFEST_FILE
@@ -46,7 +47,7 @@ def find_all(where: str) -> list[ModelVersion]:
         except UserError:
             raise UserError(
                 f"No models under {where}. Give what you passed to training as --output. "
-                "Run 'twofold train run --help' to see how to train one."
+                f"Run '{program()} train run --help' to see how to train one."
             ) from None
         store = location.store
         found = [(location.name, version) for version in versions_of(store, location.name)]
@@ -61,7 +62,9 @@ def read_manifest(store: Store, name: str, version: str) -> ModelManifest:
     where = f"{store.uri}/{name}/{version}/{MANIFEST_FILE}"
     body = store.read(f"{name}/{version}/{MANIFEST_FILE}")
     if body is None:
-        raise UserError(f"{where} does not exist. Run 'twofold model list {store.uri}/{name}' to list the versions.")
+        raise UserError(
+            f"{where} does not exist. Run '{program()} model list {store.uri}/{name}' to list the versions."
+        )
     return parse_manifest(body, name=name, version=version, where=where)
 
 
@@ -75,7 +78,7 @@ def read_evaluation(store: Store, name: str, version: str) -> dict[str, Any]:
     if not isinstance(evaluation, dict):
         raise UserError(
             f"{store.uri}/{file} is missing or not a JSON object. "
-            f"Run 'twofold model verify {store.uri}/{name}/{version}' to check the entire bundle."
+            f"Run '{program()} model verify {store.uri}/{name}/{version}' to check the entire bundle."
         )
     return evaluation
 

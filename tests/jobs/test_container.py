@@ -79,8 +79,8 @@ def test_values_encoded_by_sagemakers_sdk_are_decoded(base: Path) -> None:
 @pytest.mark.parametrize(
     ("hyperparameters", "channels", "message"),
     [
-        ({"learning_rate": "0.1"}, ("training",), "learning_rate"),
-        ({"image-size": "large"}, ("training",), "image_size"),
+        ({"learning_rate": "0.1"}, ("training",), "learning-rate is not an option of training"),
+        ({"image-size": "large"}, ("training",), "image-size must be a whole number, not 'large'"),
         ({"threshold": {"max": "f1"}}, ("training",), "threshold"),
         ({"name": "--output=elsewhere"}, ("training",), "name"),
         ({"help": ""}, ("training",), "help"),

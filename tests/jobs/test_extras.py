@@ -14,11 +14,13 @@ from jobs.extras import EXTRAS, Extra, explain_missing
 from tests.conftest import REPOSITORY
 from tests.infra.test_requirements import PROJECT
 
-CLI = "The command line needs typer, rich and jinja2. Install it with: pip install 'twofold[cli]'"
-TRAIN = "Training needs TensorFlow. Install it with: pip install 'twofold[train]'"
-LOCAL = "The local cloud needs ministack. Install it with: pip install 'twofold[local]'"
+CLI = "The command line needs typer, rich and jinja2; install it with: pip install 'twofold[cli]'"
+TRAIN = "Training needs TensorFlow; install it with: pip install 'twofold[train]'"
+COMPARE = "This command needs scipy; install it with: pip install 'twofold[train]'"
+LOCAL = "The local cloud needs ministack; install it with: pip install 'twofold[local]'"
 DEMO = (
-    "Training needs TensorFlow. The local cloud needs ministack. Install them with: pip install 'twofold[train,local]'"
+    "Training needs TensorFlow and the local cloud needs ministack; "
+    "install them with: pip install 'twofold[train,local]'"
 )
 
 #: Hides the modules of an environment that lacks the extras, and runs ``python -m jobs.cli`` once per command.
@@ -64,7 +66,7 @@ def test_a_command_without_its_extra_says_how_to_install_it(tmp_path: Path) -> N
         ["local", "--keep", folder],
         ["demo", "--keep", folder],
     )
-    expected = [line for message in (TRAIN, TRAIN, LOCAL, DEMO) for line in (f"Error: {message}", "1")]
+    expected = [line for message in (TRAIN, COMPARE, LOCAL, DEMO) for line in (f"Error: {message}", "1")]
     assert printed == expected
 
 

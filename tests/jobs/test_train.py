@@ -120,13 +120,20 @@ def test_the_evaluation_describes_fine_tuning(resumed_job: ResumedJob) -> None:
     assert tuning["kept"] == (tuning["loss_best"] < tuning["loss_before"])
 
 
+def test_a_training_job_prints_nothing_but_its_own_lines(resumed_job: ResumedJob) -> None:
+    """LiteRT, its converter and CUDA would write between them, and split the progress bar."""
+    lines = resumed_job.facts["stderr"].splitlines()
+    assert "✓ Exporting" in " ".join(lines)
+    assert [line for line in lines if not line.startswith(("✓ ", "  "))] == []
+
+
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
         (("--data", "no-such-folder"), 1, "no-such-folder is not a folder or an archive"),
-        (("--data", ".", "--image-size", "100"), 2, "image_size"),
+        (("--data", ".", "--image-size", "100"), 2, "--image-size must be a multiple of 32, from 32 to 512, not 100"),
         (("--data", ".", "--threshold", "2"), 2, "is not a threshold rule"),
-        (("--data", ".", "--name", "a/b"), 2, "name"),
+        (("--data", ".", "--name", "a/b"), 2, "--name must be 1 to 64 letters, digits"),
     ],
 )
 def test_an_invalid_option_is_explained_at_once(

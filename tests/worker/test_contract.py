@@ -22,6 +22,7 @@ from worker.contract import (
     ModelManifest,
     PartReport,
     PredictionRow,
+    explain,
 )
 
 #: The smallest request.
@@ -220,6 +221,58 @@ def test_a_wrong_field_is_refused_by_its_name(name: str) -> None:
     """The message shows which field to fix."""
     changes, reason = BAD_VALUES[name]
     assert reason in _refusal(json.dumps(ASKED | changes))
+
+
+@pytest.mark.parametrize("name", BAD_VALUES)
+def test_a_wrong_field_is_described_without_pydantics_words(name: str) -> None:
+    """Whoever reads the dead letter may not know Python."""
+    changes, _ = BAD_VALUES[name]
+    refusal = _refusal(json.dumps(ASKED | changes))
+    assert [
+        words for words in ("Input should", "String should", "Extra inputs", "Field required") if words in refusal
+    ] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"job_id": "a b"},
+            "job_id: must be 1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit, not 'a b'",
+        ),
+        ({"threshold": 1.5}, "threshold: must be at most 1, not 1.5"),
+        ({"threshold": "0.5"}, "threshold: must be a number, not the text '0.5'"),
+        ({"images": "a.jpg"}, "images: must be a list, not the text 'a.jpg'"),
+        ({"images": []}, "images: must have 1 or more entries, not 0"),
+        ({"model_uri": "models/pets"}, "model_uri: must be s3://BUCKET or s3://BUCKET/KEY, not 'models/pets'"),
+        ({"imagez": ["a"]}, "imagez: unknown field; did you mean images?"),
+        ({"colour": "red"}, "colour: unknown field"),
+        (
+            {"images": None, "manifest": {"urii": "x"}},
+            "manifest.uri: is missing; manifest.urii: unknown field; did you mean uri?",
+        ),
+    ],
+)
+def test_a_wrong_field_is_described_by_what_is_allowed_and_what_was_given(changes: dict[str, Any], words: str) -> None:
+    """With a suggestion where it looks like a typo."""
+    assert _refusal(json.dumps(ASKED | changes)) == words
+
+
+def test_a_value_is_repeated_only_in_part() -> None:
+    """Neither what may be a secret, nor all of what may be very long."""
+    refusal = _refusal(
+        json.dumps(ASKED | {"job_id": "x" * 5000, "model_uri": "https://me:5ec7e7@host/?X-Amz-Signature=5ec7e7"})
+    )
+    assert "not an address that begins with 'https'" in refusal
+    assert "5ec7e7" not in refusal
+    assert len(refusal) < 400
+
+
+def test_a_damaged_model_manifest_is_described_in_plain_words() -> None:
+    """By the place where it stops being JSON."""
+    with pytest.raises(ValidationError) as caught:
+        ModelManifest.model_validate_json('{"name":\n"pets"')
+    assert explain(caught.value) == "not JSON: see line 2 column 6"
 
 
 _BODY = json.dumps(ASKED)

@@ -184,9 +184,37 @@ def test_prefixes_next_to_each_other_fit_together(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_missing_queue_is_reported_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what it is for, and what is wrong."""
+    """With what it is for, and the line to paste."""
     monkeypatch.delenv("TWOFOLD_QUEUE_URL")
-    assert _refusal(monkeypatch) == "TWOFOLD_QUEUE_URL (the request queue): Field required"
+    assert _refusal(monkeypatch) == (
+        "TWOFOLD_QUEUE_URL (the request queue) is not set. "
+        "Set it with: export TWOFOLD_QUEUE_URL=https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE"
+    )
+
+
+def test_a_misspelt_variable_is_suspected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is set, but nothing reads it."""
+    monkeypatch.delenv("TWOFOLD_QUEUE_URL")
+    misspelt = "TWOFOLD_" + "QUEU_URL"
+    monkeypatch.setenv(misspelt, QUEUE)
+    assert f"({misspelt} is set: is that a misspelling?)" in _refusal(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("threads", "many", "must be a whole number, not 'many'"),
+        ("visibility_s", "2", "must be at least 3, not '2'"),
+        ("output_uri", "predictions/", "must be s3://BUCKET or s3://BUCKET/KEY, not 'predictions/'"),
+        ("log_level", "LOUD", "must be DEBUG, INFO, WARNING or ERROR, not 'LOUD'"),
+        ("notify_arn", "done", "must be the ARN of an SNS topic or of an EventBridge bus, not 'done'"),
+    ],
+)
+def test_a_wrong_setting_is_described_in_plain_words(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    """What is allowed, and what was given."""
+    assert _refusal(monkeypatch, **{name: value}).endswith(f") {words}")
 
 
 @pytest.mark.parametrize(

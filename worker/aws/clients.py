@@ -113,13 +113,14 @@ def open_session() -> boto3.Session:
     # boto3 alone among the SDKs reads AWS_DEFAULT_REGION but not AWS_REGION.
     try:
         session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
-        if not session.region_name:
-            raise ValueError("No AWS region. Set AWS_REGION, or the region of your AWS profile.")
         found = session.get_credentials()
     except BotoCoreError as error:
         raise ValueError(f"The AWS settings cannot be used: {error}") from error
+    lacking = [] if session.region_name else ["No AWS region. Set AWS_REGION, or the region of your AWS profile."]
     if found is None:
-        raise ValueError("No AWS credentials. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
+        lacking.append("No AWS credentials. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
+    if lacking:
+        raise ValueError("\n".join(lacking))
     return session
 
 

@@ -46,6 +46,29 @@ _SIGNATURE: Final = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|BM....\0\0\0\0|II\*\0|MM\0\*", re.DOTALL
 )
 
+#: How Pillow words damage, what to say instead, and whether its own words add anything. The first match counts.
+_DAMAGE: Final = (
+    (
+        r"(?i)truncated|incomplete|not enough image data|index out of range|requires a buffer|must be .* bytes",
+        "the file ends in the middle of the picture",
+        False,
+    ),
+    # libwebp does not say which of the two it is.
+    ("could not create decoder object|failed to read next frame", "its WebP data is cut off or damaged", False),
+    (
+        "(?i)unsupported|unknown (comp|pixel|filter)|cannot handle",
+        "a variant of its format that is not supported",
+        True,
+    ),
+    ("(?i)PNG|cannot load this image|image data found", "its PNG data is damaged", False),
+    (
+        "decod|broken data stream|unrecognized data|buffer overrun|bad configuration",
+        "its picture data is damaged",
+        False,
+    ),
+)
+_UNKNOWN: Final = "it cannot be decoded"
+
 _EXIF_ORIENTATION: Final = 0x0112
 #: The transposition that undoes each EXIF orientation (CIPA DC-008, tag 0x0112).
 _UPRIGHT: Final = {
@@ -83,14 +106,30 @@ def decode(data: bytes, *, size_px: int, admit: Callable[[int], None] = lambda _
         if _SIGNATURE.match(data):
             raise Reject(ErrorCode.DAMAGED, "its header is truncated or corrupt") from None
         raise Reject(
-            ErrorCode.NOT_AN_IMAGE, f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file; begins with {data[:12]!r}"
+            ErrorCode.NOT_AN_IMAGE,
+            f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file; begins with {repr(data[:12])[1:]}",
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Reject(ErrorCode.TOO_MANY_PIXELS, f"{error}") from None
+        raise Reject(ErrorCode.TOO_MANY_PIXELS, _counted(f"{error}")) from None
     except Exception as error:  # noqa: BLE001 - a hostile file can make Pillow raise nearly anything
         if "out of memory" in str(error):  # ImageFile.ERRORS: a codec in C that could not allocate
             raise MemoryError from None
-        raise Reject(ErrorCode.DAMAGED, f"{type(error).__name__}: {error}") from None
+        raise Reject(ErrorCode.DAMAGED, _plainly(error)) from None
+
+
+def _counted(bomb: str) -> str:
+    """Returns the number of pixels from Pillow's message about a decompression bomb, with the limit that holds here."""
+    found = re.search(r"\d+", bomb)
+    return f"{int(found[0]):,} pixels, over the limit of {MAX_PIXELS:,}" if found else bomb
+
+
+def _plainly(error: Exception) -> str:
+    """Describes damage in plain words, followed by Pillow's own where these say more."""
+    text = f"{error}"
+    words, adds = next(
+        ((words, adds) for pattern, words, adds in _DAMAGE if re.search(pattern, text)), (_UNKNOWN, True)
+    )
+    return f"{words} ({type(error).__name__}: {text})" if adds and text else words
 
 
 def _pixels(image: Image.Image, size_px: int, admit: Callable[[int], None]) -> Pixels:

@@ -35,6 +35,10 @@ class Graph:
         with ThreadPoolExecutor(threads) as pool:
             return np.stack(list(pool.map(self.run, pixels)))
 
+    def warm(self) -> None:
+        """Opens the first interpreter ahead of the first image. LiteRT prints a line about it, once in a process."""
+        self._idle.append(self.open())
+
     def open(self) -> Interpreter:
         """Opens an interpreter with one thread. Images are scored in parallel instead."""
         interpreter = Interpreter(model_content=self._content, num_threads=1)

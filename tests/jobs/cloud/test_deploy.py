@@ -1,6 +1,7 @@
 """The worker's stack on the embedded cloud: the template is deployed unchanged, and its queue runs the Lambda."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from jobs import folder_settings
 from jobs.cloud import lambda_zip
+from jobs.cloud.deploy import deploy_worker
 from jobs.local.emulator import EmbeddedCloud
 from jobs.local.playground import deploy_embedded
 from jobs.progress import Reporter
+from jobs.wording import program
+from tests.console import on_terminal
 from tests.jobs.commands.test_cloud import connect_to, exit_status
 from worker.predictions import from_csv
 from worker.uris import split
@@ -66,7 +71,7 @@ def cloud(ministack: str) -> Iterator[EmbeddedCloud]:
     """A client of the running emulator, without the stacks of this module afterwards."""
     running = EmbeddedCloud(port=int(ministack.rpartition(":")[2]))
     yield running
-    for name in ("twofold", "command"):
+    for name in ("twofold", "command", "asked-for", "offered"):
         running.client("cloudformation").delete_stack(StackName=name)
 
 
@@ -134,9 +139,82 @@ def test_the_command_prints_the_settings_and_updates_an_existing_stack(
     resources = cloud.client("cloudformation").describe_stack_resources(StackName="command")["StackResources"]
     (name,) = [r["PhysicalResourceId"] for r in resources if r["ResourceType"] == "AWS::Lambda::Function"]
     function = cloud.client("lambda").get_function_configuration(FunctionName=name)
-    assert "run 'twofold cloud push' and then this command again" in first.err
+    assert f"run '{program()} cloud push' and then this command again" in first.err
     assert "/models/pets/champion.json" in second.out
     assert [line for line in first.out.splitlines() if "OUTPUT" in line] == [
         line for line in second.out.splitlines() if "OUTPUT" in line
     ]
     assert function["Timeout"] == 120
+
+
+def _deploy(cloud: EmbeddedCloud, name: str) -> DeployedStack:
+    settings = deploy_worker(
+        cloud.client, name=name, libraries=None, parameters={}, reporter=Reporter(quiet=True), poll_s=0.05
+    )
+    deployed = DeployedStack(cloud, settings)
+    deployed.put("models/model/champion.json", b"{}")
+    return deployed
+
+
+def _exists(cloud: EmbeddedCloud, bucket: str) -> bool:
+    return bucket in {item["Name"] for item in cloud.s3().list_buckets()["Buckets"]}
+
+
+def test_the_status_says_what_is_deployed_and_all_of_it_can_be_destroyed(
+    cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The stack, its bucket, the queues, the model, and how to train."""
+    connect_to(cloud.endpoint_url, monkeypatch)
+    stack = ("--stack", "looked-at")
+    assert exit_status("status", *stack) == 1
+    assert "There is no stack looked-at in us-east-1" in capsys.readouterr().err
+    deployed = _deploy(cloud, "looked-at")
+    assert exit_status("status", *stack) == 0
+    shown = capsys.readouterr().out
+    for words in ("looked-at: CREATE_COMPLETE", deployed.bucket, "requests in the dead-letter queue", "cloud push"):
+        assert words in shown
+    assert exit_status("status", *stack, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["bucket"], found["has_model"], found["has_image"]) == (deployed.bucket, True, False)
+    assert exit_status("destroy", *stack, "--yes", "--with-data") == 0
+    assert not _exists(cloud, deployed.bucket)
+
+
+def test_destroying_a_stack_keeps_the_bucket_unless_told(
+    cloud: EmbeddedCloud, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It lists what goes and what stays. Where nobody can be asked, a script has to say --yes."""
+    connect_to(cloud.endpoint_url, monkeypatch)
+    deployed = _deploy(cloud, "removed")
+    assert exit_status("destroy", "--stack", "removed") == 1
+    assert "Add --yes" in capfd.readouterr().err
+    assert exit_status("destroy", "--stack", "removed", "--yes") == 0
+    gone, kept = capfd.readouterr().err.split("To be kept, unless --with-data is given:")
+    assert ("the stack removed" in gone, deployed.bucket in kept) == (True, True)
+    assert exit_status("status", "--stack", "removed") == 1
+    assert cloud.s3().head_object(Bucket=deployed.bucket, Key="models/model/champion.json")
+
+
+@pytest.mark.parametrize(("typed", "gone"), [("yes\n", False), ("asked-for\n", True)])
+def test_a_stack_is_destroyed_only_after_its_name_is_typed(cloud: EmbeddedCloud, *, typed: str, gone: bool) -> None:
+    """A stray y or Enter deletes nothing."""
+    deployed = _deploy(cloud, "asked-for")
+    command = (sys.executable, "-m", "jobs.cli", "cloud", "destroy", "--stack", "asked-for")
+    status, shown = on_terminal(*command, typed=typed, environment=cloud.environment)
+    assert "Type asked-for to delete this for good" in shown
+    assert (status, "Nothing was deleted." in shown) == ((0, False) if gone else (1, True))
+    assert _exists(cloud, deployed.bucket)
+
+
+def test_the_settings_of_a_deployment_are_offered(cloud: EmbeddedCloud, tmp_path: Path) -> None:
+    """With the region, so that another shell needs no export."""
+    code = (
+        "from jobs.cloud import lambda_zip\nbuild = lambda_zip.build\n"
+        "lambda_zip.build = lambda *, libraries: build(libraries=None)\n"
+        "from jobs.cli import main\nmain(['cloud', 'deploy', '--stack', 'offered'])"
+    )
+    status, shown = on_terminal(sys.executable, "-c", code, typed="y\n", folder=tmp_path, environment=cloud.environment)
+    assert status == 0, shown
+    written = folder_settings.read(tmp_path)
+    assert "export TWOFOLD_QUEUE_URL=" + written["TWOFOLD_QUEUE_URL"] in shown
+    assert written["AWS_REGION"] == "us-east-1"

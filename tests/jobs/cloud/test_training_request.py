@@ -1,6 +1,9 @@
 """Training jobs in the cloud: the request, pinned by golden files, and the commands that send and follow it."""
 
 import json
+import os
+import re
+import signal
 import sys
 import urllib.request
 from collections.abc import Iterator
@@ -17,8 +20,10 @@ from moto.server import ThreadedMotoServer
 
 from jobs.cli import main
 from jobs.cloud.aws import as_user_error, next_step
+from jobs.cloud.names import PUSH_AND_DEPLOY
 from jobs.cloud.training_jobs import BatchJobs, SageMakerJobs, TrainingStatus, follow, parse_reference
 from jobs.cloud.training_request import Quote, Target, TrainingJob, TrainingStack, build_request
+from jobs.config import TrainConfig
 from jobs.user_error import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -80,12 +85,12 @@ def test_building_a_request_is_pure() -> None:
     ("target", "fields", "message"),
     [
         pytest.param(
-            "batch", {"stack": TrainingStack()}, r"no job queue yet\. Run 'twofold cloud push'", id="no job queue"
+            "batch", {"stack": TrainingStack()}, r"no job queue yet\. Run '.*twofold cloud push'", id="no job queue"
         ),
         pytest.param(
             "sagemaker",
             {"stack": TrainingStack()},
-            r"no training image or role yet\. Run 'twofold cloud push'",
+            r"no training image or role yet\. Run '.*twofold cloud push'",
             id="no image",
         ),
         pytest.param("batch", {"options": OPTIONS | {"data": "pets/"}}, "--data must be an s3:// URI", id="local data"),
@@ -285,7 +290,7 @@ def test_a_job_without_log_lines_is_not_an_error(account: Account) -> None:
 def _command(account: Account, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Runs the command with the outputs that the stack would have, and returns its exit status."""
     monkeypatch.setattr("jobs.commands.train_remote._POLL_S", 0.01)
-    monkeypatch.setattr("jobs.commands.train_remote._stack", lambda *_: account.stack)
+    monkeypatch.setattr("jobs.cloud.training_client.find_stack", lambda _: (account.stack, None))
     try:
         return main(["train", *arguments])
     except SystemExit as ended:
@@ -335,9 +340,11 @@ def test_with_yes_the_job_is_sent_and_followed_and_its_bundle_named(
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        pytest.param((*SUBMIT, "--image-size", "100"), 2, "image_size", id="impossible value"),
-        pytest.param((*SUBMIT, "--image-sice", "224"), 2, "image_sice", id="unknown option"),
-        pytest.param((*SUBMIT, "--on", "azure"), 2, "batch, sagemaker, here", id="unknown target"),
+        pytest.param((*SUBMIT, "--image-size", "100"), 2, "use 96 or 128", id="impossible value"),
+        pytest.param((*SUBMIT, "--image-sice", "224"), 2, "--image-size", id="misspelt option"),
+        pytest.param(
+            (*SUBMIT, "--on", "azure"), 2, "must be batch, sagemaker or here, not 'azure'", id="unknown target"
+        ),
         pytest.param(("status", "pets"), 1, "Give batch:ID or sagemaker:NAME", id="not a reference"),
         pytest.param(("cancel", "batch:"), 1, "Give batch:ID or sagemaker:NAME", id="reference without an ID"),
     ],
@@ -359,8 +366,96 @@ def test_without_a_stack_the_error_says_how_to_deploy_one(
     account: Account, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The job queue is an output of the stack."""
-    assert main(["train", *SUBMIT, "--dry-run"]) == 1
-    assert "Run 'twofold cloud push' and then 'twofold cloud deploy' first." in capsys.readouterr().err
+    assert main(["train", *SUBMIT, "--yes"]) == 1
+    assert f"There is no job queue yet. {PUSH_AND_DEPLOY}" in capsys.readouterr().err
+
+
+def _without_an_account(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(folder / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.mark.parametrize("target", ["batch", "sagemaker"])
+def test_a_dry_run_needs_no_account(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The names of what a stack would have are in capitals, and the reason is on standard error."""
+    _without_an_account(monkeypatch, tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "submit", "--on", target, "--data", "s3://shelter/pets/", "--image-size", "224", "--dry-run"])
+    assert ended.value.code == 0
+    printed = capsys.readouterr()
+    assert re.search(r'"(jobQueue|TrainingImage)": "(JOB_QUEUE|IMAGE)"', printed.out)
+    assert "224" in printed.out
+    assert "AWS_REGION" in printed.err
+
+
+def test_an_account_without_a_stack_is_enough_for_a_dry_run(
+    account: Account, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which says how to create the stack."""
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *SUBMIT, "--dry-run"])
+    printed = capsys.readouterr()
+    assert (ended.value.code, json.loads(printed.out)["jobQueue"]) == (0, "JOB_QUEUE")
+    assert PUSH_AND_DEPLOY in printed.err
+
+
+def test_submit_lists_all_options_that_it_passes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a group of their own, since they are those of ``train run``."""
+    with pytest.raises(SystemExit):
+        main(["train", "submit", "--help"])
+    own, _, through = capsys.readouterr().out.partition("Options of 'train run', which are passed on:")
+    options = {f"--{name.replace('_', '-')}" for name in TrainConfig.model_fields}
+    assert options <= set(re.findall(r"--[a-z0-9-]+", own + through))
+    assert "--fine-tune INTEGER" in through
+
+
+def test_every_option_of_training_is_passed_on(
+    account: Account, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it was given, before or after the options of submit."""
+    given = ("--seed", "7", "--threshold", "recall>=0.99", "--l2=0.5")
+    assert _command(account, monkeypatch, "submit", *given[:2], *SUBMIT[1:], *given[2:], "--dry-run") == 0
+    command = json.loads(capsys.readouterr().out)["containerOverrides"]["command"]
+    pairs = dict(zip(command[::2], command[1::2], strict=True))
+    assert (pairs["--seed"], pairs["--threshold"], pairs["--l2"]) == ("7", "recall>=0.99", "0.5")
+    assert "--augment" not in pairs
+
+
+def test_the_jobs_of_both_services_are_listed(
+    account: Account, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the names that the other commands take, the newest first."""
+    sent = [BatchJobs(account.clients["batch"]).send(build_request(training_job("batch", stack=account.stack)))]
+    listed = SageMakerJobs(account.clients["sagemaker"], account.clients["logs"])
+    sent.append(listed.send(build_request(training_job("sagemaker", name="twofold-20261124T100000Z"))))
+    assert _command(account, monkeypatch, "list", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert set(sent) <= {row["job"] for row in rows}
+    assert [row["created_at"] for row in rows] == sorted((row["created_at"] for row in rows), reverse=True)
+    assert _command(account, monkeypatch, "list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[-1] for line in lines} == {row["job"] for row in rows}
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_detached_job_on_this_machine_goes_on_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command returns at once, and says how to follow the job and how to stop it."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "submit", "--on", "here", "--data", "pets", "--output", "models", "--detach", "--json"])
+    started = json.loads(capsys.readouterr().out)
+    assert (ended.value.code, started["bundle"].startswith("models/model/20")) == (0, True)
+    assert os.getsid(started["process"]) == started["process"]  # closing the terminal does not reach it
+    os.kill(started["process"], signal.SIGKILL)
+    os.waitpid(started["process"], 0)
+    assert Path(started["log"]).parent == tmp_path
 
 
 def _error(code: str, message: str) -> ClientError:

@@ -15,6 +15,7 @@ import pytest
 from jobs.batch.dead_letters import DeadLetters
 from jobs.cli import main
 from jobs.local.emulator import send_inbox_to
+from jobs.wording import program
 from tests.conftest import Bench
 from tests.desk import ON_BOTH_EMULATORS, Desk
 from tests.jobs.report.strict_html import Page
@@ -443,7 +444,7 @@ def test_every_command_shows_an_example(command: Twofold) -> None:
     """Its --help ends with one."""
     for name in ("submit", "status", "results", "redrive", "cancel", "report"):
         status, text = command(name, "--help")
-        assert (status, f"Example: twofold batch {name}" in text) == (0, True)
+        assert (status, f"Example:\n  {program()} batch {name}" in text) == (0, True)
 
 
 def test_a_missing_setting_is_named(command: Twofold, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,7 +456,7 @@ def test_a_missing_setting_is_named(command: Twofold, monkeypatch: pytest.Monkey
         monkeypatch.setenv("TWOFOLD_QUEUE_URL", "https://queue")
         monkeypatch.delenv(name)
         status, message = command("submit", "s3://shelter/list.csv")
-        assert (status, f"et {name}" in message) == (1, True), message
+        assert (status, f"export {name}=" in message) == (1, True), message
 
 
 def test_a_presigned_address_is_shown_without_its_signature_and_kept_in_the_results(

@@ -90,6 +90,17 @@ def test_push_creates_repositories_and_builds_from_a_pinned_base(
     assert printed.count(f"from python@{BASE}") == 2
 
 
+def test_the_images_go_with_the_stack_so_that_it_can_be_created_again(
+    moto: str, docker: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """CloudFormation keeps repositories, and cannot create one whose name is taken."""
+    connect_to(moto, monkeypatch)
+    assert exit_status("push", "--stack", "built-twice") == 0
+    assert exit_status("destroy", "--stack", "built-twice", "--yes") == 0
+    assert "the container images in built-twice-training/train" in capfd.readouterr().err
+    assert exit_status("push", "--stack", "built-twice") == 0
+
+
 def test_a_failed_build_is_reported_with_dockers_output(
     moto: str, docker: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,7 +126,10 @@ def test_a_missing_docker_is_reported(
 
 @pytest.mark.parametrize(
     ("parameter", "status", "message"),
-    [("Modle=pets", 2, "no template has the parameter Modle"), ("Model", 1, "is not of the form NAME=VALUE")],
+    [
+        ("Modle=pets", 2, "no template has the parameter Modle; did you mean Model?"),
+        ("Model", 1, "is not of the form NAME=VALUE"),
+    ],
 )
 def test_a_wrong_parameter_is_reported(
     moto: str,

@@ -13,6 +13,7 @@ from jobs.cli import main
 from jobs.commands.app import app
 from jobs.models.champion import Champions
 from jobs.store import FolderStore
+from jobs.wording import program
 from tests.jobs.models.versions import add_version, images_of, with_mistakes
 
 
@@ -96,6 +97,31 @@ def test_show_says_that_the_test_images_do_not_bear_out_the_threshold(models_fol
     assert second == (
         "The test images do not bear out the threshold: asked for recall ≥ 0.99; on the test images 0.950, "
         "95 % interval 0.900 to 0.980."
+    )
+
+
+def test_a_copy_leaves_the_champion_unless_it_is_the_first_version(models_folder: Path, tmp_path: Path) -> None:
+    """As training does. The last line names the command that changes it."""
+    first = _json("copy", models_folder / "digits/v1", tmp_path / "copy")
+    assert (first["name"], first["version"], first["files"], first["new_files"]) == ("digits", "v1", 6, 6)
+    assert first["champion"] == "v1"
+    copy = tmp_path / "copy/digits/v2"
+    printed = _run("copy", models_folder / "digits/v2", tmp_path / "copy")
+    assert printed.startswith(f"{copy}: 6 files, ")
+    assert printed.endswith(f"The champion is still v1. Run '{program()} model promote {copy}' to change that.\n")
+    again = _run("copy", models_folder, tmp_path / "copy/digits")
+    assert again.endswith("every digest checked. 6 of them were already there. It is the champion.\n")
+
+
+def test_a_copy_becomes_the_champion_if_it_passes_the_gate(models_folder: Path, tmp_path: Path) -> None:
+    """With --champion, the copy is promoted, and a worse one is refused as ever."""
+    target = tmp_path / "copy"
+    assert _json("copy", models_folder / "digits/v2", target)["champion"] == "v2"
+    assert _json("copy", models_folder / "digits/v1", target, "--champion")["champion"] == "v1"
+    done = CliRunner().invoke(app, ["model", "copy", str(models_folder / "digits/v2"), str(target), "--champion"])
+    assert str(done.exception).startswith("The copy is complete, but not the champion. v2 does not replace v1: ")
+    assert str(done.exception).endswith(
+        f"Run '{program()} model promote {target}/digits/v2' with the option that fits."
     )
 
 

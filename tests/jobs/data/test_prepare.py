@@ -82,7 +82,7 @@ def test_files_of_the_operating_system_are_ignored(tmp_path: Path) -> None:
         ({"cats": 3}, "found 1: cats"),
         ({"cats": 3, "dogs": 3, "eels": 3}, "found 3: cats, dogs, eels"),
         ({"cats": 0, "dogs": 3}, "cats holds 0 files"),
-        ({"cats": 1, "dogs": 3}, "cats holds 1 files"),
+        ({"cats": 1, "dogs": 3}, "cats holds 1 file;"),
         ({"cats": 2, "dogs": 2}, "too few to split"),
         ({"test": 2, "validation": 2}, "no train"),
     ],

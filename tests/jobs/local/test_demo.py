@@ -50,15 +50,20 @@ def test_the_demo_classifies_every_test_image(
 ) -> None:
     """Everything but the training is real: the bundle is one that was trained on the same digits."""
 
-    def copy_bundle(_: Path, output: str, *__: str, name: str, environment: dict[str, str], **___: Any) -> None:
+    def copy_bundle(_: Path, output: str, *options: str, name: str, environment: dict[str, str], **__: Any) -> None:
+        assert options[-2:] == ("--weights", "weights.h5")
         with patch.dict(os.environ, environment):
             store = open_store(output)
             add_version(store, bundle, "v1", name=name)
             assert Champions(store, name).set_champion("v1", expected=None, how="first")
 
     monkeypatch.setattr(demo, "train_sample", copy_bundle)
-    with patch.dict(os.environ), pytest.raises(SystemExit, match=r"^0$"):  # the command removes variables
-        main(["demo", "--keep", str(tmp_path), "--json"])
+    monkeypatch.setenv("AWS_PROFILE", "mine")  # your own settings neither matter to it nor change
+    monkeypatch.setenv("TWOFOLD_MODEL_URI", "s3://mine/models/pets/champion.json")
+    before = dict(os.environ)
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["demo", "--keep", str(tmp_path), "--weights", "weights.h5", "--json"])
+    assert dict(os.environ) == before
     _check_digits(json.loads(capsys.readouterr().out))
 
 

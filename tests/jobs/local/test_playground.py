@@ -1,5 +1,6 @@
 """``twofold local``: a bucket, queues, a model and a worker keep running, and their data is kept for the next start."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -7,20 +8,28 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import boto3
+import psutil  # type: ignore[import-untyped]
 import pytest
+from typer.testing import CliRunner
 
 from jobs.cli import main
+from jobs.commands.app import app
 from jobs.local.emulator import EmbeddedCloud
-from jobs.local.playground import BUCKET, MODEL
+from jobs.local.playground import BUCKET, SAMPLE, claimed
+from jobs.models.champion import Champions
+from jobs.progress import Reporter
+from jobs.store import FolderStore
+from jobs.wording import program
 from tests.conftest import REPOSITORY
+from tests.jobs.models.versions import add_version
 
 
 def free_port() -> int:
@@ -41,7 +50,7 @@ def prepare(keep: Path, models: Path, digit_images: Path, port: int) -> None:
     with EmbeddedCloud(port=port, keep=keep / "cloud") as cloud:
         s3 = cloud.s3()
         s3.create_bucket(Bucket=BUCKET)
-        for path in (path for path in (models / MODEL).rglob("*") if path.is_file()):
+        for path in (path for path in (models / SAMPLE).rglob("*") if path.is_file()):
             s3.upload_file(str(path), BUCKET, f"models/{path.relative_to(models).as_posix()}")
 
 
@@ -58,6 +67,46 @@ def left_running(command: list[str], **options: Any) -> Iterator[tuple["subproce
                 process.wait(90)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def family_of(process: "subprocess.Popen[Any]") -> list[psutil.Process]:
+    """Returns all that a process has started, and what these have started."""
+    return list(psutil.Process(process.pid).children(recursive=True))
+
+
+def assert_ended(family: list[psutil.Process]) -> None:
+    """Waits until these processes have ended, each by itself."""
+    deadline = time.monotonic() + 60
+    while alive := [process for process in family if _is_alive(process)]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.05)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.slow
+def test_a_model_of_ones_own_is_served_and_served_again(models: Path, bundle: Path, tmp_path: Path) -> None:
+    """A newer champion of the folder replaces it, and a start without --model goes on with it."""
+    store = FolderStore(tmp_path / "models")
+    add_version(store, bundle, "one", name="pets")
+    Champions(store, "pets").set_champion("one", expected=None, how="first")
+    options = ("--keep", str(tmp_path / "local"), "--port", str(free_port()), "--json")
+    command = [sys.executable, "-m", "jobs.cli", "local", *options]
+    with left_running([*command, "--model", store.uri], cwd=REPOSITORY) as (_, printed):
+        assert printed["model"] == {"name": "pets", "version": "one", "labels": ["eight", "three"]}
+        assert printed["environment"]["TWOFOLD_MODEL_URI"] == "s3://twofold/models/pets/champion.json"
+        assert printed["images"] is None
+    add_version(store, bundle, "two", name="pets")
+    current = Champions(store, "pets").current()
+    Champions(store, "pets").set_champion("two", expected=current, how="promoted")
+    for model in (("--model", f"{store.uri}/pets"), (), ("--model", "s3://twofold/models/pets")):
+        with left_running([*command, *model], cwd=REPOSITORY) as (_, printed):
+            assert (printed["model"]["name"], printed["model"]["version"]) == ("pets", "two")
 
 
 @pytest.mark.slow
@@ -87,13 +136,57 @@ def test_a_manifest_in_the_inbox_is_answered_and_the_data_survives_a_restart(
 
 def test_a_taken_port_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With exit status 1 and the option that chooses another."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with socket.create_server(("127.0.0.1", 0)) as taken, patch.dict(os.environ):  # the command removes variables
-            port = taken.getsockname()[1]
-            assert main(["local", "--keep", str(tmp_path), "--port", str(port)]) == 1
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["local", "--keep", str(tmp_path), "--port", str(port)]) == 1
     message = f"Error: Port {port} is taken, perhaps by another 'twofold local'. Choose another with --port.\n"
     assert capsys.readouterr().err == message
+
+
+def test_a_folder_has_one_playground_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second one is refused, and says which process has the folder. Afterwards it is free again."""
+    with claimed(tmp_path, Reporter(quiet=True)):
+        assert main(["local", "--keep", str(tmp_path), "--port", str(free_port())]) == 1
+    assert capsys.readouterr().err == (
+        f"Error: {tmp_path} is in use by another 'twofold local', process {os.getpid()}. "
+        "End it with Ctrl-C in its terminal, or choose another folder with --keep.\n"
+    )
+    with claimed(tmp_path, Reporter(quiet=True)):
+        pass
+
+
+def test_a_start_waits_for_the_emulator_of_one_that_was_killed(tmp_path: Path) -> None:
+    """It shares the lock, and still stores its data."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    lock = (tmp_path / "lock").open("w+")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    lock.write(str(gone.pid))
+    lock.flush()
+    threading.Timer(0.3, lock.close).start()
+    with claimed(tmp_path, Reporter(quiet=True)):
+        assert lock.closed
+    assert (tmp_path / "lock").read_text() == str(os.getpid())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "out", "--data", "pets"), "--data trains a model and --model names one"),
+        (("--image-size", "96"), "--image-size is an option of training: add --data."),
+        (("--model", "out", "--threshold", "max-f1"), "--threshold is an option of training: add --data."),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused(arguments: tuple[str, ...], message: str) -> None:
+    """Before anything is started, with exit status 2."""
+    done = CliRunner().invoke(app, ["local", *arguments], env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert message in done.output
+
+
+def test_a_model_that_is_not_there_is_reported_before_anything_starts(tmp_path: Path) -> None:
+    """With what to type to see those that are."""
+    options = ("--model", str(tmp_path / "models/pets"), "--keep", str(tmp_path / "local"))
+    done = CliRunner().invoke(app, ["local", *options, "--port", str(free_port())])
+    assert f"Run '{program()} model list {tmp_path}/models'" in str(done.exception)
+    assert not (tmp_path / "local/cloud").exists()

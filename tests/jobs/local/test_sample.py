@@ -1,12 +1,14 @@
-"""The sample: a training job in a process of its own."""
+"""A training job of ``twofold local`` and the demo, in a process of its own."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from jobs.local.sample import train_sample
+from jobs.config import TrainConfig
+from jobs.local.sample import train_on, train_sample
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 
@@ -14,6 +16,7 @@ from jobs.user_error import UserError
 RECORDER = f"""#!{sys.executable} -SE
 import json, os, pathlib, sys
 pathlib.Path(os.environ["RECORD"]).write_text(json.dumps(sys.argv[1:]))
+print(json.dumps(dict(uri="s3://b/models/cats/v1")))
 sys.exit(int(os.environ["STATUS"]))
 """
 
@@ -28,21 +31,46 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "record"
 
 
-def _train(record: Path, status: int) -> None:
+def _train(record: Path, status: int) -> str:
     environment = {"RECORD": str(record), "STATUS": str(status)}
     options = ("--image-size", "96")
     reporter = Reporter(quiet=True)
-    train_sample(Path("pets"), "s3://b/models", *options, name="cats", environment=environment, reporter=reporter)
+    return train_sample(
+        Path("pets"), "s3://b/models", *options, name="cats", environment=environment, reporter=reporter
+    )
 
 
-def test_the_sample_is_trained_by_the_command_line(record: Path) -> None:
-    """With the environment that reaches the emulator."""
-    _train(record, status=0)
-    command = "-m jobs.cli train run --data pets --output s3://b/models --name cats --image-size 96"
-    assert json.loads(record.read_text()) == command.split()
+def test_a_model_is_trained_by_the_command_line(record: Path) -> None:
+    """With the environment that it is given, and as a child that ends with this process."""
+    assert _train(record, status=0) == "s3://b/models/cats/v1"
+    command = "-m jobs.local.tether jobs.cli train run --data pets --output s3://b/models --name cats --image-size 96"
+    assert json.loads(record.read_text()) == [*command.split(), "--json"]
 
 
 def test_a_failed_training_ends_the_command(record: Path) -> None:
     """The reason is already on the terminal, because the process writes to it directly."""
     with pytest.raises(UserError, match=r"exit status 3\. The reason is printed above"):
         _train(record, status=3)
+
+
+def _train_on(config: TrainConfig, record: Path) -> str:
+    environment = {"RECORD": str(record), "STATUS": "0"}
+    return train_on(config, environment=environment, reporter=Reporter(quiet=True))
+
+
+def test_the_same_images_and_options_are_not_trained_again(
+    models: Path, digit_images: Path, record: Path, tmp_path: Path
+) -> None:
+    """``twofold local --data``, typed again, serves the model that it has. Other images or options make another one."""
+    made = TrainConfig(data=str(digit_images), output=str(models), name="digits", image_size=96, cache=tmp_path)
+    assert _train_on(made, record) == f"{models}/digits/v1"
+    assert not record.exists()
+    fewer = tmp_path / "fewer"
+    shutil.copytree(digit_images, fewer)
+    next((fewer / "three").iterdir()).unlink()
+    for changed in ({"data": str(fewer)}, {"threshold": "max-f1"}, {"name": "other"}):
+        assert _train_on(made.model_copy(update=changed), record) == "s3://b/models/cats/v1"
+        command = json.loads(record.read_text())
+        record.unlink()
+        assert {f"--{name}" for name in changed} <= set(command)
+        assert command[command.index("--image-size") + 1] == "96"

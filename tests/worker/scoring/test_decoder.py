@@ -68,6 +68,43 @@ def _outcome(data: bytes) -> str:
     return "scored"
 
 
+def _message(data: bytes) -> str:
+    with pytest.raises(Reject) as caught:
+        decode(data, size_px=32)
+    return caught.value.message
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_file_that_is_cut_off_is_described_in_plain_words(kind: str) -> None:
+    """Without a class or a phrase of Pillow's, which mean nothing to whoever took the picture."""
+    whole = encoded(_photograph(90, 120), kind)
+    told = "its WebP data is cut off or damaged" if kind == "WEBP" else "the file ends in the middle of the picture"
+    assert _message(whole[: len(whole) * 2 // 3]) == told
+
+
+def test_damage_in_the_middle_is_described_in_plain_words() -> None:
+    """A PNG file has checksums, so it is noticed there."""
+    whole = encoded(_photograph(90, 120), "PNG")
+    half = len(whole) // 2
+    assert _message(whole[:half] + bytes(40) + whole[half + 40 :]) == "its picture data is damaged"
+
+
+def test_pillows_own_words_follow_where_they_say_more() -> None:
+    """Which variant it is that nobody can read."""
+    file = bytearray(encoded(_quarters(60, 80), "BMP"))
+    file[28] = 71
+    assert _message(bytes(file)) == (
+        "a variant of its format that is not supported (OSError: Unsupported BMP pixel depth (71))"
+    )
+
+
+def test_the_pixels_of_a_bomb_are_compared_with_the_limit_that_holds() -> None:
+    """Not with Pillow's own, which is another one."""
+    file = bytearray(encoded(_quarters(60, 80), "BMP"))
+    file[18:26] = struct.pack("<ii", 50_000, 50_000)
+    assert _message(bytes(file)) == f"2,500,000,000 pixels, over the limit of {MAX_PIXELS:,}"
+
+
 def _one_colour(data: bytes) -> list[int]:
     """The colour of an image of one colour, give or take JPEG's losses."""
     pixels = decode(data, size_px=16)

@@ -1,0 +1,90 @@
+"""The removal of a deployment: both stacks, and on request the data that they leave behind."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from jobs.cloud.aws import Client, Connect
+from jobs.cloud.names import training_stack_name
+from jobs.cloud.stack import Stacks, as_settings
+from jobs.progress import Reporter
+from jobs.user_error import UserError
+from worker.uris import split
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What belongs to a deployment."""
+
+    name: str
+    stacks: tuple[str, ...]  #: that exist, in the order in which they can be deleted
+    bucket: str | None
+    dead_letter_url: str | None
+    repositories: tuple[str, ...]
+
+    @classmethod
+    def find(cls, connect: Connect, name: str) -> "Deployment":
+        """Finds the stacks and what they leave behind. Raises UserError if there are none."""
+        stacks = Stacks(connect("cloudformation"))
+        names = (training_stack_name(name), name)
+        training, worker = (stacks.outputs(one) for one in names)
+        existing = tuple(one for one, found in zip(names, (training, worker), strict=True) if found is not None)
+        if not existing:
+            region = connect("cloudformation").meta.region_name
+            raise UserError(f"There is no stack {name} in {region}, so there is nothing to delete.")
+        settings = as_settings(worker or {})
+        output = settings.get("TWOFOLD_OUTPUT_URI")
+        images = [uri for key, uri in (training or {}).items() if key.endswith("Repository")]
+        return cls(
+            name=name,
+            stacks=existing,
+            bucket=split(output)[0] if output else None,
+            dead_letter_url=settings.get("TWOFOLD_DEAD_LETTER_URL"),
+            repositories=tuple(uri.partition("/")[2] for uri in images),
+        )
+
+    def plan(self, *, with_data: bool) -> list[str]:
+        """Returns what is going to be deleted and what stays, as a user reads it."""
+        data = [f"the bucket {self.bucket} with all images, models and results"] if self.bucket else []
+        data += ["the dead-letter queue with the refused requests"] if self.dead_letter_url else []
+        deleted = [f"the stack {name}" for name in self.stacks]
+        deleted += [f"the container images in {name}" for name in self.repositories]
+        lines = ["To be deleted:", *(f"  {what}" for what in deleted + (data if with_data else []))]
+        return (
+            lines
+            if with_data or not data
+            else [*lines, "To be kept, unless --with-data is given:", *(f"  {what}" for what in data)]
+        )
+
+
+def destroy(connect: Connect, deployment: Deployment, *, with_data: bool, reporter: Reporter) -> None:
+    """Deletes the stacks and the container images, and with ``with_data`` the bucket and the dead-letter queue too.
+
+    The repositories go in any case: a stack cannot create them again while they exist, and ``twofold cloud push``
+    builds the images anew.
+    """
+    stacks = Stacks(connect("cloudformation"))
+    for name in deployment.stacks:
+        stacks.delete(name, reporter)
+    for name in deployment.repositories:
+        with reporter.step(f"Deleting the images in {name}"):
+            ecr = connect("ecr")
+            with suppress(ecr.exceptions.RepositoryNotFoundException):
+                ecr.delete_repository(repositoryName=name, force=True)
+    if with_data and deployment.bucket:
+        _delete_bucket(connect("s3"), deployment.bucket, reporter)
+    if with_data and deployment.dead_letter_url:
+        with reporter.step("Deleting the dead-letter queue"):
+            connect("sqs").delete_queue(QueueUrl=deployment.dead_letter_url)
+
+
+def _delete_bucket(s3: Client, bucket: str, reporter: Reporter) -> None:
+    """Deletes every version of every object, and then the bucket."""
+    with reporter.step(f"Deleting the bucket {bucket}"):
+        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+            found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+            objects = [{"Key": item["Key"], "VersionId": item["VersionId"]} for item in found]
+            if objects:
+                answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+                for failed in answer.get("Errors", ()):
+                    raise UserError(f"{bucket}/{failed['Key']} cannot be deleted: {failed.get('Message', '?')}")
+        s3.delete_bucket(Bucket=bucket)

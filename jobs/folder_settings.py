@@ -1,0 +1,139 @@
+"""The settings of a folder: ``twofold.toml``, so that nobody pastes them into every shell; and what is missing.
+
+    TWOFOLD_QUEUE_URL = "http://127.0.0.1:4566/000000000000/requests"
+    AWS_REGION = "us-east-1"
+
+``twofold local`` and ``twofold cloud deploy`` offer to write the file. ``twofold batch``, ``twofold model`` and
+``twofold train run`` read it in the folder where they are run. A variable of the environment takes precedence.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import tomllib
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Final
+
+from jobs.user_error import UserError
+from jobs.wording import program
+
+FILE: Final = "twofold.toml"
+_TWOFOLD: Final = "TWOFOLD_"
+_AWS: Final = "AWS_"
+
+
+def apply(folder: Path, environment: MutableMapping[str, str] | None = None) -> None:
+    """Adds the settings of the folder's file to the environment, where they are not set, and says so.
+
+    Raises UserError if the file cannot be read, or has what is not a setting.
+    """
+    environment = os.environ if environment is None else environment
+    found = read(folder)
+    own = {name for name in found if environment.get(name)}
+    other = sorted(name for name in own if environment[name] != found[name])
+    if found.keys() - own:
+        but = f", but {', '.join(other)} from the environment" if other else ""
+        print(f"Settings: {FILE}{but}", file=sys.stderr)
+    environment.update({name: value for name, value in found.items() if name not in own})
+
+
+def read(folder: Path) -> dict[str, str]:
+    """Returns the settings of the folder's file; none if there is no file."""
+    path = folder / FILE
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}. Repair it, or delete it.") from error
+    for name, value in found.items():
+        _check(path, name, value)
+    return {name: str(value) for name, value in found.items()}
+
+
+def _check(path: Path, name: str, value: object) -> None:
+    from worker.contract import nearest  # noqa: PLC0415 - takes a tenth of a second, and most folders have no file
+    from worker.settings import WorkerSettings  # noqa: PLC0415
+
+    known = {f"{_TWOFOLD}{field.upper()}" for field in WorkerSettings.model_fields}
+    if not name.startswith(_AWS) and name not in known:
+        near = nearest(name, known)
+        question = f" Did you mean {near}?" if near else ""
+        raise UserError(f"{path}: {name} is not a setting.{question}")
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise UserError(f'{path}: {name} must be a text in quotes, as in {name} = "…".')
+
+
+def save(folder: Path, settings: Mapping[str, str], *, written_by: str) -> Path:
+    """Writes the file, in place of an earlier one, and returns its path. Only the user can read it."""
+    lines = [
+        f"# Written by '{written_by}'. twofold batch, twofold model and twofold train run read it in this folder.",
+        "# Variables of the environment take precedence.",
+        *(f"{name} = {_quoted(value)}" for name, value in settings.items()),
+    ]
+    handle, draft = tempfile.mkstemp(dir=folder, prefix=f".{FILE}-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+        return Path(draft).replace(folder / FILE)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def _quoted(value: str) -> str:
+    """Returns a text as TOML writes it: as JSON does, but for DEL, which only JSON allows."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", r"\u007f")
+
+
+def offer(settings: Mapping[str, str], *, written_by: str, folder: Path | None = None) -> bool:
+    """Asks on a terminal whether to write the file, unless it has these settings. Returns whether it has them now.
+
+    Without a terminal nothing is asked and nothing is written. A profile that is in use belongs to the settings.
+    """
+    settings = dict(settings) | {name: value for name, value in os.environ.items() if name == "AWS_PROFILE" and value}
+    folder = folder or Path.cwd()
+    path = folder / FILE
+    try:
+        if read(folder) == settings:
+            return True
+    except UserError:
+        pass  # it can be replaced
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    import typer  # noqa: PLC0415 - only commands that offer to write the file need it
+
+    question = f"Replace {FILE} with these settings?" if path.exists() else f"Write these settings to {FILE}?"
+    if not typer.confirm(f"{question} Commands in this folder then need no exports.", default=True, err=True):
+        return False
+    save(folder, settings, written_by=written_by)
+    print(f"Written: {path}", file=sys.stderr)
+    return True
+
+
+def missing(settings: Mapping[str, str], *, also: str = "") -> str:
+    """Returns a message about settings that are not set: what each of them is, and where to get all of them at once.
+
+    ``settings`` maps the names of WorkerSettings' fields to what they mean; ``also`` says what else is missing.
+    """
+    from worker.settings import EXAMPLES, misspelt  # noqa: PLC0415 - see above
+
+    variables = {name: f"{_TWOFOLD}{name.upper()}" for name in settings}
+    width = max(map(len, variables.values()), default=0)
+    lines = [f"{variables[name]:<{width}}  {meaning}{misspelt(variables[name])}" for name, meaning in settings.items()]
+    lines += also.splitlines()
+    exports = [f"export {variable}={EXAMPLES.get(name, 'VALUE')}" for name, variable in variables.items()]
+    commands = {f"{program()} local": "on this machine, in another shell", f"{program()} cloud deploy": "on AWS"}
+    longest = max(map(len, commands))
+    return "\n".join(
+        [
+            f"{'This setting is' if len(lines) == 1 else 'These settings are'} missing:\n",
+            *(f"  {line}" for line in lines),
+            f"\nRun one of these to have all of them. Both offer to write them to {FILE}, which is read here:\n",
+            *(f"  {command:<{longest}}  {where}" for command, where in commands.items()),
+            "\nOr paste this, with your own values:\n",
+            *(f"  {line}" for line in exports),
+        ]
+    )
