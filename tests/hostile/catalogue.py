@@ -341,7 +341,7 @@ CATALOGUE: Final = (
     Entry("NaN weights", MODEL, lambda: answering_nan, BAD_GRAPH, "a blank image scores NaN"),
     # Datasets: a training job does not start with a hostile one, and leaves out what is not an image.
     Entry("no image of a class", DATASET, lambda: folder(cats=0, dogs=5), "refused: exactly two class folders", "none"),
-    Entry("one image of a class", DATASET, lambda: folder(cats=1, dogs=5), "refused: holds 1 files", "cannot be split"),
+    Entry("one image of a class", DATASET, lambda: folder(cats=1, dogs=5), "refused: holds 1 file", "cannot be split"),
     Entry("one class", DATASET, lambda: folder(cats=5), "refused: found 1: cats", "nothing to tell apart"),
     Entry("three classes", DATASET, lambda: folder(cats=3, dogs=3, eels=3), "refused: found 3: cats", "one too many"),
     Entry("formula as a label", DATASET, lambda: folder(**{"=cmd|'C'!A0": 5, "dogs": 5}), "kept", "guarded in CSVs"),
