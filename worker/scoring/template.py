@@ -128,9 +128,7 @@ def serve(descriptor: int) -> None:
         except OSError:
             message = b""
         if not message:
-            for pid in children:
-                os.kill(pid, signal.SIGKILL)
-            return
+            break
         command, pid = _COMMAND.unpack(message)
         answer = 0
         if command == _FORK:
@@ -142,7 +140,12 @@ def serve(descriptor: int) -> None:
             if command == _BURY:
                 children.discard(pid)
                 answer = os.waitpid(pid, 0)[1]
-        control.sendall(_ANSWER.pack(answer))
+        try:
+            control.sendall(_ANSWER.pack(answer))
+        except OSError:  # the worker died before it could read this
+            break
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
 
 
 def _fork(control: socket.socket, descriptor: int) -> int:
