@@ -280,6 +280,7 @@ class Sandbox:
                 except _Died:
                     verdict = self._verdict(child)
                     if verdict is None:
+                        self._bury_idle()
                         self._count_stray(signal.SIGKILL.name)
                         continue
                     raise verdict from None
@@ -376,6 +377,13 @@ class Sandbox:
             if child.usable:
                 self._idle.append(child)
         if not child.usable:
+            child.bury()
+
+    def _bury_idle(self) -> None:
+        """Ends all children that wait: what has killed one may have killed them, and be about to take effect."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for child in idle:
             child.bury()
 
     def _count_stray(self, reason: str) -> None:

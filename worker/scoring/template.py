@@ -130,16 +130,7 @@ def serve(descriptor: int) -> None:
         if not message:
             break
         command, pid = _COMMAND.unpack(message)
-        answer = 0
-        if command == _FORK:
-            answer = _fork(control, descriptors[0])
-            if answer > 0:
-                children.add(answer)
-        elif pid in children:  # others are buried, and their number may belong to somebody else by now
-            os.kill(pid, signal.SIGKILL)
-            if command == _BURY:
-                children.discard(pid)
-                answer = os.waitpid(pid, 0)[1]
+        answer = _fork(control, descriptors[0], children) if command == _FORK else _end(command, pid, children)
         try:
             control.sendall(_ANSWER.pack(answer))
         except OSError:  # the worker died before it could read this
@@ -148,7 +139,17 @@ def serve(descriptor: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _fork(control: socket.socket, descriptor: int) -> int:
+def _end(command: bytes, pid: int, children: set[int]) -> int:
+    if pid not in children:  # it is buried, and its number may belong to somebody else by now
+        return 0
+    os.kill(pid, signal.SIGKILL)
+    if command != _BURY:
+        return 0
+    children.discard(pid)
+    return os.waitpid(pid, 0)[1]
+
+
+def _fork(control: socket.socket, descriptor: int, children: set[int]) -> int:
     """Returns the number of the new process, or minus the error."""
     from worker.scoring import child  # noqa: PLC0415 - loaded by ``serve``
 
@@ -160,4 +161,6 @@ def _fork(control: socket.socket, descriptor: int) -> int:
         control.close()
         child.run(descriptor)
     os.close(descriptor)
+    if pid > 0:
+        children.add(pid)
     return pid
