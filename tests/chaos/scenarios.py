@@ -4,7 +4,6 @@
 """
 
 import hashlib
-import os
 import signal
 import time
 from collections.abc import Iterable
@@ -130,12 +129,12 @@ def freezes(ground: Ground, luck: Random, *, freezes: int) -> Tally:
         worker = ground.crew.start()
         worker.wait_for("scoring with")
         time.sleep(luck.uniform(0.0, 0.02))
-        os.killpg(worker.pid, signal.SIGSTOP)
+        worker.send_to_all(signal.SIGSTOP)
         frozen.append(worker)
     ground.drain()
     for worker in frozen:
         worker.send(signal.SIGTERM)  # pending until it continues: it ends after the message that it holds
-        os.killpg(worker.pid, signal.SIGCONT)
+        worker.send_to_all(signal.SIGCONT)
     stuck = [worker for worker in frozen if worker.wait() != 0]
     tally = ground.tally(asked, harm=freezes)
     tally.wrong += sum(tally.note(f"{worker.log.name}: exit status {worker.status()}") for worker in stuck)

@@ -11,7 +11,7 @@ import pytest
 from tests.chaos.workers import Started, Template, left_behind, wait_until
 
 #: A process with a child that does not care whether its parent lives.
-PARENT = "import subprocess; print('begun', flush=True); subprocess.run(['sleep', '60'])"
+PARENT = "import subprocess; subprocess.run(['sleep', '60'], start_new_session=True)"
 
 
 @pytest.fixture(scope="module")
@@ -23,29 +23,27 @@ def template() -> Iterator[Template]:
 @pytest.fixture
 def parent(template: Template, tmp_path: Path) -> Started:
     started = template.start("timeit", "-n1", "-r1", PARENT, environment=dict(os.environ), log=tmp_path / "log")
-    wait_until(lambda: len(started.members()) == 2, what="child")
+    wait_until(started.descendants, what="child")
     return started
 
 
 def test_a_process_that_outlives_the_one_that_started_it_is_found(parent: Started) -> None:
-    """It belongs to the same session."""
-    child = parent.members()[1]
+    """Even if it has a session of its own."""
+    (child,) = parent.descendants()
     parent.kill()
     assert parent.wait() == -signal.SIGKILL
     assert left_behind([parent], patience_s=0) == [child]
-    os.kill(child, signal.SIGKILL)
+    child.kill()
     assert left_behind([parent]) == []
 
 
-def test_a_child_is_killed_as_often_as_its_parent(parent: Started) -> None:
-    """The parent goes on, and may start another."""
-    luck = random.Random(1)
-    while parent.status() is None and len(parent.members()) == 2:
-        parent.kill_one(luck)
-    child_first = random.Random(1).random() >= 0.5
-    assert (parent.wait() == 0) == child_first
-    for pid in left_behind([parent], patience_s=0):
-        os.kill(pid, signal.SIGKILL)
+@pytest.mark.parametrize(("seed", "status"), [(1, -signal.SIGKILL), (2, 0)])
+def test_one_of_a_process_and_its_children_is_killed(parent: Started, seed: int, status: int) -> None:
+    """As luck will have it. A parent goes on without its child."""
+    parent.kill_one(random.Random(seed))
+    assert parent.wait() == status
+    for process in left_behind([parent], patience_s=0):
+        process.kill()
 
 
 def test_a_process_that_ends_has_its_status_and_its_log(template: Template, tmp_path: Path) -> None:
@@ -57,7 +55,8 @@ def test_a_process_that_ends_has_its_status_and_its_log(template: Template, tmp_
 
 def test_what_was_started_ends_with_the_template(tmp_path: Path) -> None:
     """Even when the tests are killed: all that the template sees is that its input ends."""
+    child = "import subprocess; subprocess.run(['sleep', '60'])"
     with Template() as template:
-        started = template.start("timeit", "-n1", "-r1", PARENT, environment=dict(os.environ), log=tmp_path / "log")
-        wait_until(lambda: len(started.members()) == 2, what="child")
+        started = template.start("timeit", "-n1", "-r1", child, environment=dict(os.environ), log=tmp_path / "log")
+        wait_until(started.descendants, what="child")
     assert left_behind([started]) == []

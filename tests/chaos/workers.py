@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, Final, Self
@@ -66,11 +66,12 @@ class Template:
 
 @dataclass(frozen=True)
 class Started:
-    """A process that a template has started. It leads a session, to which its own children belong."""
+    """A process that a template has started."""
 
     template: Template
     pid: int
     log: Path
+    family: set[psutil.Process] = field(default_factory=set)  #: its descendants, as far as they were seen
 
     def text(self) -> str:
         """Returns what it has logged."""
@@ -85,21 +86,31 @@ class Started:
         """Returns how many messages it has received."""
         return self.text().count(": receive ")
 
-    def members(self) -> list[int]:
-        """Returns the process ids of it and its descendants."""
+    def descendants(self) -> list[psutil.Process]:
+        """Returns the processes that it and its children have started."""
         try:
-            below = psutil.Process(self.pid).children(recursive=True)
+            found: list[psutil.Process] = psutil.Process(self.pid).children(recursive=True)
         except psutil.NoSuchProcess:
-            below = []
-        return [self.pid, *(process.pid for process in below)]
+            found = []
+        self.family.update(found)
+        return found
 
     def rss_mb(self) -> float:
         """Returns the resident memory of it and its descendants, in MB."""
-        return float(sum(psutil.Process(pid).memory_info().rss for pid in self.members()) / 1e6)
+        members = [psutil.Process(self.pid), *self.descendants()]
+        return float(sum(process.memory_info().rss for process in members) / 1e6)
 
     def send(self, number: signal.Signals) -> None:
         """Sends it a signal."""
+        self.descendants()
         os.kill(self.pid, number)
+
+    def send_to_all(self, number: signal.Signals) -> None:
+        """Sends a signal to it and its descendants."""
+        self.send(number)
+        for process in self.descendants():
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def kill(self) -> None:
         """Ends it with SIGKILL, and returns once it is gone."""
@@ -109,12 +120,12 @@ class Started:
 
     def kill_one(self, luck: Random) -> None:
         """Ends it or, as often if it has any, one of its descendants, with SIGKILL."""
-        below = self.members()[1:]
+        below = self.descendants()
         if not below or luck.random() < 0.5:
             self.kill()
         else:
-            with suppress(ProcessLookupError):
-                os.kill(luck.choice(below), signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):
+                luck.choice(below).kill()
 
     def status(self) -> int | None:
         """Returns its exit status, or None while it runs; negative: the signal that ended it."""
@@ -146,8 +157,9 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         for worker in self._started:
             worker.kill()
-        for pid in self.left_behind():
-            os.kill(pid, signal.SIGKILL)
+        for process in self.left_behind():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def start(self, *arguments: str, **settings: str) -> Started:
         """Starts a worker; ``settings`` are further environment variables. It may still be loading its model."""
@@ -162,12 +174,12 @@ class Crew:
         """Returns what each of them has logged."""
         return [worker.text() for worker in self._started]
 
-    def left_behind(self) -> list[int]:
-        """Returns the process ids of children whose worker has ended, after a while in which they may end too."""
+    def left_behind(self) -> list[psutil.Process]:
+        """Returns children whose worker has ended, after a while in which they may end too."""
         return left_behind([worker for worker in self._started if worker.status() is not None])
 
 
-def wait_until(done: Callable[[], bool], *, what: str, limit_s: float = LIMIT_S, look_s: float = _LOOK_S) -> None:
+def wait_until(done: Callable[[], object], *, what: str, limit_s: float = LIMIT_S, look_s: float = _LOOK_S) -> None:
     """Waits for something that must come. Raises TimeoutError when it does not."""
     deadline = time.monotonic() + limit_s
     while not done():
@@ -176,20 +188,17 @@ def wait_until(done: Callable[[], bool], *, what: str, limit_s: float = LIMIT_S,
         time.sleep(look_s)
 
 
-def left_behind(ended: Sequence[Started], *, patience_s: float = 10.0) -> list[int]:
-    """Returns the process ids of what still runs in the sessions of processes that have ended."""
+def left_behind(ended: Sequence[Started], *, patience_s: float = 10.0) -> list[psutil.Process]:
+    """Returns the descendants of processes that have ended which still run after a while."""
     deadline = time.monotonic() + patience_s
-    leaders = {one.pid for one in ended}
-    while (found := _members(leaders)) and time.monotonic() < deadline:
+    family = {process for one in ended for process in one.family}
+    while (found := [process for process in family if _runs(process)]) and time.monotonic() < deadline:
         time.sleep(_LOOK_S)
     return found
 
 
-def _members(leaders: set[int]) -> list[int]:
-    """Returns the processes of these sessions. Zombies have ended."""
-    found = []
-    for process in psutil.process_iter(["pid", "status"]):
-        with suppress(ProcessLookupError, PermissionError):
-            if os.getsid(process.pid) in leaders and process.info["status"] != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-    return found
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
