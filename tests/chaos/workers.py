@@ -39,6 +39,7 @@ class Template:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.template", *self._loaded],
             cwd=REPOSITORY,
+            env=_inherited(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -146,7 +147,7 @@ class Crew:
     def __init__(self, template: Template, environment: Mapping[str, str], folder: Path) -> None:
         """``folder`` gets the logs."""
         self._template = template
-        self._environment = environment
+        self._environment = dict(environment)
         self._folder = folder
         self._started: list[Started] = []
         self._lock = threading.Lock()
@@ -165,7 +166,7 @@ class Crew:
         """Starts a worker; ``settings`` are further environment variables. It may still be loading its model."""
         with self._lock:
             log = self._folder / f"worker-{len(self._started):03}.log"
-            environment = {**os.environ, **self._environment, **settings}
+            environment = _inherited() | self._environment | settings
             worker = self._template.start("worker", *arguments, environment=environment, log=log)
             self._started.append(worker)
         return worker
@@ -177,6 +178,11 @@ class Crew:
     def left_behind(self) -> list[psutil.Process]:
         """Returns children whose worker has ended, after a while in which they may end too."""
         return left_behind([worker for worker in self._started if worker.status() is not None])
+
+
+def _inherited() -> dict[str, str]:
+    """Returns the environment with bytecode caching enabled: a worker starts a program that loads libraries anew."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def wait_until(done: Callable[[], object], *, what: str, limit_s: float = LIMIT_S, look_s: float = _LOOK_S) -> None:
