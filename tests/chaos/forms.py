@@ -53,8 +53,8 @@ class Scenario:
 
 SCENARIOS: Final = {
     "kills": Scenario(
-        short=partial(scenarios.kills, requests=8, kills=4),
-        long=partial(scenarios.kills, requests=300, kills=200),
+        short=partial(scenarios.kills, requests=5, kills=2, messages=1),
+        long=partial(scenarios.kills, requests=300, kills=200, messages=4),
     ),
     "points": Scenario(
         short=partial(scenarios.points, deaths=scenarios.TELLING_DEATHS),
@@ -72,11 +72,11 @@ SCENARIOS: Final = {
         receives=3,
     ),
     "faults": Scenario(
-        short=partial(scenarios.faults, requests=4, workers=2),
+        short=partial(scenarios.faults, requests=2, workers=2, share=0.1),
         long=partial(scenarios.faults, requests=500, workers=16),
     ),
     "races": Scenario(
-        short=partial(scenarios.races, writers=2, rounds=4),
+        short=partial(scenarios.races, writers=2, rounds=2),
         long=partial(scenarios.races, writers=8, rounds=20),
     ),
     "plans": Scenario(

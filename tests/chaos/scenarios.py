@@ -22,8 +22,6 @@ from worker.contract import SHARD_IMAGES
 
 #: The memory of a worker may grow by this share between the first fifth of a soak and its end: caches fill up.
 _GROWTH: Final = 0.2
-#: A worker is killed in one of its first so many messages.
-_MESSAGES: Final = 4
 
 
 @dataclass(frozen=True)
@@ -60,18 +58,17 @@ EVERY_DEATH: Final = tuple(
 #: Those that another order of the steps would not survive.
 TELLING_DEATHS: Final = (
     Death("short", "PUT part", arrives=True),
-    Death("short", "PUT _SUCCESS", arrives=False),
     Death("planned", "PUT job.json", arrives=True),
     Death("planned", "SendMessageBatch", arrives=False),
     Death("invalid", "SendMessage", arrives=False),
 )
 
 
-def kills(ground: Ground, luck: Random, *, requests: int, kills: int) -> Tally:
-    """Two workers, or children of theirs, are killed at random instants."""
+def kills(ground: Ground, luck: Random, *, requests: int, kills: int, messages: int) -> Tally:
+    """Two workers, or children of theirs, are killed at random instants of one of their first ``messages``."""
     asked = ground.requests(luck, requests, images=(10, 40), invalid=0.1)
     ground.send(asked, luck, twice=0.2)
-    _kill_two_workers(ground, luck, kills, message_s=0.1)
+    _kill_two_workers(ground, luck, kills, messages=messages, message_s=0.1)
     ground.drain()
     return ground.tally(asked, harm=kills)
 
@@ -80,12 +77,12 @@ def plans(ground: Ground, luck: Random, *, lists: int, images: int, kills: int) 
     """Long lists are planned and answered by two workers that are killed at random instants."""
     asked = [ground.listed(ground.pictures(luck, images), number) for number in range(lists)]
     ground.send(asked)
-    _kill_two_workers(ground, luck, kills, message_s=0.6)
+    _kill_two_workers(ground, luck, kills, messages=4, message_s=0.6)
     ground.drain()
     return ground.tally(asked, harm=kills)
 
 
-def _kill_two_workers(ground: Ground, luck: Random, kills: int, *, message_s: float) -> None:
+def _kill_two_workers(ground: Ground, luck: Random, kills: int, *, messages: int, message_s: float) -> None:
     """``message_s`` is about what a message takes."""
 
     def kill_again_and_again(luck: Random) -> None:
@@ -94,7 +91,7 @@ def _kill_two_workers(ground: Ground, luck: Random, kills: int, *, message_s: fl
             if worker.status() is not None:
                 worker = ground.crew.start()
             # Counted in messages, since some must be answered between two kills however slow the machine is.
-            ground.wait_for_messages(worker, luck.randint(1, _MESSAGES))
+            ground.wait_for_messages(worker, luck.randint(1, messages))
             time.sleep(luck.uniform(0.0, message_s))
             worker.kill_one(luck)
         worker.kill()
@@ -182,11 +179,11 @@ def faults(ground: Ground, luck: Random, *, requests: int, workers: int, share: 
 
 
 def races(ground: Ground, luck: Random, *, writers: int, rounds: int) -> Tally:
-    """Workers write the same part at the same instant; in every fourth round, all parts of one job."""
+    """Workers write the same part at the same instant; in every fourth round, all parts of a job."""
     started = [ground.crew.start(**ground.storage_through_proxy) for _ in range(writers)]
     asked = []
     for number in range(rounds):
-        one_part = number % 4 != 3
+        one_part = number % 4 != 1
         request = (
             ground.request(luck, 8, number)
             if one_part
