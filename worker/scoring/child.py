@@ -46,7 +46,6 @@ _FIRST_LINE: Final = 200
 def load() -> None:
     """Loads everything that children will need, so that they share its memory."""
     fingerprint()
-    probes(32)
     gc.collect()
     gc.freeze()  # the collector would write to the objects, and so copy the pages they are on
 

@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 from worker.aws.storage import Storage, read_anywhere
 from worker.contract import ChampionPointer, ModelManifest
 from worker.errors import ErrorCode, Reject
-from worker.scoring.sandbox import ModelGraph, Opened, Sandbox
+from worker.scoring.sandbox import ModelGraph, Sandbox
 
 log = logging.getLogger(__name__)
 Parsed = TypeVar("Parsed", ModelManifest, ChampionPointer)
@@ -44,7 +44,6 @@ class Model:
 
     manifest: ModelManifest
     graph: ModelGraph
-    opened: Opened
 
 
 class ModelCache:
@@ -152,7 +151,7 @@ def open_files(
         raise Reject(error.code, f"{bundle}/{MODEL_FILE}: {error.message}") from error
     if manifest.decoder_fingerprint != opened.decoder_fingerprint:
         log.warning("%s was trained with another image decoder: scores may differ slightly", bundle)
-    return Model(manifest, graph, opened)
+    return Model(manifest, graph)
 
 
 def _check_probes(scores: tuple[float, ...], recorded: tuple[float, ...]) -> None:

@@ -124,7 +124,9 @@ class Pipeline:
         window: deque[_Image] = deque()
         try:
             for ref, version_id in refs:
-                window.append(self._begin(_Image(ref, version_id, model)))
+                image = _Image(ref, version_id, model)
+                self._fetchers.submit(_answering, image, self._fetch)
+                window.append(image)
                 if len(window) >= self._window:
                     yield _wait(window.popleft(), patience, cancelled)
             while window:
@@ -133,11 +135,9 @@ class Pipeline:
             for image in window:
                 image.given_up = True
 
-    def _begin(self, image: _Image) -> _Image:
-        self._fetchers.submit(_answering, image, self._fetch)
-        return image
-
     def _fetch(self, image: _Image) -> None:
+        if image.given_up:
+            return
         split(image.ref)
         check_allowed(image.ref, self._allowed)
         taken_bytes = 0
@@ -183,8 +183,6 @@ class _Patience:
 
 def _answering(image: _Image, step: Callable[..., None], *details: object) -> None:
     """Runs a step towards the answer. What goes wrong is the answer."""
-    if image.given_up and not details:
-        return
     try:
         step(image, *details)
     except TwofoldError as error:

@@ -246,13 +246,16 @@ class Sandbox:
 
     def open(self, graph: ModelGraph) -> Opened:
         """Loads a model and scores the probe images. Raises Reject ``bad_model`` where that cannot be done."""
-        with self._child() as child:
+        with self._child(graph, load=False) as child:
             try:
                 answer = self._load(child, graph)
             except _Died:
                 reason = f"over {_READY_S} s" if child.overdue else child.bury()
                 raise Reject(ErrorCode.BAD_MODEL, f"LiteRT fails to load the graph: {reason}") from None
-        return Opened(tuple(map(float, answer["probe"])), str(answer["fingerprint"]))
+        scores = answer.get("probe")
+        if not isinstance(scores, list):
+            raise _nonsense()
+        return Opened(tuple(map(_float, scores)), str(answer.get("fingerprint")))
 
     def score(self, data: bytes | memoryview, graph: ModelGraph) -> Scored:
         """Returns P(class 1) of an image file. Raises Reject with the code of an image, or ``bad_model``.
@@ -327,22 +330,22 @@ class Sandbox:
         return answer
 
     @contextmanager
-    def _child(self, graph: ModelGraph | None = None) -> Iterator[_Child]:
-        """Lends a child that has loaded ``graph``. Waits while all children are busy."""
+    def _child(self, graph: ModelGraph | None, *, load: bool = True) -> Iterator[_Child]:
+        """Lends a child that has loaded ``graph``, or may. Waits while all children are busy."""
         with self._free:
-            child = self._take(graph)
+            child = self._take(graph, load=load)
             try:
                 yield child
             finally:
                 self._give_back(child)
 
-    def _take(self, graph: ModelGraph | None) -> _Child:
+    def _take(self, graph: ModelGraph | None, *, load: bool) -> _Child:
         while True:
             child = self._idle_or_new(graph)
             try:
                 if not child.usable:
                     child.wait_until_ready()
-                if graph is not None and graph.sha256 not in child.models:
+                if load and graph is not None and graph.sha256 not in child.models:
                     self._load(child, graph)
             except _Died:
                 self._give_back(child)

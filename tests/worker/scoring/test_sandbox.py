@@ -1,6 +1,7 @@
 """The sandbox: what an image does to its process, and that nothing else notices."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import signal
@@ -248,3 +249,12 @@ def test_a_budget_is_shared_in_order_and_never_exceeded() -> None:
     for thread in (large, small):
         thread.join(30)
     assert order == ["large", "small"]
+
+
+def test_no_child_holds_more_models_than_it_may(sandbox: Sandbox, graph: ModelGraph, image: bytes) -> None:
+    """A worker that is asked for one model after another does not grow."""
+    for number in range(5):
+        named = dataclasses.replace(graph, sha256=f"{number:064}")
+        sandbox.open(named)
+        sandbox.score(image, named)
+        assert all(len(child.models) <= 2 for child in sandbox._idle)
