@@ -128,9 +128,8 @@ class Pipeline:
                 self._fetchers.submit(_answering, image, self._fetch)
                 window.append(image)
                 if len(window) >= self._window:
-                    yield _wait(window.popleft(), patience, cancelled)
-            while window:
-                yield _wait(window.popleft(), patience, cancelled)
+                    yield from _first(len(window) // 2, window, patience, cancelled)
+            yield from _first(len(window), window, patience, cancelled)
         finally:
             for image in window:
                 image.given_up = True
@@ -193,10 +192,20 @@ def _answering(image: _Image, step: Callable[..., None], *details: object) -> No
         image.answer.set_exception(error)
 
 
+def _first(
+    count: int, window: deque[_Image], patience: _Patience, cancelled: Callable[[], bool]
+) -> Iterator[float | TwofoldError]:
+    """Yields the answers to the first images, and takes these out of the window."""
+    if count:  # the last one first: a thread that wakes up for every image takes a core from those that decode
+        wait([window[count - 1].answer], timeout=_CANCEL_CHECK_S)
+    for _ in range(count):
+        yield _wait(window.popleft(), patience, cancelled)
+
+
 def _wait(image: _Image, patience: _Patience, cancelled: Callable[[], bool]) -> float | TwofoldError:
     while not cancelled():
         started_s = time.monotonic()
-        if wait([image.answer], timeout=_CANCEL_CHECK_S).done:
+        if image.answer.done() or wait([image.answer], timeout=_CANCEL_CHECK_S).done:
             return image.answer.result()
         if not image.fetched:
             patience.left_s -= time.monotonic() - started_s
