@@ -14,11 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_storage
 from worker.aws.storage import Storage
 from worker.errors import ErrorCode, Reject
+from worker.settings import AccountId
 from worker.uris import masked
 
 _CONTENT_TYPES: Final = {
@@ -187,10 +190,21 @@ class BucketStore:
         return f"{self.uri}/{name}"
 
 
+class _BucketSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="TWOFOLD_", frozen=True, env_ignore_empty=True)
+
+    expected_bucket_owner: AccountId | None = None
+
+
+def open_buckets() -> Storage:
+    """Opens the storage of the environment. Every call names the owner that TWOFOLD_EXPECTED_BUCKET_OWNER names."""
+    return open_storage(open_session(), bucket_owner=_BucketSettings().expected_bucket_owner)
+
+
 def open_store(where: str) -> Store:
     """Opens ``s3://bucket/prefix``, or a folder, which is created if it does not exist."""
     if where.startswith("s3://"):
-        return BucketStore(where, open_storage(open_session()))
+        return BucketStore(where, open_buckets())
     if "://" in where:
         raise UserError(f"{masked(where)} is neither an s3:// URI nor a folder.")
     try:

@@ -49,10 +49,11 @@ def check_settings(settings: WorkerSettings) -> None:
         raise ValueError("TWOFOLD_IMAGE_CPU_S is longer than TWOFOLD_IMAGE_WALL_S, which would always end first")
     if settings.image_wall_s >= MAX_AGE_S:
         raise ValueError(f"TWOFOLD_IMAGE_WALL_S must be under {MAX_AGE_S}: the health check would fail before it ends")
-    _check_models_apart(settings)
+    _check_output_apart(settings)
 
 
-def _check_models_apart(settings: WorkerSettings) -> None:
+def _check_output_apart(settings: WorkerSettings) -> None:
+    """Raises ValueError where a job could write among the models, or among the images."""
     folders, model, output = settings.model_folders(), settings.model_uri, settings.output_uri
     if model and model.startswith("s3://") and not is_allowed(model, folders):
         raise ValueError("TWOFOLD_MODEL_URI is outside TWOFOLD_MODEL_PREFIXES: long lists would be rejected")
@@ -61,6 +62,13 @@ def _check_models_apart(settings: WorkerSettings) -> None:
         raise ValueError(
             f"a job could overwrite a model: TWOFOLD_OUTPUT_URI is {output}, and models are in {', '.join(mixed)}. "
             "Neither may be inside the other: change TWOFOLD_OUTPUT_URI, or name the models in TWOFOLD_MODEL_PREFIXES"
+        )
+    below = [prefix for prefix in settings.allowed_prefixes if output and is_allowed(prefix, (output,))]
+    inside = [prefix for prefix in below if output and prefix.rstrip("/") != output.rstrip("/")]
+    if inside:
+        raise ValueError(
+            f"a job could write among the images: TWOFOLD_OUTPUT_URI is {output}, and TWOFOLD_ALLOWED_PREFIXES has "
+            f"{', '.join(inside)} inside it. Give the output a prefix of its own"
         )
 
 

@@ -20,8 +20,8 @@ from jobs.data.class_folders import Listing, SourceFile, is_ignored
 from jobs.data.dataset import DatasetCode, Reason
 from jobs.data.web import WebFile
 from jobs.progress import Reporter
+from jobs.store import open_buckets
 from jobs.user_error import UserError
-from worker.aws.clients import open_session, open_storage
 from worker.uris import masked, split
 
 _ARCHIVE: Final = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
@@ -40,7 +40,7 @@ def open_source(data: str, cache: Path, reporter: Reporter, *, redirect_hosts: f
         return _from_remote(remote, address, wanted, cache, reporter)
     if address.startswith("s3://"):
         split(f"{address.rstrip('/')}/any")  # raises for an address that is not valid
-        storage = open_storage(open_session())
+        storage = open_buckets()
         if _ARCHIVE.search(address):
             return _from_remote(bucket.LargeObject(address, storage), address, wanted, cache, reporter)
         if wanted:

@@ -17,8 +17,8 @@ import h5py
 import keras
 import numpy as np
 
+from jobs.store import open_buckets
 from jobs.user_error import UserError
-from worker.aws.clients import open_session, open_storage
 
 #: Keras has a weights file for each of these sizes, and uses the one for 224 pixels for any other size.
 _SIZES_PX: Final = (96, 128, 160, 192, 224)
@@ -84,7 +84,7 @@ def _file(weights: str) -> Path:
         if not path.is_file():
             raise UserError(f"No weights at {weights}: use 'auto', 'imagenet', 'package', a file or an s3:// URI.")
         return path
-    data = open_storage(open_session()).read(weights, max_bytes=_MAX_WEIGHTS_BYTES)
+    data = open_buckets().read(weights, max_bytes=_MAX_WEIGHTS_BYTES)
     path = Path(tempfile.mkdtemp(prefix="twofold-")) / "weights.h5"
     path.write_bytes(data)
     return path

@@ -157,6 +157,10 @@ def test_without_prefixes_of_models_a_request_may_name_all_versions_of_the_defau
         ({"model_prefixes": "s3://b-1/m", "output_uri": "s3://b-1/m/"}, "models are in s3://b-1/m"),
         ({"model_prefixes": "s3://b-2/m", "model_uri": "s3://b-1/m/v1"}, "TWOFOLD_MODEL_URI is outside"),
         ({"output_uri": "s3://b-1/out", "allowed_prefixes": "s3://b-1/in"}, "TWOFOLD_OUTPUT_URI is outside"),
+        (
+            {"output_uri": "s3://b-1/a/", "allowed_prefixes": "s3://b-1/a,s3://b-1/a/inbox/"},
+            "write among the images: .* has s3://b-1/a/inbox/ inside it",
+        ),
         ({}, "set TWOFOLD_OUTPUT_URI"),
     ],
 )

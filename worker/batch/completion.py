@@ -15,6 +15,7 @@ from typing import Final
 from worker.aws.storage import Storage
 from worker.batch import cost
 from worker.batch.job_folder import JobRecord
+from worker.batch.part import write_errors
 from worker.batch.plan import ModelChoice, new_job
 from worker.contract import ClassifyRequest, Job, PartReport, PartSummary, Summary
 from worker.errors import ErrorCode, Interrupted, Reject, Retry
@@ -81,6 +82,7 @@ class Completion:
     def mend(self, record: JobRecord) -> bool:
         """Completes a job whose workers could not, if all of its parts are there. Returns whether it is complete.
 
+        Their last worker may also have been lost before it wrote the failed rows of its part: those are written here.
         Of a short request its part may be all there is. Its ``job.json`` is then written without the sources and the
         model's URI, which only the request knew.
         """
@@ -91,6 +93,10 @@ class Completion:
                 return False
             job = new_job(record.folder, report, sources=(), model=ModelChoice(), threshold=report.threshold)
             record.create(job)
+        if not _all_in(record, job):
+            return False
+        for number, report in enumerate(record.answers(job)):
+            write_errors(record, report, number)
         return self._complete(record, job, lambda _: None)
 
     def _complete(self, record: JobRecord, job: Job, advance: Callable[[int], None]) -> bool:

@@ -14,7 +14,7 @@ from typing import Final
 from worker import predictions
 from worker.aws.storage import Storage
 from worker.batch.attempt import Attempt
-from worker.batch.job_folder import JobFolder, JobRecord, as_metadata
+from worker.batch.job_folder import JobRecord, as_metadata
 from worker.batch.resolve import PartToWrite
 from worker.contract import ClassifyRequest, ModelManifest, PartReport, PredictionRow, ShardLine
 from worker.errors import ErrorCode, Retry, TwofoldError
@@ -43,7 +43,7 @@ class PartWriter:
         report = _report_on(request, record)
         if report is not None:
             log.info("job %s is answered already", request.job_id)
-            self._write_errors(report, record.folder, request.shard or 0)
+            write_errors(record, report, request.shard or 0)
         return report
 
     def write(self, part: PartToWrite, attempt: Attempt) -> PartReport:
@@ -62,7 +62,7 @@ class PartWriter:
         body = predictions.to_csv(rows)
         report = _report(request, rows, body, model.manifest, seconds=time.monotonic() - part.started_s)
         report = self._commit(part, body, report)
-        self._write_errors(report, part.record.folder, request.shard or 0)
+        write_errors(part.record, report, request.shard or 0)
         return report
 
     def _rows(self, asked: list[ShardLine], model: Model, rule: Rule, attempt: Attempt) -> Iterator[PredictionRow]:
@@ -89,11 +89,13 @@ class PartWriter:
             raise Retry(ErrorCode.UNAVAILABLE, f"{uri} disappeared while it was in use")
         return winner
 
-    def _write_errors(self, report: PartReport, folder: JobFolder, number: int) -> None:
-        if report.failed:
-            # From the committed part: the two agree, whichever worker wrote it, and whether or not it died in between.
-            body = predictions.only_failed(self._storage.read(folder.part(number), max_bytes=_MAX_PART_BYTES))
-            self._storage.write(folder.errors(number), body, content_type=predictions.CONTENT_TYPE)
+
+def write_errors(record: JobRecord, report: PartReport, number: int) -> None:
+    """Writes the failed rows of a part to a file of their own, if it has any."""
+    if report.failed:
+        # From the committed part: the two agree, whichever worker wrote it, and whether or not it died in between.
+        body = predictions.only_failed(record.storage.read(record.folder.part(number), max_bytes=_MAX_PART_BYTES))
+        record.storage.write(record.folder.errors(number), body, content_type=predictions.CONTENT_TYPE)
 
 
 def _report_on(request: ClassifyRequest, record: JobRecord) -> PartReport | None:

@@ -88,11 +88,11 @@ def test_a_job_that_no_worker_completed_is_completed_by_who_looks_at_it(desk: De
     desk.planner.submit(desk.plan(["no URI"] * 600))
     for request in desk.sent:
         desk.handle(request)
-    _lose(desk, "_SUCCESS", "summary.json")
+    _lose(desk, "_SUCCESS", "summary.json", "errors/part-00001.csv")
     assert _status(desk).state == "running"
     status = _status(desk, closer=Closer(notify=desk.notices.append))
     assert (status.state, status.closing) == ("complete", "this command completed the job, which no worker did")
-    assert {"_SUCCESS", "summary.json"} <= set(desk.names())
+    assert {"_SUCCESS", "summary.json", "errors/part-00001.csv"} <= set(desk.names())
     assert [notice.rows for notice in desk.notices] == [600, 600]
     assert _status(desk, closer=Closer()).closing is None
 

@@ -5,11 +5,15 @@ import hmac
 import inspect
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from jobs.batch.client import BatchClient
+from jobs.data.sources import open_source
+from jobs.progress import Reporter
+from jobs.store import open_store
 from tests.conftest import Bench
 from tests.worker.aws.one_answer import SECRET_KEY, http, serving
 from worker.aws.clients import open_session, open_storage
@@ -104,10 +108,10 @@ def test_without_the_setting_no_call_names_an_owner(ministack_bench: Bench, monk
     assert [HEADER in request.headers for request in requests] == [False]
 
 
-def test_a_worker_and_the_batch_commands_take_the_owner_from_their_setting(
-    ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch
+def test_a_worker_and_all_commands_take_the_owner_from_their_setting(
+    ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A worker that looks for its model, and a command that looks for a job."""
+    """A worker that looks for its model, a command that looks for a job, and one that reads a store or photographs."""
     setting = {"TWOFOLD_EXPECTED_BUCKET_OWNER": OWNER}
     with serving(http(404, "Content-Length: 0"), monkeypatch) as server:
         s3 = {"AWS_ENDPOINT_URL_S3": server.url, "TWOFOLD_MODEL_URI": "s3://shelter/models/pets/v1"}
@@ -118,5 +122,8 @@ def test_a_worker_and_the_batch_commands_take_the_owner_from_their_setting(
             monkeypatch.setenv(name, value)
         with pytest.raises(Reject):
             BatchClient.open(output_uri="s3://shelter/out/").record("june").job()
-    assert len(server.requests) == 2
-    assert [f"{HEADER}: {OWNER}" in request.lower() for request in server.requests] == [True, True], server.requests
+        assert open_store("s3://shelter/models").read("pets/champion.json") is None
+        with pytest.raises(Reject):
+            open_source("s3://shelter/photographs/", tmp_path, Reporter())
+    named = [f"{HEADER}: {OWNER}" in request.lower() for request in server.requests]
+    assert named == [True, True, True, True], server.requests
