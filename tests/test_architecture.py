@@ -19,7 +19,7 @@ from worker.settings import WorkerSettings
 #: The rooms of each package from the ground floor up. A file imports from its own room or from lower floors.
 FLOORS = (
     {"worker.contract", "worker.errors", "worker.logs"},
-    {"worker.messages", "worker.predictions", "worker.settings", "worker.uris"},
+    {"worker.messages", "worker.predictions", "worker.settings", "worker.threads", "worker.uris"},
     {"worker.aws", "worker.health", "worker.manifest"},
     {"worker.scoring"},
     {"worker.batch"},
@@ -77,6 +77,7 @@ ENVIRONMENT = {
     "jobs/local/playground.py",
     "jobs/training/backbone.py",
     "jobs/training/export.py",
+    "jobs/store.py",
 }
 TOP = {"pyproject.toml", "jobs", "worker", "infra", "tests", "README.md", "LICENSE"}
 #: Variables of the tests and benchmarks; they are not settings of the worker.

@@ -11,7 +11,6 @@ summary.json, _SUCCESS     written when the last part is in
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Self
@@ -21,6 +20,7 @@ from pydantic import ValidationError
 from worker.aws.storage import Storage
 from worker.contract import Job, PartReport, explain
 from worker.errors import ErrorCode, Reject
+from worker.threads import pool_of
 
 #: The images of a submitter's machine are uploaded here, next to the jobs. No job's name begins with an underscore.
 UPLOADS: Final = "_uploads"
@@ -179,7 +179,7 @@ class JobRecord:
     def answers(self, job: Job, *, advance: Callable[[int], None] = lambda _: None) -> list[PartReport]:
         """Reads the reports of all parts, in order. Raises what ``answer`` raises, and what ``advance`` raises."""
         reports = []
-        with ThreadPoolExecutor(_READERS) as pool:
+        with pool_of(_READERS, "read") as pool:
             for report in pool.map(lambda number: self.answer(job, number), range(job.parts)):
                 reports.append(report)
                 advance(1)

@@ -6,7 +6,7 @@ job_id and different lists, only one of them gets past the first shard.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -18,6 +18,7 @@ from worker.batch.shards import MAX_SHARD_BYTES, Shards
 from worker.contract import ClassifyRequest, Job, PartReport
 from worker.errors import ErrorCode, Interrupted, Reject
 from worker.scoring.models import pinned
+from worker.threads import pool_of
 
 #: The user metadata of a shard: the digest of all shards.
 PLAN: Final = "plan-digest"
@@ -70,7 +71,7 @@ class Planner:
             if found != job.digest:
                 raise _conflict(job)
         advance(1)
-        with ThreadPoolExecutor(_WRITERS) as pool:
+        with pool_of(_WRITERS, "write") as pool:
             # A window of a few shards, and of the bytes of the largest one, bounds the memory.
             window: dict[Future[bool], int] = {}
             for shard in numbered:

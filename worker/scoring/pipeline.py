@@ -12,16 +12,17 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Final, Self
 
 from worker.aws.storage import Storage
 from worker.contract import S3Uri
-from worker.errors import Broken, ErrorCode, Interrupted, Retry, TwofoldError
+from worker.errors import ErrorCode, Interrupted, Retry, TwofoldError
 from worker.scoring.limits import MAX_BYTES, MIB, Budget
 from worker.scoring.models import Model
 from worker.scoring.sandbox import Sandbox
+from worker.threads import pool_of
 from worker.uris import check_allowed, split
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 _AHEAD: Final = 2
 #: Images that are fetched and not yet scored; one for each scoring thread comes on top.
 DEFAULT_IN_FLIGHT_BYTES: Final = 128 * MIB
-_START_S: Final = 30
 #: How often ``cancelled`` is called while an image is awaited.
 _CANCEL_CHECK_S: Final = 0.2
 
@@ -93,8 +93,8 @@ class Pipeline:
         self.sandbox = sandbox  #: decodes and scores
         self._allowed = allowed_prefixes
         self._in_flight = Budget(in_flight_bytes)
-        self._fetchers = _started(fetchers, "fetch")
-        self._scorers = _started(sandbox.processes, "score")
+        self._fetchers = pool_of(fetchers, "fetch")
+        self._scorers = pool_of(sandbox.processes, "score")
         self._window = fetchers + _AHEAD * sandbox.processes
 
     def __enter__(self) -> Self:
@@ -214,15 +214,3 @@ def _wait(image: _Image, patience: _Patience, cancelled: Callable[[], bool]) -> 
                 return Retry(ErrorCode.UNAVAILABLE, f"{image.ref}: not delivered in the time of the request")
     image.given_up = True
     raise Interrupted(ErrorCode.UNAVAILABLE, "the worker is stopping", delay_s=0)
-
-
-def _started(threads: int, name: str) -> ThreadPoolExecutor:
-    """Returns a pool whose threads all run: ``Thread.start`` can wait forever for one that starts without memory."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-    everyone = threading.Barrier(threads, timeout=_START_S)
-    try:
-        for future in [pool.submit(everyone.wait) for _ in range(threads)]:
-            future.result(timeout=_START_S)
-    except (RuntimeError, TimeoutError) as error:  # BrokenBarrierError is a RuntimeError
-        raise Broken(f"{threads} threads cannot be started: {error}") from error
-    return pool
