@@ -99,6 +99,9 @@ def _check_program(program: list[str]) -> None:
     match program:
         case ["twofold", *arguments]:
             _parse(app, arguments)
+        case ["python", "-m", "tests.bench.gpu", *options]:  # importing it would take the seconds of Keras
+            text = (REPOSITORY / "tests/bench/gpu.py").read_text()
+            assert all(f'"{option}"' in text for option in options if option.startswith("--"))
         case ["python", "-m", "tests.bench", *arguments]:
             _parse(bench_app, arguments)
         case ["python", "-m", "worker", *arguments]:

@@ -16,6 +16,10 @@ def gpus() -> list[str]:
         import tensorflow as tf  # noqa: PLC0415 - only with this backend
 
         return [device.name for device in tf.config.list_logical_devices("GPU")]
+    if keras.backend.backend() == "torch":  # Keras has no distribution for it
+        import torch  # noqa: PLC0415 - only with this backend
+
+        return ["cuda:0"] if torch.cuda.is_available() else []
     return [device for device in keras.distribution.list_devices() if device.startswith(("gpu", "cuda"))]
 
 

@@ -88,12 +88,14 @@ def test_a_model_trained_in_16_bits_is_exported_in_32(trainer: Trainer, few_digi
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed: uv pip install jax")
-def test_jax_trains_the_same_head(trainer: Trainer, digit_images: Path, tmp_path: Path) -> None:
-    """With ``KERAS_BACKEND=jax``, the weights agree with TensorFlow's to 1e-3, and the bundle opens."""
+@pytest.mark.parametrize("other", ["jax", "torch"])
+def test_other_backends_train_the_same_head(trainer: Trainer, digit_images: Path, tmp_path: Path, other: str) -> None:
+    """With ``KERAS_BACKEND=jax`` or torch, the weights agree with TensorFlow's to 1e-3, and the bundle opens."""
+    if importlib.util.find_spec(other) is None:
+        pytest.skip(f"{other} is not installed: uv pip install {other}")
     options = ["--image-size=96", "--version=v1", f"--data={digit_images}"]
     bundles = []
-    for backend in ("tensorflow", "jax"):
+    for backend in ("tensorflow", other):
         output = tmp_path / backend
         done = subprocess.run(
             [sys.executable, "-m", "jobs.container", *options, f"--output={output}", f"--cache={output / 'cache'}"],
