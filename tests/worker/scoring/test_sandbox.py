@@ -211,6 +211,23 @@ def test_no_child_outlives_a_worker_that_is_killed() -> None:
     assert alive == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a process when its parent dies")
+def test_no_busy_child_outlives_its_template(cursed_sandbox: Sandbox) -> None:
+    """A template that is killed can end nobody, and a busy child does not read that its pipe has ended."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(cursed_sandbox.decode, cursed.SLEEP, size_px=32)
+        deadline_s = time.monotonic() + 30
+        while not (family := _children(cursed_sandbox)) and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        os.kill(_template(cursed_sandbox), signal.SIGKILL)
+        _, alive = psutil.wait_procs(family, timeout=10)
+        for process in alive:
+            process.kill()
+    assert family
+    assert alive == []
+
+
 def test_what_libraries_print_stays_in_the_child(
     sandbox: Sandbox, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
