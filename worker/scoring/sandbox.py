@@ -49,7 +49,7 @@ _MAX_MESSAGE: Final = 1000
 #: More than an image of any size needs.
 _MAX_SIZE_BYTES: Final = 4 * 1024 * MIB
 
-#: What a child may say about an image.
+#: What a child may say about an image, and be used again.
 _IMAGE_CODES: Final = frozenset(
     {
         ErrorCode.BAD_MODEL,
@@ -58,7 +58,6 @@ _IMAGE_CODES: Final = frozenset(
         ErrorCode.NOT_AN_IMAGE,
         ErrorCode.TOO_MANY_BYTES,
         ErrorCode.TOO_MANY_PIXELS,
-        ErrorCode.TOO_MUCH_MEMORY,
         ErrorCode.UNSUPPORTED_PIXELS,
     }
 )
@@ -263,10 +262,7 @@ class Sandbox:
         Raises Broken when process after process dies without an image to blame.
         """
         answer, _ = self._ask({"do": "score", "sha256": graph.sha256}, data, graph)
-        score = answer.get("score")
-        if not (isinstance(score, float) and 0.0 <= score <= 1.0):  # false for NaN, too
-            raise Reject(ErrorCode.BAD_MODEL, f"the model gives an image the score {score!r}, not one within [0, 1]")
-        return Scored(score, _float(answer.get("decode_ms")), _float(answer.get("score_ms")))
+        return Scored(*(_float(answer.get(name)) for name in ("score", "decode_ms", "score_ms")))
 
     def decode(self, data: bytes | memoryview, *, size_px: int) -> bytes:
         """Returns the ``(size_px, size_px, 3)`` uint8 RGB pixels of an image file. Raises Reject, or Broken."""
@@ -304,19 +300,19 @@ class Sandbox:
         return Reject(ErrorCode.DECODER_CRASHED, f"its decoder died of {reason}")
 
     def _check(self, child: _Child, answer: dict[str, Any]) -> None:
-        """Raises Reject if the child answers so."""
-        code = answer.get("code")
-        if code is None:
+        """Raises Reject if the child answers so. A child that may be out of order is not used again."""
+        code, score = answer.get("code"), answer.get("score", 0.0)
+        if isinstance(code, str) and code in _IMAGE_CODES:
+            raise Reject(ErrorCode(code), str(answer.get("message"))[:_MAX_MESSAGE])
+        if code is None and isinstance(score, float) and 0.0 <= score <= 1.0:  # false for NaN, too
             return
-        if not isinstance(code, str):
-            raise _nonsense()
+        child.usable = False  # who knows what could not be allocated, or what an image has done to it
+        if code is None:
+            raise Reject(ErrorCode.BAD_MODEL, f"the model gives an image the score {score!r}, not one within [0, 1]")
         if code == ErrorCode.TOO_MUCH_MEMORY:
-            child.usable = False  # who knows what could not be allocated
             limit = f"{self._limits.memory_bytes // MIB} MiB"
             raise Reject(ErrorCode.TOO_MUCH_MEMORY, f"decoding takes over {limit}, or far more than its size suggests")
-        if code not in _IMAGE_CODES:
-            raise _nonsense()
-        raise Reject(ErrorCode(code), str(answer.get("message"))[:_MAX_MESSAGE])
+        raise _nonsense()
 
     def _load(self, child: _Child, graph: ModelGraph) -> dict[str, Any]:
         request = {"do": "load", "sha256": graph.sha256, "image_size": graph.image_size}

@@ -16,9 +16,16 @@ PROGRAM = (
     "from worker.scoring.template import serve; serve(int(sys.argv[1]))"
 )
 
-CRASH, ABORT, LEAVE, HANG, SLEEP, BLOAT, LIE = (
-    f"cursed: {what}".encode() for what in ("crash", "abort", "leave", "hang", "sleep", "bloat", "lie")
+CRASH, ABORT, LEAVE, HANG, SLEEP, BLOAT, LIE, SLANDER, BOAST = (
+    f"cursed: {what}".encode()
+    for what in ("crash", "abort", "leave", "hang", "sleep", "bloat", "lie", "slander", "boast")
 )
+#: What a child says that an image has taken over.
+_LIES = {
+    LIE: "not JSON",
+    SLANDER: '{"code": "access_denied", "message": ""}',
+    BOAST: '{"score": 1.01, "decode_ms": 1.0, "score_ms": 1.0}',
+}
 
 
 def curse() -> None:
@@ -47,5 +54,5 @@ def _obey(data: bytes) -> None:
         hoard = []
         while True:
             hoard.append(bytearray(b"x") * 10_000_000)
-    if data == LIE:
-        json.dumps = lambda *_: "not JSON"
+    if data in _LIES:
+        json.dumps = lambda *_: _LIES[data]

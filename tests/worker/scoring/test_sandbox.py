@@ -72,10 +72,12 @@ def _template(sandbox: Sandbox) -> int:
         (cursed.ABORT, ErrorCode.DECODER_CRASHED, "SIGABRT"),
         (cursed.LEAVE, ErrorCode.DECODER_CRASHED, "exit status 7"),
         (cursed.LIE, ErrorCode.DECODER_CRASHED, "nonsense"),
+        (cursed.SLANDER, ErrorCode.DECODER_CRASHED, "nonsense"),
+        (cursed.BOAST, ErrorCode.BAD_MODEL, "the score 1.01, not one within"),
         (cursed.HANG, ErrorCode.TOO_SLOW, "0.5 s of processor time"),
         (cursed.BLOAT, ErrorCode.TOO_MUCH_MEMORY, "128 MiB"),
     ],
-    ids=["crash", "abort", "leave", "lie", "hang", "bloat"],
+    ids=["crash", "abort", "leave", "lie", "slander", "boast", "hang", "bloat"],
 )
 def test_an_image_that_harms_its_process_is_rejected_with_the_reason(
     cursed_sandbox: Sandbox, graph: ModelGraph, image: bytes, curse: bytes, code: ErrorCode, words: str
@@ -224,6 +226,7 @@ def test_no_busy_child_outlives_its_template(cursed_sandbox: Sandbox) -> None:
         _, alive = psutil.wait_procs(family, timeout=10)
         for process in alive:
             process.kill()
+        cursed_sandbox.close()  # which ends the second attempt
     assert family
     assert alive == []
 
