@@ -126,6 +126,19 @@ def test_a_process_that_is_killed_from_outside_costs_no_image(
     assert cursed_sandbox.score(image, graph).score == expected
 
 
+def test_after_a_kill_from_outside_no_process_that_was_idle_is_used(impatient_sandbox: Sandbox, image: bytes) -> None:
+    """What has killed one may have signalled them all, and be about to take effect."""
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: impatient_sandbox.decode(image, size_px=32), range(20)))
+        for process in _children(impatient_sandbox):
+            process.suspend()
+        decoded = pool.submit(impatient_sandbox.decode, image, size_px=32)
+        while not (busy := list(impatient_sandbox._busy)):
+            time.sleep(0.01)
+        os.kill(busy[0]._pid, signal.SIGKILL)
+        assert decoded.result()
+
+
 def test_a_process_that_is_always_killed_from_outside_says_nothing_about_the_image(
     cursed_sandbox: Sandbox, graph: ModelGraph, image: bytes
 ) -> None:
