@@ -49,11 +49,11 @@ def _run(arguments: list[str] | None) -> tuple[int, str | None]:
 
 def _run_installed(arguments: list[str] | None) -> tuple[int, str | None]:
     from jobs.commands.app import app  # noqa: PLC0415 - see above
-    from worker.errors import TwofoldError  # noqa: PLC0415
+    from worker.errors import Broken, TwofoldError  # noqa: PLC0415
 
     try:
         app(args=arguments, prog_name="twofold")
-    except (UserError, TwofoldError, ValueError, OSError) as error:
+    except (UserError, TwofoldError, Broken, ValueError, OSError) as error:
         return _explain(error)
     return 0, None
 

@@ -25,7 +25,8 @@ _TEMPLATE = Template()
 import logging
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from contextvars import copy_context
 from functools import cache
 from typing import Any, Final, NoReturn, Protocol
 
@@ -36,15 +37,18 @@ from worker.bootstrap import open_dispatch, open_queue
 from worker.cloudwatch import Meter
 from worker.delivery import give_back, settle
 from worker.dispatch import FATAL, Dispatch, Outcome, explain_fatal
-from worker.errors import ErrorCode, Interrupted
+from worker.errors import Broken, ErrorCode, Interrupted
 from worker.scoring.pipeline import Stages
 from worker.settings import WorkerSettings
+from worker.threads import pool_of
 
 log = logging.getLogger(__name__)
 _IMPORTS_MS: Final = (time.perf_counter() - _STARTED_S) * 1000
 
 #: Kept at the end of a call for giving messages back: Lambda kills the process when the time is up.
 _CUT_MS: Final = 3000
+#: What is still at work with so little left waits for something that does not answer, and cannot be stopped.
+_HUNG_MS: Final = 1500
 
 
 class Context(Protocol):
@@ -66,6 +70,7 @@ class Serverless:
         self._stages = stages
         self._start_ms = start_s * 1000
         self._cold_ms: float | None = cold_ms  # reported once
+        self._thread = pool_of(1, "call")
 
     def handle(self, event: dict[str, Any], context: Context) -> dict[str, list[dict[str, str]]]:
         """Answers the messages of one call, one after another, and returns the ones that must come back."""
@@ -79,8 +84,12 @@ class Serverless:
                 try:
                     outcome = self._answer(message, context)
                 except FATAL as error:
-                    self._give_back(message, messages[place + 1 :], error)
+                    give_back(self._queue, message, error)
+                    self._release(messages[place + 1 :], "the process ends")
                     raise
+                except TimeoutError:
+                    self._release(messages[place:], "storage does not answer, and the process ends")
+                    raise Broken("a call to storage has not returned at the end of the time of Lambda") from None
                 meter.count(outcome)
                 if not settle(self._queue, message, outcome):
                     failed.append({"itemIdentifier": message.message_id})
@@ -93,19 +102,22 @@ class Serverless:
         if left_ms < self._start_ms:
             left = f"{left_ms:,} ms of the call were left, and TWOFOLD_STOP_S asks for {self._start_ms:,.0f}"
             return Interrupted(ErrorCode.UNAVAILABLE, f"not started: {left}", delay_s=0)
-        return self._dispatch.handle(
+        # In a thread, since a call of the SDK that never returns cannot be cancelled. It can be left alone.
+        answer = self._thread.submit(
+            copy_context().run,
+            self._dispatch.handle,
             message.body,
             last_try=self._queue.is_last_try(message),
             cancelled=lambda: context.get_remaining_time_in_millis() < _CUT_MS,
             left_s=(left_ms - 2 * _CUT_MS) / 1000,  # so that what storage has delivered can be written
         )
+        return answer.result(timeout=max(0.0, left_ms - _HUNG_MS) / 1000)
 
-    def _give_back(self, message: Message, others: list[Message], error: BaseException) -> None:
-        """Gives back everything that is not answered: the process ends, and Lambda would hide it all for long."""
-        give_back(self._queue, message, error)
-        not_started = Interrupted(ErrorCode.UNAVAILABLE, "not started: the process ends", delay_s=0)
-        for other in others:
-            settle(self._queue, other, not_started)
+    def _release(self, messages: list[Message], reason: str) -> None:
+        """Gives messages back, since the process ends: Lambda would hide them for long."""
+        for message in messages:
+            with suppress(Exception):  # the reason why the process ends is what counts
+                settle(self._queue, message, Interrupted(ErrorCode.UNAVAILABLE, reason, delay_s=0))
 
 
 def read_event(event: dict[str, Any]) -> list[Message]:

@@ -1,4 +1,4 @@
-"""Pools of threads that cannot hang where memory is short."""
+"""Pools whose threads all run before there is work: one that cannot be started ends the worker, not a request."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

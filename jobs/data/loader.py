@@ -79,9 +79,9 @@ class ImageLoader:
             found = chunk.cached
             if found is None:
                 found = _compute(chunk, function)
-                if all(image.sha256 for image in chunk.images):  # a file that cannot be opened may open next time
-                    cache.put(chunk.name, found)
             quarantined = _unpack(found["left_out"], chunk.images)
+            if chunk.cached is None and _is_lasting(chunk, quarantined):
+                cache.put(chunk.name, found)
             self.left_out |= {item.image.ref: item for item in quarantined}
             gone = {item.image.ref for item in quarantined}
             if rows := [image for image in chunk.images if image.ref not in gone]:
@@ -129,6 +129,12 @@ class ImageLoader:
             return Reason(ErrorCode.ACCESS_DENIED, f"cannot be read: {error.strerror}")
         except Reject as error:
             return Reason(error.code, error.message)
+
+
+def _is_lasting(chunk: _Chunk, left_out: list[Quarantined]) -> bool:
+    """Returns whether the next run would find the same: a file may open then, and a machine be less busy."""
+    passing = {ErrorCode.TOO_SLOW, ErrorCode.DECODER_CRASHED, ErrorCode.TOO_MUCH_MEMORY}
+    return all(image.sha256 for image in chunk.images) and not any(one.reason.code in passing for one in left_out)
 
 
 def _chunks(images: Iterable[LabelledImage]) -> Iterator[list[LabelledImage]]:

@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.desk import Desk
 from worker.aws.queue import Message, Queue
 from worker.contract import PartReport
 from worker.dispatch import Dispatch, Done, Outcome
-from worker.errors import ErrorCode, Reject, Retry
+from worker.errors import Broken, ErrorCode, Reject, Retry
 from worker.scoring.pipeline import Stages
 from worker.serverless import Serverless, read_event
 
@@ -45,6 +46,7 @@ class StubDispatch(Dispatch):
         self.outcomes = outcomes
         self.asked: list[tuple[str, bool]] = []
         self.cancelled: list[bool] = []
+        self.end = threading.Event()
 
     def handle(
         self,
@@ -60,6 +62,8 @@ class StubDispatch(Dispatch):
         self.cancelled.append(cancelled())
         if body == "no memory":
             raise MemoryError
+        if body == "silence":
+            self.end.wait(60)
         return self.outcomes[body]
 
 
@@ -218,6 +222,18 @@ def test_a_process_without_memory_gives_back_what_is_not_answered() -> None:
     assert queue.let_go["m0"] == ("acknowledged", None)
     assert queue.let_go["m1"][1] > 0
     assert queue.let_go["m2"] == queue.let_go["m3"] == ("released", 0)
+
+
+def test_a_call_to_storage_that_never_returns_costs_no_message_a_receive_without_a_reason() -> None:
+    """Shortly before Lambda kills the process, it gives back what is not answered, and ends."""
+    queue = RecordingQueue()
+    dispatch = StubDispatch({"done": done(), "silence": done()})
+    serverless = Serverless(queue=queue, dispatch=dispatch, stages=Stages(), start_s=1, cold_ms=1)
+    with pytest.raises(Broken, match="has not returned"):
+        serverless.handle(event("done", "silence", "done"), FakeContext(left_ms=2500))
+    dispatch.end.set()
+    assert queue.let_go["m0"] == ("acknowledged", None)
+    assert queue.let_go["m1"] == queue.let_go["m2"] == ("released", 0)
 
 
 def test_a_process_without_memory_ends_with_a_reason() -> None:

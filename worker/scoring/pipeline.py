@@ -18,7 +18,7 @@ from typing import Final, Self
 
 from worker.aws.storage import Storage
 from worker.contract import S3Uri
-from worker.errors import ErrorCode, Interrupted, Retry, TwofoldError
+from worker.errors import ErrorCode, Interrupted, Reject, Retry, TwofoldError
 from worker.scoring.limits import MAX_BYTES, MIB, Budget
 from worker.scoring.models import Model
 from worker.scoring.sandbox import Sandbox
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 _AHEAD: Final = 2
 #: Images that are fetched and not yet scored; one for each scoring thread comes on top.
 DEFAULT_IN_FLIGHT_BYTES: Final = 128 * MIB
+#: From this slow image of a request on, its next images have less time, down to several times what most images need.
+_SLOW_IMAGES: Final = 2
+_LEAST_CPU_S: Final = 0.25
 #: How often ``cancelled`` is called while an image is awaited.
 _CANCEL_CHECK_S: Final = 0.2
 
@@ -66,10 +69,11 @@ class Stages:
 class _Image:
     """An image under way. Its bytes are held only by the thread that fetches or scores it."""
 
-    def __init__(self, ref: str, version_id: str | None, model: Model) -> None:
+    def __init__(self, ref: str, version_id: str | None, model: Model, allowance: "_Allowance") -> None:
         self.ref = ref
         self.version_id = version_id
         self.model = model
+        self.allowance = allowance
         self.answer: Future[float | TwofoldError] = Future()
         self.fetched = False  #: storage has delivered it
         self.given_up = False  #: nobody waits for it
@@ -120,16 +124,16 @@ class Pipeline:
         in all; an image that is not there by then is a Retry.
         """
         log.debug("scoring with %s %s", model.manifest.name, model.manifest.version)
-        patience = _Patience(patience_s)
+        allowance = _Allowance(patience_s, self.sandbox.limits.cpu_s)
         window: deque[_Image] = deque()
         try:
             for ref, version_id in refs:
-                image = _Image(ref, version_id, model)
+                image = _Image(ref, version_id, model, allowance)
                 self._fetchers.submit(_answering, image, self._fetch)
                 window.append(image)
                 if len(window) >= self._window:
-                    yield from _first(len(window) // 2, window, patience, cancelled)
-            yield from _first(len(window), window, patience, cancelled)
+                    yield from _first(len(window) // 2, window, allowance, cancelled)
+            yield from _first(len(window), window, allowance, cancelled)
         finally:
             for image in window:
                 image.given_up = True
@@ -165,7 +169,12 @@ class Pipeline:
                 with self.stages.timed("fetch"):
                     data = self._storage.fetch(image.ref, max_bytes=MAX_BYTES, version_id=image.version_id)
                 image.fetched = True
-            scored = self.sandbox.score(data, image.model.graph)
+            try:
+                scored = self.sandbox.score(data, image.model.graph, cpu_s=image.allowance.cpu_s)
+            except Reject as error:
+                if error.code is ErrorCode.TOO_SLOW:
+                    image.allowance.shorten()
+                raise
             self.stages.add("decode", scored.decode_ms)
             self.stages.add("score", scored.score_ms)
             image.answer.set_result(scored.score)
@@ -173,11 +182,19 @@ class Pipeline:
             self._in_flight.give_back(taken_bytes)
 
 
-class _Patience:
-    """The seconds that a request waits for storage."""
+class _Allowance:
+    """What a request may still use: seconds of waiting for storage, and processor seconds for its next image."""
 
-    def __init__(self, left_s: float) -> None:
-        self.left_s = left_s
+    def __init__(self, patience_s: float, cpu_s: float) -> None:
+        self.patience_s = patience_s
+        self.cpu_s = cpu_s
+        self._slow = 0
+
+    def shorten(self) -> None:
+        """Halves the time of each image, from the third slow one on: a request of nothing else would take hours."""
+        self._slow += 1
+        if self._slow >= _SLOW_IMAGES:
+            self.cpu_s = max(self.cpu_s / 2, min(_LEAST_CPU_S, self.cpu_s))
 
 
 def _answering(image: _Image, step: Callable[..., None], *details: object) -> None:
@@ -193,23 +210,25 @@ def _answering(image: _Image, step: Callable[..., None], *details: object) -> No
 
 
 def _first(
-    count: int, window: deque[_Image], patience: _Patience, cancelled: Callable[[], bool]
+    count: int, window: deque[_Image], allowance: _Allowance, cancelled: Callable[[], bool]
 ) -> Iterator[float | TwofoldError]:
     """Yields the answers to the first images, and takes these out of the window."""
-    if count:  # the last one first: a thread that wakes up for every image takes a core from those that decode
+    if count and allowance.patience_s > 0:
+        # The last one first: a thread that wakes up for every image takes a core from those that decode.
         wait([window[count - 1].answer], timeout=_CANCEL_CHECK_S)
     for _ in range(count):
-        yield _wait(window.popleft(), patience, cancelled)
+        yield _wait(window.popleft(), allowance, cancelled)
 
 
-def _wait(image: _Image, patience: _Patience, cancelled: Callable[[], bool]) -> float | TwofoldError:
+def _wait(image: _Image, allowance: _Allowance, cancelled: Callable[[], bool]) -> float | TwofoldError:
     while not cancelled():
         started_s = time.monotonic()
-        if image.answer.done() or wait([image.answer], timeout=_CANCEL_CHECK_S).done:
+        timeout_s = _CANCEL_CHECK_S if image.fetched else max(0.0, min(_CANCEL_CHECK_S, allowance.patience_s))
+        if image.answer.done() or wait([image.answer], timeout=timeout_s).done:
             return image.answer.result()
         if not image.fetched:
-            patience.left_s -= time.monotonic() - started_s
-            if patience.left_s <= 0:
+            allowance.patience_s -= time.monotonic() - started_s
+            if allowance.patience_s <= 0:
                 image.given_up = True
                 return Retry(ErrorCode.UNAVAILABLE, f"{image.ref}: not delivered in the time of the request")
     image.given_up = True

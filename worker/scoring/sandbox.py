@@ -178,6 +178,8 @@ class _Child:
         try:
             yield
         except (EOFError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is None:  # of ``recv_bytes``: longer than an answer may be
+                raise _nonsense() from error
             raise _Died from error
         finally:
             self._set_deadline(math.inf)
@@ -216,12 +218,16 @@ def _nonsense() -> Reject:
     return Reject(ErrorCode.DECODER_CRASHED, "its decoder answers nonsense")
 
 
+def _killed_twice() -> Retry:
+    return Retry(ErrorCode.UNAVAILABLE, "its process was killed twice: is the machine out of memory?")
+
+
 class Sandbox:
     """Child processes that decode and score. Safe to share between threads: ``processes`` of them work at once."""
 
     def __init__(self, *, processes: int, limits: ImageLimits | None = None, template: Template | None = None) -> None:
         self.processes = processes
-        self._limits = limits or ImageLimits()
+        self.limits = limits or ImageLimits()  #: of each image
         self._template = template or Template()
         self._pixels = Budget(max(_MIN_PIXELS_BYTES, processes * _PIXELS_BYTES))
         self._free = threading.Semaphore(processes)
@@ -240,28 +246,25 @@ class Sandbox:
 
     def close(self) -> None:
         """Ends all processes."""
-        self._closed.set()
+        with self._lock:
+            self._closed.set()
         self._template.close()
 
     def open(self, graph: ModelGraph) -> Opened:
         """Loads a model and scores the probe images. Raises Reject ``bad_model`` where that cannot be done."""
-        with self._child(graph, load=False) as child:
-            try:
-                answer = self._load(child, graph)
-            except _Died:
-                reason = f"over {_READY_S} s" if child.overdue else child.bury()
-                raise Reject(ErrorCode.BAD_MODEL, f"LiteRT fails to load the graph: {reason}") from None
+        answer = self._opened(graph)
         scores = answer.get("probe")
         if not isinstance(scores, list):
             raise _nonsense()
         return Opened(tuple(map(_float, scores)), str(answer.get("fingerprint")))
 
-    def score(self, data: bytes | memoryview, graph: ModelGraph) -> Scored:
+    def score(self, data: bytes | memoryview, graph: ModelGraph, *, cpu_s: float = math.inf) -> Scored:
         """Returns P(class 1) of an image file. Raises Reject with the code of an image, or ``bad_model``.
 
-        Raises Broken when process after process dies without an image to blame.
+        ``cpu_s`` counts where it is less than the limit of all images. Raises Broken when process after process dies
+        without an image to blame.
         """
-        answer, _ = self._ask({"do": "score", "sha256": graph.sha256}, data, graph)
+        answer, _ = self._ask({"do": "score", "sha256": graph.sha256}, data, graph, cpu_s=cpu_s)
         return Scored(*(_float(answer.get(name)) for name in ("score", "decode_ms", "score_ms")))
 
     def decode(self, data: bytes | memoryview, *, size_px: int) -> bytes:
@@ -269,32 +272,59 @@ class Sandbox:
         return self._ask({"do": "decode", "size_px": size_px}, data)[1]
 
     def _ask(
-        self, request: dict[str, Any], data: bytes | memoryview, graph: ModelGraph | None = None
+        self,
+        request: dict[str, Any],
+        data: bytes | memoryview,
+        graph: ModelGraph | None = None,
+        *,
+        cpu_s: float = math.inf,
     ) -> tuple[dict[str, Any], bytes]:
-        request |= {"cpu_s": self._limits.cpu_s, "memory_bytes": self._limits.memory_bytes}
+        cpu_s = min(cpu_s, self.limits.cpu_s)
+        request |= {"cpu_s": cpu_s, "memory_bytes": self.limits.memory_bytes}
         for _ in range(2):  # a process that is killed from outside says nothing about its image
             with self._child(graph) as child:
                 try:
-                    answer, following = child.ask(request, data, limit_s=self._limits.wall_s, pixels=self._pixels)
+                    answer, following = child.ask(request, data, limit_s=self.limits.wall_s, pixels=self._pixels)
                 except _Died:
-                    verdict = self._verdict(child)
+                    verdict = self._verdict(child, cpu_s)
                     if verdict is None:
-                        self._bury_idle()
-                        self._count_stray(signal.SIGKILL.name)
+                        self._recover()
                         continue
                     raise verdict from None
                 self._strays = 0
                 self._check(child, answer)
                 return answer, following
-        raise Retry(ErrorCode.UNAVAILABLE, "its process was killed twice: is the machine out of memory?")
+        raise _killed_twice()
 
-    def _verdict(self, child: _Child) -> Reject | None:
+    def _opened(self, graph: ModelGraph) -> dict[str, Any]:
+        for _ in range(2):  # as for an image
+            with self._child(graph, load=False) as child:
+                try:
+                    return self._load(child, graph)
+                except _Died:
+                    reason = f"over {_READY_S} s" if child.overdue else child.bury()
+                    if reason != signal.SIGKILL.name:
+                        what = f"LiteRT fails to load the graph: {reason}"
+                        raise Reject(ErrorCode.BAD_MODEL, what) from None
+                    self._recover()
+        raise _killed_twice()
+
+    def _recover(self) -> None:
+        """Ends all children that wait: what has killed one may have killed them, and be about to take effect."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for child in idle:
+            child.bury()
+        self._count_stray(signal.SIGKILL.name)
+
+    def _verdict(self, child: _Child, cpu_s: float) -> Reject | None:
         """Returns what an image did to its process, or None where something else has killed the process."""
-        limits, reason = self._limits, child.bury()
+        reason = child.bury()
         if child.overdue:
-            return Reject(ErrorCode.TOO_SLOW, f"not decoded within {limits.wall_s:g} s")
+            return Reject(ErrorCode.TOO_SLOW, f"not decoded within {self.limits.wall_s:g} s")
         if reason == signal.SIGPROF.name:
-            return Reject(ErrorCode.TOO_SLOW, f"not decoded within {limits.cpu_s:g} s of processor time")
+            shorter = ", after slow images in the same request" if cpu_s < self.limits.cpu_s else ""
+            return Reject(ErrorCode.TOO_SLOW, f"not decoded within {cpu_s:g} s of processor time{shorter}")
         if reason == signal.SIGKILL.name:
             return None
         return Reject(ErrorCode.DECODER_CRASHED, f"its decoder died of {reason}")
@@ -310,7 +340,7 @@ class Sandbox:
         if code is None:
             raise Reject(ErrorCode.BAD_MODEL, f"the model gives an image the score {score!r}, not one within [0, 1]")
         if code == ErrorCode.TOO_MUCH_MEMORY:
-            limit = f"{self._limits.memory_bytes // MIB} MiB"
+            limit = f"{self.limits.memory_bytes // MIB} MiB"
             raise Reject(ErrorCode.TOO_MUCH_MEMORY, f"decoding takes over {limit}, or far more than its size suggests")
         raise _nonsense()
 
@@ -319,7 +349,7 @@ class Sandbox:
         answer, _ = child.ask(request, graph.content, limit_s=_READY_S, pixels=self._pixels)
         if answer.get("code") == ErrorCode.TOO_MUCH_MEMORY:
             child.usable = False
-            raise _Died
+            raise Retry(ErrorCode.UNAVAILABLE, "there is not enough memory to load the model")
         if "code" in answer:
             raise Reject(ErrorCode.BAD_MODEL, str(answer.get("message"))[:_MAX_MESSAGE])
         child.models.add(graph.sha256)
@@ -378,18 +408,11 @@ class Sandbox:
         if not child.usable:
             child.bury()
 
-    def _bury_idle(self) -> None:
-        """Ends all children that wait: what has killed one may have killed them, and be about to take effect."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for child in idle:
-            child.bury()
-
     def _count_stray(self, reason: str) -> None:
         with self._lock:
             self._strays += 1
         log.warning("a scoring process died without an image to blame: %s", reason)
-        if self._strays > _MAX_STRAYS:
+        if self._strays > _MAX_STRAYS + self.processes:  # all of them die with their template
             raise Broken(f"{self._strays} scoring processes in a row died without an image to blame: {reason}")
 
     def _replace(self, template: Template, reason: str) -> None:
@@ -397,6 +420,8 @@ class Sandbox:
         with self._lock:
             if self._template is not template:
                 return
+            if self._closed.is_set():
+                raise Broken("the scoring processes are closed")
             self._template = Template()
         template.close()
         self._count_stray(reason)

@@ -17,7 +17,7 @@ from jobs.data.loader import ImageLoader, ImageValues
 from jobs.store import FolderStore, Store
 from jobs.training.features import Extractor
 from tests.jobs.data.image_folders import folder, open_data, write_image
-from worker.errors import ErrorCode
+from worker.errors import ErrorCode, Reject
 from worker.scoring.decoder import Pixels, decode
 
 
@@ -145,3 +145,22 @@ def test_images_that_all_fail_to_decode_give_no_values(tmp_path: Path, images: l
     loader = ImageLoader(32)
     found = _compute(loader, images[8:12], ArrayCache(FolderStore(tmp_path), "s"))
     assert (found.images, len(found.values), len(loader.quarantined)) == ([], 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("code", "kept_next_time"),
+    [(ErrorCode.TOO_SLOW, 1), (ErrorCode.DECODER_CRASHED, 1), (ErrorCode.TOO_MUCH_MEMORY, 1), (ErrorCode.DAMAGED, 0)],
+)
+def test_what_a_busy_machine_may_have_left_out_is_tried_again_by_the_next_job(
+    images: list[LabelledImage], tmp_path: Path, code: ErrorCode, kept_next_time: int
+) -> None:
+    """A damaged image stays damaged, so that is remembered."""
+
+    def refuse(data: bytes, *, size_px: int) -> Pixels:
+        raise Reject(code, "as scripted")
+
+    cache = ArrayCache(FolderStore(tmp_path), "s")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader_module, "decode", refuse)
+        assert _compute(ImageLoader(32), images[:1], cache).images == []
+    assert len(_compute(ImageLoader(32), images[:1], cache).images) == kept_next_time

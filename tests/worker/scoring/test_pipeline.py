@@ -1,5 +1,6 @@
 """The pipeline: results in order, bytes in flight within a budget, and storage that never answers."""
 
+import concurrent.futures
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ import pytest
 
 from tests.conftest import Bench
 from worker.aws.storage import Storage
-from worker.errors import ErrorCode, Retry, TwofoldError
+from worker.errors import ErrorCode, Reject, Retry, TwofoldError
+from worker.scoring import pipeline as pipeline_module
 from worker.scoring.models import Model, Models
 from worker.scoring.pipeline import Pipeline
 from worker.scoring.sandbox import Sandbox
@@ -124,11 +126,59 @@ def test_slow_scoring_costs_no_image_its_row(
     """The patience of a request is for storage alone."""
     score = sandbox.score
 
-    def slowly(*asked: Any) -> Any:
+    def slowly(*asked: Any, **limits: Any) -> Any:
         time.sleep(0.5)
-        return score(*asked)
+        return score(*asked, **limits)
 
     monkeypatch.setattr(sandbox, "score", slowly)
     with _open(ministack_bench, storage, sandbox) as pipeline:
         scores = _scores(pipeline, uris * 2, model, patience_s=2)
     assert [one for one in scores if isinstance(one, TwofoldError)] == []
+
+
+def test_silent_storage_costs_its_time_once_however_many_images_there_are(
+    ministack_bench: Bench,
+    storage: _Watched,
+    sandbox: Sandbox,
+    model: Model,
+    uris: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once the time is used up, no image is waited for: at 0.2 s for each of these, they would take 200 s more."""
+    waited_s = []
+
+    def watched(futures: Any, timeout: float) -> Any:
+        waited_s.append(timeout)
+        return concurrent.futures.wait(futures, timeout=timeout)
+
+    monkeypatch.setattr(pipeline_module, "wait", watched)
+    storage.silent = set(uris)
+    with _open(ministack_bench, storage, sandbox) as pipeline:
+        scores = _scores(pipeline, uris[:1] * 1000, model, patience_s=1)
+    assert [type(score) for score in scores] == [Retry] * 1000
+    assert sum(waited_s) < 3
+
+
+def test_many_slow_images_do_not_use_up_the_time_of_their_neighbours(
+    ministack_bench: Bench, storage: _Watched, sandbox: Sandbox, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After two of them, the others of the request have half of the time, and half of that, down to a quarter second.
+
+    The next request begins with all of it.
+    """
+    allowed: list[float] = []
+
+    def slow(*_: Any, cpu_s: float) -> Any:
+        allowed.append(cpu_s)
+        raise Reject(ErrorCode.TOO_SLOW, "slow")
+
+    monkeypatch.setattr(sandbox, "score", slow)
+    uri = ministack_bench.put("in/slow.png", b"slow")
+    with _open(ministack_bench, storage, sandbox) as pipeline:
+        for _ in range(2):
+            assert {type(score) for score in _scores(pipeline, [uri] * 30, model)} == {Reject}
+    first, second = allowed[:30], allowed[30:]
+    assert first[0] == second[0] == sandbox.limits.cpu_s
+    assert first == sorted(first, reverse=True)
+    assert min(first) == first[-1] == second[-1] == 0.25
+    assert sum(first) < 5 * sandbox.limits.cpu_s

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -187,8 +188,52 @@ def test_an_image_is_rejected_at_its_deadline(impatient_sandbox: Sandbox, image:
 def test_processes_that_die_without_an_image_end_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a reason, instead of forking forever."""
     monkeypatch.setattr(template, "_PROGRAM", "raise SystemExit(3)")
-    with Sandbox(processes=1) as sandbox, pytest.raises(Broken, match="4 scoring processes in a row died"):
+    with Sandbox(processes=1) as sandbox, pytest.raises(Broken, match="5 scoring processes in a row died"):
         sandbox.decode(b"", size_px=32)
+
+
+def test_the_death_of_the_template_costs_no_busy_child_its_image(monkeypatch: pytest.MonkeyPatch, image: bytes) -> None:
+    """All of its children die with it, however many there are. Their images are decoded by those of another one."""
+    monkeypatch.setattr(template, "_PROGRAM", cursed.PROGRAM)
+    with Sandbox(processes=8) as sandbox, ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: sandbox.decode(image, size_px=32), range(80)))
+        for process in _children(sandbox):
+            process.suspend()
+        decoded = [pool.submit(sandbox.decode, image, size_px=32) for _ in range(8)]
+        deadline_s = time.monotonic() + 10
+        while len(sandbox._busy) < 8 and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        os.kill(_template(sandbox), signal.SIGKILL)
+        assert len({one.result() for one in decoded}) == 1
+
+
+def test_a_kill_while_a_model_is_loaded_says_nothing_about_the_model(
+    sandbox: Sandbox, graph: ModelGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without memory kills these processes first. Where it happens again, the request is tried later."""
+    load = sandbox._load
+    kills = iter([True, False, True, True])
+
+    def killed(child: Any, graph: ModelGraph) -> Any:
+        if next(kills):
+            os.kill(child._pid, signal.SIGKILL)
+        return load(child, graph)
+
+    monkeypatch.setattr(sandbox, "_load", killed)
+    assert len(sandbox.open(graph).probe_scores) > 1
+    with pytest.raises(Retry, match="killed twice"):
+        sandbox.open(graph)
+
+
+def test_a_closed_sandbox_starts_no_more_processes(image: bytes) -> None:
+    """A thread that is still at work is refused."""
+    before = set(psutil.Process().children())
+    sandbox = Sandbox(processes=1)
+    sandbox.decode(image, size_px=32)
+    sandbox.close()
+    with pytest.raises(Broken, match="closed"):
+        sandbox.decode(image, size_px=32)
+    assert set(psutil.Process().children()) <= before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc shows what a process has")
