@@ -143,6 +143,26 @@ def test_the_same_command_again_sends_nothing(
     assert "1 requests sent" in first
 
 
+@ON_BOTH_EMULATORS
+def test_an_empty_file_stops_neither_the_next_submit_nor_a_redrive(
+    twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path
+) -> None:
+    """It is uploaded like any other, its row says that it is empty, and a file that was mended is redriven."""
+    folder = _folder(digit_images, tmp_path, 2)
+    (folder / "broken.png").write_bytes(b"")
+    for threshold in ("0.5", "0.5", "0.6"):
+        status, output = twofold("submit", str(folder), "--job-id", f"at-{threshold}", "--threshold", threshold)
+        assert status == 0, output
+    work()
+    assert json.loads(twofold("status", "at-0.5", "--json")[1])["errors"] == {"empty": 1}
+    assert twofold("redrive", "at-0.5")[0] == 0
+    work()
+    shutil.copy(next(digit_images.rglob("*.png")), folder / "broken.png")
+    assert twofold("redrive", "at-0.5")[0] == 0
+    work()
+    assert twofold("redrive", "at-0.5")[1] == "No image of at-0.5 has failed.\n"
+
+
 def _uploads(bench: Bench) -> list[dict[str, str]]:
     return list(bench.s3.list_objects_v2(Bucket=bench.bucket, Prefix="predictions/_uploads/").get("Contents", ()))
 
