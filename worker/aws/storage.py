@@ -179,9 +179,9 @@ class Storage:
                 for item in page.get("CommonPrefixes", ()):
                     yield f"s3://{bucket}/{item['Prefix']}"
 
-    def write(self, uri: str, body: bytes, *, content_type: str) -> None:
+    def write(self, uri: str, body: bytes, *, content_type: str, metadata: dict[str, str] | None = None) -> None:
         """Writes an object with one PutObject, over whatever is there."""
-        self._put_if(uri, body, content_type)
+        self._put_if(uri, body, content_type, Metadata=metadata or {})
 
     def write_once(
         self, uri: str, body: bytes, *, content_type: str, metadata: dict[str, str], tag: str | None = None
