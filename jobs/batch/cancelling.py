@@ -46,10 +46,16 @@ class NameUse:
 
     @classmethod
     def of(cls, record: JobRecord, job: Job) -> "NameUse":
-        """Looks at the folder of a job. Raises Reject ``conflict`` when another job has the name."""
+        """Looks at the folder of a job. Raises UserError when another job has the name."""
         use = cls(record, record.job(), record.is_cancelled())
         if use.written is not None and not use.was_cancelled:
-            check_same(use.written, job)
+            try:
+                check_same(use.written, job)
+            except Reject as error:
+                raise UserError(
+                    f"There is a job named {job.job_id} with other images, another model or another threshold. "
+                    "Choose another --job-id. Nothing was uploaded."
+                ) from error
         return use
 
     def prepare(self, job: Job) -> Job:

@@ -111,13 +111,10 @@ class Inputs:
             return self.storage.write_once(uri, body, content_type="application/octet-stream", metadata={})
 
         sent = 0
-        pool = ThreadPoolExecutor(_UPLOADERS)
-        try:
-            for new in pool.map(put, self.files.items()):
+        with ThreadPoolExecutor(_UPLOADERS) as pool:
+            for new in pool.map(put, self.files.items()):  # after Ctrl-C, only what is under way is finished
                 sent += new
                 advance(1)
-        finally:
-            pool.shutdown(cancel_futures=True)  # after Ctrl-C, only what is under way is finished
         return sent
 
     def _open(self, uri: str, version_id: str | None) -> Iterator[bytes]:

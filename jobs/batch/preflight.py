@@ -46,10 +46,13 @@ def check_queue(sqs: "SQSClient", url: str) -> None:
     except (Reject, Retry) as error:
         if _DENIED in error.message:  # those who may only send messages cannot ask about the queue
             return
-        local = f" Is '{program()} local' running?" if isinstance(error, Retry) else ""
-        raise UserError(
-            f"The queue does not answer: {error.message}.{local} Check TWOFOLD_QUEUE_URL. {_NOTHING}"
-        ) from error
+        if error.code is ErrorCode.NOT_FOUND:
+            reason = f"There is no queue {url}."
+        else:
+            reason = (
+                f"The queue does not answer: {error.message}. Is '{program()} local' running, if it is a local one?"
+            )
+        raise UserError(f"{reason} Check TWOFOLD_QUEUE_URL. {_NOTHING}") from error
 
 
 def check_output(uri: str, storage: Storage) -> None:
@@ -70,6 +73,8 @@ def _asked(uri: str, storage: Storage) -> str:
         names = {name for name in (MANIFEST_FILE, CHAMPION_FILE) if storage.metadata(f"{uri}/{name}") is not None}
     except Reject as error:
         raise _no_model(uri, error.message) from error
+    if not names:
+        raise _no_model(uri, f"it holds neither {MANIFEST_FILE} nor {CHAMPION_FILE}")
     return f"{uri}/{CHAMPION_FILE}" if names == {CHAMPION_FILE} else uri
 
 

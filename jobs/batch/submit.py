@@ -115,7 +115,7 @@ def upload(inputs: Inputs, reporter: Reporter) -> None:
 def submit_job(shards: Shards, job: Job, inputs: Inputs, planner: Planner, reporter: Reporter) -> tuple[Job, int]:
     """Uploads, writes and sends what is not there yet. Returns the job and the number of requests that were sent.
 
-    Raises Reject ``conflict`` before anything is uploaded when another job has the name, unless that was cancelled.
+    Raises UserError before anything is uploaded when another job has the name, unless that was cancelled.
     """
     folder = JobFolder(job.output_uri, job.job_id)
     with if_stopped("Stopped. Nothing was sent. Run the same command again: it goes on where it was."):

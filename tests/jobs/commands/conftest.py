@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from jobs.cli import main
+from jobs.signals import STOPPING
 from tests.conftest import Bench
 from tests.desk import Desk
 from worker.delivery import settle
@@ -20,13 +21,14 @@ def command(capsys: pytest.CaptureFixture[str]) -> Twofold:
 
     def run(*arguments: str) -> tuple[int, str]:
         capsys.readouterr()
-        before = signal.getsignal(signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in STOPPING}
         try:
             status = main(["batch", *arguments])
         except SystemExit as error:
             status = int(error.code or 0)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         captured = capsys.readouterr()
         return status, captured.out if status == 0 else captured.out + captured.err
 

@@ -135,7 +135,7 @@ def test_another_list_with_the_same_job_id_is_refused(twofold: Twofold, tmp_path
         path.write_text(f"source_ref\ns3://a-bucket/{number}.jpg\n")
         status, output = twofold("submit", str(path), "--job-id", "june")
         assert status == expected
-    assert "choose another job_id" in output
+    assert "Choose another --job-id" in output
 
 
 def test_a_source_that_cannot_be_read_is_refused_with_the_reason(

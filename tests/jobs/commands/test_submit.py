@@ -3,12 +3,16 @@
 import csv
 import json
 import shutil
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from jobs.batch.client import BatchClient
 from jobs.batch.inputs import Inputs
 from jobs.progress import Reporter
+from jobs.signals import Stopped
 from jobs.wording import program
 from tests.conftest import Bench
 from tests.desk import ON_BOTH_EMULATORS, Desk
@@ -150,7 +154,7 @@ def test_what_cannot_work_is_refused_before_anything_is_uploaded(
     bench.put("models/cut/v1/model.tflite", b"half")
     queue = bench.queues.requests_url
     for options, reason in {
-        ("--model", f"s3://{bench.bucket}/models/nothing"): "model.json: no such object",
+        ("--model", f"s3://{bench.bucket}/models/nothing"): "it holds neither model.json nor champion.json",
         ("--model", f"s3://{bench.bucket}/models/cut/v1"): "is not the file that model.json describes",
         ("--model", "s3://nobody-has-this-bucket/models/pets"): "no such bucket",
         ("--model", "out/models/pets"): f"Run '{program()} model copy out/models/pets s3://BUCKET/models'",
@@ -160,7 +164,7 @@ def test_what_cannot_work_is_refused_before_anything_is_uploaded(
         assert (status, reason in message, "Nothing was uploaded." in message) == (1, True, True), message
     monkeypatch.setenv("TWOFOLD_QUEUE_URL", f"{queue}-gone")
     status, message = twofold("submit", image)
-    assert (status, "Check TWOFOLD_QUEUE_URL. Nothing was uploaded." in message) == (1, True), message
+    assert (status, f"There is no queue {queue}-gone. Check TWOFOLD_QUEUE_URL." in message) == (1, True), message
     assert bench.keys("predictions/") == []
 
 
@@ -171,7 +175,7 @@ def test_the_name_of_another_job_is_refused_before_anything_is_uploaded(
     first, second = map(str, sorted(digit_images.rglob("*.png"))[:2])
     assert twofold("submit", first, "--job-id", "june")[0] == 0
     before = bench.keys("predictions/")
-    assert "choose another job_id" in twofold("submit", second, "--job-id", "june")[1]
+    assert "Choose another --job-id" in twofold("submit", second, "--job-id", "june")[1]
     assert bench.keys("predictions/") == before
 
 
@@ -297,3 +301,54 @@ def test_a_large_job_is_sent_after_a_question_or_with_yes(
     assert (status, "Add --yes to send it without a question" in message) == (1, True)
     assert bench.keys("predictions/") == []
     assert "1 request sent" in twofold("submit", image, "--yes")[1]
+
+
+def test_ctrl_c_says_in_one_line_what_stopped_and_what_to_type_next(
+    bench: Bench, twofold: Twofold, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it reads, while it uploads and while it sends. The same command then goes on, and sends nothing twice."""
+    submit = ("submit", str(folder), "--job-id", "june", "--exclude", "thumb*")
+
+    def stopped_in(owner: type, name: str) -> str:
+        real = getattr(owner, name)
+
+        def interrupted(*arguments: Any) -> Any:
+            done = real(*arguments)
+            signal.raise_signal(signal.SIGINT)
+            return done
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, interrupted)
+            status, message = twofold(*submit)
+        assert status == 130
+        return message
+
+    said = stopped_in(Inputs, "references")
+    assert said == "Stopped. Nothing was uploaded, and nothing was sent. Run the same command again.\n"
+    assert bench.keys("predictions/") == []
+    said = stopped_in(Inputs, "upload")
+    assert said == "Stopped. Nothing was sent. Run the same command again: it goes on where it was.\n"
+    assert [key.split("/")[1] for key in bench.keys("predictions/")] == ["_uploads", "_uploads"]
+    said = stopped_in(BatchClient, "send")
+    assert said == (
+        "Stopped while sending. Workers answer what was sent. Run the same command again to send the rest, or "
+        f"'{program()} batch cancel june' to drop it.\n"
+    )
+    assert "1 request sent" in twofold(*submit)[1]
+    assert "All requests had already been sent" in twofold(*submit)[1]
+
+
+def test_ctrl_c_while_uploading_waits_for_no_more_than_what_is_under_way(
+    bench: Bench, desk: Desk, digit_images: Path
+) -> None:
+    """Thousands of files may still be waiting."""
+    inputs = Inputs(storage=desk.storage, output_uri=bench.output_uri)
+    for path in sorted(digit_images.rglob("*.png"))[:200]:
+        list(inputs.references(str(path)))
+
+    def stop(_: int) -> None:
+        raise Stopped(signal.SIGINT)
+
+    with pytest.raises(Stopped):
+        inputs.upload(stop)
+    assert 0 < len(bench.keys("predictions/_uploads/")) < 100
