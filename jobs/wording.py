@@ -1,4 +1,4 @@
-"""How commands word things: their own name, counts, and questions about a typo."""
+"""How commands and pages word things: their own name, counts, money and time."""
 
 import shutil
 from functools import cache
@@ -15,3 +15,22 @@ def program() -> str:
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Returns ``1 image`` or ``1,200 images``."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def money(usd: float) -> str:
+    """Under a US cent, about 12 US cents, about 3.40 US dollars."""
+    cents = round(100 * usd)
+    if usd < 0.01:  # noqa: PLR2004
+        return "under a US cent"
+    if cents < 100:  # noqa: PLR2004
+        return f"about {cents} US cent{'s' if cents > 1 else ''}"
+    return f"about {usd:,.2f} US dollars"
+
+
+def duration(seconds: float) -> str:
+    """Under a second, 12 seconds, 3 minutes, 5 hours."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    whole = round(seconds)
+    return "under a second" if whole == 0 else "1 second" if whole == 1 else f"{whole} seconds"

@@ -208,6 +208,8 @@ class ClassifyRequest(Document):
     threshold: Probability | None = None
     #: Set by Twofold, not by producers: the number of the shard that ``manifest`` is, from 0.
     shard: Annotated[int, Field(ge=0, lt=MAX_SHARDS)] | None = None
+    #: Set by Twofold, too: tells a job from an earlier one of that name, which was cancelled. None: there was none.
+    edition: Name | None = None
 
     _no_dot_segments = field_validator("model_uri", "output_uri")(_refuse_dot_segments)
 
@@ -295,6 +297,13 @@ class ShardLine(Document):
     columns: dict[str, str] = {}  #: the other columns of the manifest, to be joined to the results
 
 
+class NamedFiles(Document):
+    """Files that were not submitted for one reason: how many, and the names of the first few."""
+
+    files: PositiveInt
+    names: tuple[str, ...]
+
+
 class Job(Document):
     """``job.json``: what was asked for.
 
@@ -315,7 +324,9 @@ class Job(Document):
     asked_model_uri: S3Uri | None = None  #: as requested: that bundle, or the ``champion.json`` that pointed at it
     output_uri: S3Uri
     threshold: Probability | None = None
+    skipped: dict[str, NamedFiles] = {}  #: files in the folders of ``sources`` that are no images, by reason
     parent: JobId | None = None  #: the job whose failed images this job tries again; rows keep the parent's numbers
+    edition: Name | None = None  #: tells the job from an earlier one of that name, which was cancelled
 
     @property
     def parts(self) -> int:
@@ -336,6 +347,7 @@ class Job(Document):
             output_uri=self.output_uri,
             threshold=self.threshold,
             shard=shard,
+            edition=self.edition,
         )
 
 

@@ -121,7 +121,7 @@ class Dispatch:
     def _carry_out(self, request: ClassifyRequest, attempt: Attempt, written: list[PartReport]) -> Done:
         """Does what the request asks for. ``written`` gets the report of its part as soon as that is there."""
         record = self._resolver.record(request)
-        if record.is_cancelled():
+        if record.drops(request):
             return Done(f"job {request.job_id} was cancelled")
         planned = self._completion.admit(record, request)
         # Before the manifest is read: a redelivery needs neither the manifest nor the model.

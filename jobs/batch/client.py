@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Final, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,7 +25,10 @@ from worker.settings import AccountId
 if TYPE_CHECKING:
     import boto3
 
-    from worker.batch.plan import Planner
+    from worker.batch.plan import ModelChoice, Planner
+
+#: https://docs.aws.amazon.com/general/latest/gr/sqs-service.html
+_AWS_HOSTS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 
 class BatchSettings(BaseSettings):
@@ -107,6 +111,26 @@ class BatchClient:
     def send(self, requests: Iterable[ClassifyRequest]) -> None:
         """Sends requests to the queue."""
         Outbox(sqs=open_sqs(self.session), url=self.settings.needed_queue()).send(requests)
+
+    def check(self) -> None:
+        """Raises UserError when the queue or the output cannot be used."""
+        from jobs.batch import preflight  # noqa: PLC0415 - see above
+
+        preflight.check_queue(open_sqs(self.session), self.settings.needed_queue())
+        preflight.check_output(self.settings.needed_output(), self.storage)
+
+    def choose_model(self, uri: str | None) -> "ModelChoice":
+        """Returns the bundle that ``uri`` or else the settings name. Raises UserError when it cannot be used."""
+        from jobs.batch import preflight  # noqa: PLC0415 - see above
+        from worker.batch.plan import ModelChoice  # noqa: PLC0415
+
+        named = uri or self.model_uri()
+        return ModelChoice() if named is None else preflight.choose_model(named, self.storage)
+
+    def is_emulated(self) -> bool:
+        """Returns whether the queue is on an emulator, which costs nothing."""
+        url = self.settings.queue_url or open_sqs(self.session).meta.endpoint_url
+        return not (urlsplit(url).hostname or "").endswith(_AWS_HOSTS)
 
     def dead_letters(self) -> DeadLetters | None:
         """Returns the dead-letter queue, or None when neither a setting nor the queue's redrive policy names it."""

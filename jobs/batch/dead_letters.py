@@ -41,6 +41,10 @@ class DeadLetter:
         """Returns whether the message asks for images of that job."""
         return any(request.job_id == job_id for request in self.requests)
 
+    def is_of(self, job_id: str) -> bool:
+        """Returns whether the message asks for images of that job and of no other."""
+        return {request.job_id for request in self.requests} == {job_id}
+
 
 class DeadLetters:
     """Reads a dead-letter queue."""

@@ -16,16 +16,25 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
+from jobs.batch.image_files import HEIC, has_image_suffix, unfit
+from jobs.batch.tally import Tally, in_words
 from jobs.printable import printable
 from jobs.progress import Advance
 from jobs.user_error import UserError
+from jobs.wording import counted
 from worker.aws.storage import Storage
 from worker.batch.job_folder import UPLOADS
 from worker.contract import ManifestRef
 from worker.manifest.formats import ImageRef
 from worker.manifest.references import of_file, references
 
-IMAGE_SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+#: Why a name of a list gets a row with an error code, as people read it.
+MISSING: Final = "not there"
+_NO_IMAGE: Final = "neither a file nor an s3:// URI"
+
+_HIDDEN: Final = "hidden"
+_EXCLUDED: Final = "left out by --exclude"
+_NOT_INCLUDED: Final = "not among --include"
 
 _PIECE: Final = 1024 * 1024
 _UPLOADERS: Final = 8
@@ -38,10 +47,11 @@ class Patterns:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    def take(self, name: str) -> bool:
-        """Returns whether to take ``name``, which is relative to the prefix or folder that is listed."""
-        included = not self.include or any(fnmatchcase(name, pattern) for pattern in self.include)
-        return included and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
+    def refuse(self, name: str) -> str | None:
+        """Returns why ``name`` is left out, or None. It is relative to the prefix or folder that is listed."""
+        if self.include and not any(fnmatchcase(name, pattern) for pattern in self.include):
+            return _NOT_INCLUDED
+        return _EXCLUDED if any(fnmatchcase(name, pattern) for pattern in self.exclude) else None
 
 
 @dataclass
@@ -52,6 +62,8 @@ class Inputs:
     output_uri: str
     patterns: Patterns = field(default_factory=Patterns)
     files: dict[str, Path] = field(default_factory=dict)  #: by the URI that each one gets
+    skipped: Tally = field(default_factory=Tally)  #: of folders and prefixes: they have no row
+    unusable: Tally = field(default_factory=Tally)  #: of lists on this machine: their rows will have an error code
 
     def references(self, source: str) -> Iterator[ImageRef]:
         """Yields the images of a source in its order. Raises UserError or Reject when it is not a source."""
@@ -62,9 +74,16 @@ class Inputs:
             return self._of_folder(path)
         if not path.is_file():
             raise UserError(f"{printable(source)} is not a file, a folder or an s3:// URI.")
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+        reason = unfit(path)
+        if reason is None:
             return iter([self._of_image(path, path.name)])
+        if reason == HEIC:
+            raise UserError(f"{printable(source)} is {HEIC}.")
         return self._of_manifest(path)
+
+    def upload_bytes(self) -> int:
+        """Returns the size of all files, of which some may be uploaded already."""
+        return sum(path.stat().st_size for path in self.files.values())
 
     def repaired(self, uri: str, file: str, sources: Sequence[str]) -> str:
         """Returns the new URI of an uploaded image whose file may have been repaired, or ``uri`` if the file is gone.
@@ -93,7 +112,7 @@ class Inputs:
 
         sent = 0
         with ThreadPoolExecutor(_UPLOADERS) as pool:
-            for new in pool.map(put, self.files.items()):
+            for new in pool.map(put, self.files.items()):  # after Ctrl-C, only what is under way is finished
                 sent += new
                 advance(1)
         return sent
@@ -104,27 +123,40 @@ class Inputs:
     def _list(self, prefix: str) -> Iterator[str]:
         # A prefix may include the folder of all jobs: what they wrote is not an image.
         own = f"{self.output_uri.rstrip('/')}/"
-        return (
-            item.uri
-            for item in self.storage.list(prefix)
-            if not item.uri.startswith(own) and self.patterns.take(item.uri.removeprefix(prefix))
-        )
+        uris = (item.uri for item in self.storage.list(prefix) if not item.uri.startswith(own))
+        return (uri for uri in uris if uri.endswith("/") or self._takes(uri.removeprefix(prefix)))
+
+    def _takes(self, name: str) -> bool:
+        reason = self.patterns.refuse(name)
+        if reason is not None:
+            self.skipped.add(reason, name)
+        return reason is None
 
     def _of_folder(self, folder: Path) -> Iterator[ImageRef]:
+        before = self.skipped.total
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        visible = [name for name in names if not any(step.startswith(".") for step in name.split("/"))]
-        # With --include, the patterns alone decide; without, the suffixes of image files.
-        taken = [
-            name
-            for name in visible
-            if self.patterns.take(name) and (self.patterns.include or Path(name).suffix.lower() in IMAGE_SUFFIXES)
-        ]
+        taken = []
+        for name in names:
+            reason = self._refuse(folder, name)
+            if reason is None:
+                taken.append(name)
+            else:
+                self.skipped.add(reason, _text(name))
         if not taken:
+            found = counted(self.skipped.total - before, "file")
+            reasons = "".join(f"\n  {line}" for line in in_words(self.skipped.groups()))
             raise UserError(
-                f"No images to submit among the {len(visible)} files in {folder}. "
-                f"Image files end in {', '.join(sorted(IMAGE_SUFFIXES))}. Add --include '*' to take every file."
+                f"No images to submit among the {found} in {printable(str(folder))}.{reasons}\n"
+                "Add --include '*' to take every file."
             )
         return (self._of_image(folder / name, name) for name in taken)
+
+    def _refuse(self, folder: Path, name: str) -> str | None:
+        """Returns why a file of a folder is skipped, or None."""
+        if any(step.startswith(".") for step in name.split("/")):
+            return _HIDDEN
+        # With --include, the patterns alone decide.
+        return self.patterns.refuse(name) or (None if self.patterns.include else unfit(folder / name))
 
     def _of_manifest(self, path: Path) -> Iterator[ImageRef]:
         def pieces() -> Iterator[bytes]:
@@ -133,13 +165,28 @@ class Inputs:
                     yield piece
 
         refs: Iterable[ImageRef] = of_file(pieces(), str(path), declared=None, opener=self._open)
-        for ref in refs:
-            file = path.parent / ref.source_ref
-            # Check the suffix too: an untrusted manifest must not make us upload arbitrary files.
-            if file.suffix.lower() in IMAGE_SUFFIXES and not ref.source_ref.startswith("s3://") and _is_file(file):
-                yield self._of_image(file, ref.source_ref, ref.columns)
-            else:
-                yield ref
+        return (ref if "://" in ref.source_ref else self._of_name(path.parent, ref) for ref in refs)
+
+    def _of_name(self, folder: Path, ref: ImageRef) -> ImageRef:
+        """Returns the image of a line that is no URI: an image file in ``folder``, or else one that will not be found.
+
+        A list may come from someone else, so it must not make us upload a file that is not an image.
+        """
+        name = ref.source_ref
+        if _is_file(folder / name):
+            reason = unfit(folder / name)
+            if reason is None:
+                return self._of_image(folder / name, name, ref.columns)
+        else:
+            reason = MISSING if has_image_suffix(name) else _NO_IMAGE
+        self.unusable.add(reason, name)
+        return self._missing(name, ref.columns) if reason == MISSING else ref
+
+    def _missing(self, name: str, columns: dict[str, str]) -> ImageRef:
+        """Returns an image that is not there, so that its row is ``not_found``, and a redrive looks for the file."""
+        steps = [step for step in name.split("/") if step not in {"", ".", ".."}]
+        uri = f"{self.output_uri.rstrip('/')}/{UPLOADS}/missing/{'/'.join(steps)}"
+        return ImageRef.of(uri, columns={"file": name} | columns)
 
     def _of_image(self, path: Path, name: str, columns: dict[str, str] | None = None) -> ImageRef:
         # The digest makes sure that a file is uploaded once; the name is for the reader of the results.

@@ -11,7 +11,7 @@ from jobs.batch.dead_letters import DeadLetters
 from jobs.user_error import UserError
 from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, JobRecord
-from worker.contract import Job, PartReport
+from worker.contract import Job, NamedFiles, PartReport
 
 JobState = Literal["planning", "sending", "running", "stuck", "complete", "cancelled"]
 
@@ -51,6 +51,7 @@ class JobStatus(BaseModel):
     closing: str | None = None  #: what came of completing a job whose workers did not, or None
     parent: str | None
     redrives: list[str]
+    skipped: dict[str, NamedFiles] = {}  #: files that were not submitted, by reason
 
     @property
     def settled(self) -> bool:
@@ -105,6 +106,7 @@ class StatusReader:
             closing=closing.message if closing else None,
             parent=job.parent,
             redrives=self._record.redrives(),
+            skipped=job.skipped,
         )
 
     def _close(self, job: Job | None, newest: datetime | None) -> Closing | None:

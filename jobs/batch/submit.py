@@ -7,21 +7,27 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
+from jobs.batch.cancelling import NameUse
 from jobs.batch.inputs import Inputs
 from jobs.printable import printable
 from jobs.progress import Reporter
-from jobs.user_error import UserError
-from worker.aws.storage import Storage
+from jobs.signals import if_stopped
+from jobs.wording import program
 from worker.batch import cost
-from worker.batch.job_folder import JobFolder
+from worker.batch.job_folder import JobFolder, JobRecord
 from worker.batch.plan import ModelChoice, Planner, new_job
 from worker.batch.shards import Shards
-from worker.contract import Job
+from worker.contract import Job, NamedFiles
 from worker.messages import job_id_of
-from worker.scoring.models import pinned
 
 #: Images between two updates of the progress.
 _UPDATE: Final = 10_000
+#: Bytes a second to a bucket: 40 Mbit/s, a common home connection; and to an emulator on this machine.
+_UPLOAD_BYTES_S: Final = 5e6
+_LOCAL_BYTES_S: Final = 100e6
+#: A larger job is sent after a question: US dollars, and seconds of uploading and of one worker.
+_LARGE_USD: Final = 1.0
+_LARGE_S: Final = 3600.0
 
 
 class SubmitOptions(BaseModel):
@@ -31,25 +37,43 @@ class SubmitOptions(BaseModel):
 
     output_uri: str
     job_id: str | None = None
-    model_uri: str | None = None
+    model: ModelChoice = ModelChoice()
     threshold: float | None = None
 
 
 class Estimate(BaseModel):
-    """The expected time and cost of a job."""
+    """The expected time and cost of a job, and what is left out of it."""
 
     images: int
     parts: int
     worker_s: float  #: of one worker with two processors
-    cost_usd: float
-    assumes: str = cost.ASSUMES
+    upload_s: float  #: for all files of this machine, of which some may be uploaded already
+    cost_usd: float | None  #: None: an emulator costs nothing
+    assumes: str | None = None
+    skipped: dict[str, NamedFiles]  #: files of folders that get no row, by reason
+    unusable: dict[str, NamedFiles]  #: names in lists whose rows will have an error code, by reason
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a person should confirm the job."""
+        return (self.cost_usd or 0.0) > _LARGE_USD or self.worker_s + self.upload_s > _LARGE_S
 
 
-def estimate(job: Job) -> Estimate:
-    """Estimates a job from the milliseconds that an image was measured to take."""
+def estimate(job: Job, inputs: Inputs, *, emulated: bool) -> Estimate:
+    """Estimates a job from the milliseconds that an image was measured to take, and from the bytes to upload."""
     worker_s = cost.estimated_s(job.images)
     price = cost.usd(images=job.images, parts=job.parts, worker_s=worker_s)
-    return Estimate(images=job.images, parts=job.parts, worker_s=round(worker_s, 1), cost_usd=round(price, 6))
+    speed = _LOCAL_BYTES_S if emulated else _UPLOAD_BYTES_S
+    return Estimate(
+        images=job.images,
+        parts=job.parts,
+        worker_s=round(worker_s, 1),
+        upload_s=round(inputs.upload_bytes() / speed, 1),
+        cost_usd=None if emulated else round(price, 6),
+        assumes=None if emulated else f"{cost.ASSUMES}, an upload of {_UPLOAD_BYTES_S / 1e6:.0f} MB a second",
+        skipped=inputs.skipped.groups(),
+        unusable=inputs.unusable.groups(),
+    )
 
 
 def read_sources(names: Sequence[str], inputs: Inputs, shards: Shards, reporter: Reporter) -> None:
@@ -62,26 +86,22 @@ def read_sources(names: Sequence[str], inputs: Inputs, shards: Shards, reporter:
                     advance(_UPDATE)
 
 
-def plan_job(names: Sequence[str], shards: Shards, options: SubmitOptions, storage: Storage) -> Job:
+def plan_job(names: Sequence[str], shards: Shards, options: SubmitOptions, inputs: Inputs) -> Job:
     """Returns the job that the shards make. Nothing is written.
 
     Its default name is derived from the first source, the images and the options, so that the same command gives
     the same name.
     """
-    model_uri = options.model_uri
-    if model_uri is not None:
-        if not model_uri.startswith("s3://"):
-            raise UserError(f"--model {model_uri} is not an s3:// URI, which workers on other machines need.")
-        model_uri = pinned(model_uri, storage=storage)
-    asked = f"{shards.digest} {model_uri} {options.threshold} {options.output_uri.rstrip('/')}"
+    asked = f"{shards.digest} {options.model.pinned} {options.threshold} {options.output_uri.rstrip('/')}"
     identity = hashlib.sha256(asked.encode()).hexdigest()
-    return new_job(
+    job = new_job(
         JobFolder(options.output_uri, options.job_id or job_id_of(names[0], identity=identity)),
         shards,
         sources=tuple(name if name.startswith("s3://") else str(Path(name).resolve()) for name in names),
-        model=ModelChoice(asked=options.model_uri, pinned=model_uri),
+        model=options.model,
         threshold=options.threshold,
     )
+    return job.model_copy(update={"skipped": inputs.skipped.groups()})
 
 
 def upload(inputs: Inputs, reporter: Reporter) -> None:
@@ -93,9 +113,21 @@ def upload(inputs: Inputs, reporter: Reporter) -> None:
 
 
 def submit_job(shards: Shards, job: Job, inputs: Inputs, planner: Planner, reporter: Reporter) -> tuple[Job, int]:
-    """Uploads, writes and sends what is not there yet. Returns the job and the number of requests that were sent."""
-    upload(inputs, reporter)
-    with reporter.step("Writing the plan", total=job.parts) as advance:
-        job = planner.write(shards, job, advance=advance)
-    with reporter.step("Sending requests", total=job.parts) as advance:
-        return job, planner.submit(job, advance=advance)
+    """Uploads, writes and sends what is not there yet. Returns the job and the number of requests that were sent.
+
+    Raises UserError before anything is uploaded when another job has the name, unless that was cancelled.
+    """
+    folder = JobFolder(job.output_uri, job.job_id)
+    with if_stopped("Stopped. Nothing was sent. Run the same command again: it goes on where it was."):
+        name = NameUse.of(JobRecord(folder, inputs.storage), job)
+        upload(inputs, reporter)
+        job = name.prepare(job)
+        with reporter.step("Writing the plan", total=job.parts) as advance:
+            job = planner.write(shards, job, advance=advance)
+    with if_stopped(
+        f"Stopped while sending. Workers answer what was sent. Run the same command again to send the rest, or "
+        f"'{program()} batch cancel {job.job_id}' to drop it."
+    ):
+        name.revive(job)
+        with reporter.step("Sending requests", total=job.parts) as advance:
+            return job, planner.submit(job, advance=advance)

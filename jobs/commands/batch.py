@@ -9,10 +9,10 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 
-from jobs.commands.options import Json
+from jobs.commands.options import Json, Yes
 from jobs.progress import Reporter
 from jobs.signals import if_stopped
-from jobs.wording import program
+from jobs.wording import counted, program
 
 if TYPE_CHECKING:  # boto3 takes half a second to load, and --help does not need it
     from jobs.batch.client import BatchClient
@@ -39,7 +39,8 @@ def submit(
         str | None, typer.Option(help="Name of the job.", show_default="from the first source and all options")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="s3:// URI of a bundle or a champion.json.", show_default="TWOFOLD_MODEL_URI")
+        str | None,
+        typer.Option(help="s3:// URI of a model (its champion) or of one version.", show_default="TWOFOLD_MODEL_URI"),
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Lowest score of class 1.", show_default="the model's")
@@ -49,39 +50,39 @@ def submit(
     exclude: Annotated[list[str] | None, typer.Option(help="Skip these names in prefixes or folders.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the job; exit 1 if it cannot be completed.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Submit a job with one row for every image. Run the command again to resume it after an interruption."""
     from jobs.batch.inputs import Inputs, Patterns  # noqa: PLC0415 - LiteRT takes a moment to load
     from jobs.batch.submit import SubmitOptions, estimate, plan_job, read_sources, submit_job  # noqa: PLC0415
+    from jobs.commands import submit_view  # noqa: PLC0415
     from worker.batch.shards import Shards  # noqa: PLC0415
 
     reporter = Reporter()
     client = _open(output)
     output_uri = client.settings.needed_output()
-    if not dry_run:
-        client.settings.needed_queue()
-    options = SubmitOptions(
-        output_uri=output_uri, job_id=job_id, model_uri=model or client.model_uri(), threshold=threshold
-    )
     patterns = Patterns(tuple(include or ()), tuple(exclude or ()))
     inputs = Inputs(storage=client.storage, output_uri=output_uri, patterns=patterns)
     with Shards() as shards:
-        read_sources(sources, inputs, shards, reporter)
-        job = plan_job(sources, shards, options, client.storage)
-        expected = estimate(job)
-        reporter.say(
-            f"Job {job.job_id}: {job.images:,} images in {job.parts:,} parts, about {expected.worker_s:,.0f} s for one "
-            f"worker with two processors, about {expected.cost_usd:,.2f} USD ({expected.assumes})."
-        )
-        if dry_run:
-            text = f"Nothing was sent. {len(inputs.files):,} files would be uploaded."
-            _print(expected, text, job_id=job.job_id, as_json=as_json)
-            return
+        with if_stopped("Stopped. Nothing was uploaded, and nothing was sent. Run the same command again."):
+            if not dry_run:
+                client.check()
+            choice = client.choose_model(model)
+            read_sources(sources, inputs, shards, reporter)
+            options = SubmitOptions(output_uri=output_uri, job_id=job_id, model=choice, threshold=threshold)
+            job = plan_job(sources, shards, options, inputs)
+            expected = estimate(job, inputs, emulated=client.is_emulated())
+            reporter.say("\n".join(submit_view.lines(job.job_id, expected)))
+            if dry_run:
+                text = submit_view.dry_run(expected, files=len(inputs.files))
+                _print(expected, text, job_id=job.job_id, as_json=as_json)
+                return
+            submit_view.confirm(expected, yes=yes)
         job, sent = submit_job(shards, job, inputs, client.planner(), reporter)
-    done = f"{sent:,} requests sent." if sent else "All requests had already been sent."
+    done = f"{counted(sent, 'request')} sent." if sent else "All requests had already been sent."
     if not wait:
-        text = f"{done} Run 'twofold batch status {job.job_id}' to see its progress."
+        text = f"{done} Run '{program()} batch status {job.job_id}' to see its progress."
         _print(expected, text, job_id=job.job_id, as_json=as_json)
         return
     reporter.say(done)
@@ -208,16 +209,18 @@ def redrive(
 @app.command("cancel", epilog="Example: twofold batch cancel june-3f2a9c01")
 def cancel(job_id: JobArgument, output: Output = None, as_json: Json = False) -> None:
     """Cancel a job: workers drop its requests. The parts that are written stay; 'results --partial' reads them."""
-    from jobs.batch.results import needed_job  # noqa: PLC0415
+    from jobs.batch.cancelling import cancel as cancel_job  # noqa: PLC0415 - LiteRT takes a moment to load
 
     client = _open(output)
-    record = client.record(job_id)
-    needed_job(record)
-    client.storage.write(record.folder.cancelled, b"workers drop the requests of this job\n", content_type="text/plain")
+    if not cancel_job(client.record(job_id), client.dead_letters()):
+        text = f"{job_id} is complete: there is nothing to cancel. Run '{program()} batch results {job_id}'."
+        print(client.status_reader(job_id).read().model_dump_json() if as_json else text)
+        return
     job_status = client.status_reader(job_id).read()
-    text = f"{job_id} is cancelled. {job_status.done:,} of {job_status.images:,} images have a row."
-    if job_status.state == "complete":
-        text = f"{job_id} was complete before it could be cancelled."
+    text = (
+        f"{job_id} is cancelled: {job_status.done:,} of {counted(job_status.images, 'image')} "
+        f"{'has' if job_status.images == 1 else 'have'} a row. The name can be used again."
+    )
     print(job_status.model_dump_json() if as_json else text)
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.batch.status import JobStatus, StatusReader
+from jobs.batch.tally import in_words
 from worker.contract import Job
 
 _WATCH_S: Final = 2.0
@@ -65,6 +66,7 @@ def _lines(status: JobStatus) -> list[tuple[str, str]]:
         lines.append(("refused", f"{part}: {one.error_code}, {one.error_message}"))
     if len(status.refused) > _SHOWN:
         lines.append(("refused", f"and {len(status.refused) - _SHOWN:,} more; --json prints all of them"))
+    lines += [("skipped", line) for line in in_words(status.skipped)]
     if status.parent:
         lines.append(("redrive of", status.parent))
     if status.redrives:

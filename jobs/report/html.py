@@ -10,6 +10,7 @@ from typing import Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from jobs.printable import printable
+from jobs.wording import duration, money
 
 #: Narrow, and no line breaks there.
 _SPACE: Final = "\u202f"
@@ -120,22 +121,3 @@ def file_name(ref: str) -> str:
     """The last part of a path or an address: ``s3://shelter/_uploads/9f86…/rex.jpg`` is rex.jpg."""
     seen = printable(ref)
     return seen.rstrip("/").rpartition("/")[2] or seen
-
-
-def money(usd: float) -> str:
-    """Under a US cent, about 12 US cents, about 3.40 US dollars."""
-    cents = round(100 * usd)
-    if usd < 0.01:  # noqa: PLR2004
-        return "under a US cent"
-    if cents < 100:  # noqa: PLR2004
-        return f"about {cents} US cent{'s' if cents > 1 else ''}"
-    return f"about {usd:,.2f} US dollars"
-
-
-def duration(seconds: float) -> str:
-    """Under a second, 12 seconds, 3 minutes, 5 hours."""
-    for unit, length in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.0f} {unit}"
-    whole = round(seconds)
-    return "under a second" if whole == 0 else "1 second" if whole == 1 else f"{whole} seconds"

@@ -23,7 +23,7 @@ def test_a_job_goes_on_when_its_waiting_is_interrupted(
     settings = {"TWOFOLD_QUEUE_URL": bench.queues.requests_url, "TWOFOLD_OUTPUT_URI": bench.output_uri}
     command = ("batch", "submit", str(few_digits), "--job-id", "june", "--wait")
     run = trainer.start(*command, **bench.environment, **settings)
-    run.wait_for("requests sent")
+    run.wait_for("request sent")
     os.kill(run.pid, number)
     assert run.wait() == 128 + number
     *_, last = run.stderr.splitlines()

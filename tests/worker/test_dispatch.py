@@ -51,7 +51,7 @@ class NothingElse:
     def record(self, _: Any) -> Self:
         return self
 
-    def is_cancelled(self) -> bool:
+    def drops(self, _: Any) -> bool:
         return False
 
     def admit(self, *_: Any) -> bool:

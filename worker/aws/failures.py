@@ -70,6 +70,8 @@ PASSING_CODES: Final = frozenset(
 )
 #: Precondition Failed: the object has changed, or exists already.
 CHANGED: Final = 412
+#: Range Not Satisfiable: so S3 also answers a range of the first byte where an object has none.
+NO_SUCH_RANGE: Final = 416
 #: What obstore raises: its own errors, and Python's where one fits the status.
 OBSTORE_ERRORS: Final = (obstore_errors.BaseError, OSError)
 

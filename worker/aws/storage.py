@@ -16,12 +16,22 @@ from typing import TYPE_CHECKING, Any, Final, overload
 import obstore
 from botocore.exceptions import ClientError
 
-from worker.aws.failures import BOTO_ERRORS, CHANGED, OBSTORE_ERRORS, code_of, from_obstore, from_s3, status_of
+from worker.aws.failures import (
+    BOTO_ERRORS,
+    CHANGED,
+    NO_SUCH_RANGE,
+    OBSTORE_ERRORS,
+    code_of,
+    from_obstore,
+    from_s3,
+    status_of,
+)
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 from worker.uris import split
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
     from obstore.store import S3Store
 
 #: obstore normalises such keys: it refuses some, and for "/a.jpg" it would silently read "a.jpg", another object.
@@ -132,7 +142,7 @@ class Storage:
         return self._pieces(uri, _given(Bucket=bucket, Key=key, VersionId=version_id))
 
     def metadata(self, uri: str) -> dict[str, str] | None:
-        """Returns the user metadata of an object that is not empty, or None where there is no object.
+        """Returns the user metadata of an object, or None where there is no object.
 
         A missing bucket is an error. S3 says that an object is missing only to credentials with ``s3:ListBucket``;
         to others every missing object is forbidden.
@@ -140,7 +150,7 @@ class Storage:
         bucket, key = split(uri)
         try:
             # One byte, and not HEAD: the answer to HEAD has no body, so every 403 and 400 would look the same.
-            answer = self._s3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
+            answer = self._first_byte(bucket, key)
             with closing(answer["Body"]) as body:
                 body.read(1)  # if the connection broke within the headers, it is not there
             return answer["Metadata"]
@@ -169,9 +179,9 @@ class Storage:
                 for item in page.get("CommonPrefixes", ()):
                     yield f"s3://{bucket}/{item['Prefix']}"
 
-    def write(self, uri: str, body: bytes, *, content_type: str) -> None:
+    def write(self, uri: str, body: bytes, *, content_type: str, metadata: dict[str, str] | None = None) -> None:
         """Writes an object with one PutObject, over whatever is there."""
-        self._put_if(uri, body, content_type)
+        self._put_if(uri, body, content_type, Metadata=metadata or {})
 
     def write_once(
         self, uri: str, body: bytes, *, content_type: str, metadata: dict[str, str], tag: str | None = None
@@ -207,6 +217,15 @@ class Storage:
             if name not in self._buckets:
                 self._buckets[name] = self._open_bucket(name)
             return self._buckets[name]
+
+    def _first_byte(self, bucket: str, key: str) -> "GetObjectOutputTypeDef":
+        """Asks for the first byte of an object; of one without bytes, where S3 refuses every range, for all of it."""
+        try:
+            return self._s3.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
+        except ClientError as error:
+            if status_of(error) != NO_SUCH_RANGE:
+                raise
+            return self._s3.get_object(Bucket=bucket, Key=key)
 
     def _read_with_boto3(
         self, uri: str, max_bytes: int, take: Callable[[int], bool], **which: str | None

@@ -40,7 +40,7 @@ class Completion:
     def __init__(self, *, storage: Storage, notify: Notify = no_notice) -> None:
         self._storage = storage
         self._notify = notify
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._jobs: OrderedDict[tuple[str, str | None], Job] = OrderedDict()
 
     def admit(self, record: JobRecord, request: ClassifyRequest) -> bool:
         """Returns whether the request was planned before: a part of its own would be counted among those of the job.
@@ -52,7 +52,7 @@ class Completion:
             if written is not None and written.shards is None and written.digest != request.digest():
                 raise _another(record)
             return written is not None and written.shards is not None
-        job, folder = self._job(record), record.folder
+        job, folder = self._job(record, request.edition), record.folder
         if request.shard >= job.parts or request != job.request(request.shard, shard_uri=folder.shard(request.shard)):
             raise Reject(ErrorCode.CONFLICT, f"the request for shard {request.shard} does not match {folder.job}")
         return False
@@ -76,7 +76,11 @@ class Completion:
             if cancelled():
                 raise Interrupted(ErrorCode.UNAVAILABLE, "the worker is stopping", delay_s=0)
 
-        job = self._job(record) if request.shard is not None else self._short_job(record, request, report)
+        job = (
+            self._job(record, request.edition)
+            if request.shard is not None
+            else self._short_job(record, request, report)
+        )
         return self._complete(record, job, advance)
 
     def mend(self, record: JobRecord) -> bool:
@@ -114,16 +118,17 @@ class Completion:
         log.info("job %s is complete: %d rows, %d failed", job.job_id, summary.rows, summary.failed)
         return True
 
-    def _job(self, record: JobRecord) -> Job:
+    def _job(self, record: JobRecord, edition: str | None) -> Job:
         folder = record.folder
-        if folder.uri not in self._jobs:
+        key = folder.uri, edition  # the name of a cancelled job may be in use again
+        if key not in self._jobs:
             job = record.job()
             if job is None:
                 raise Reject(ErrorCode.NOT_FOUND, f"{folder.job} is not there: no job asks for this shard")
-            self._jobs[folder.uri] = job
+            self._jobs[key] = job
             if len(self._jobs) > _KEPT:
                 self._jobs.popitem(last=False)
-        return self._jobs[folder.uri]
+        return self._jobs[key]
 
     def _short_job(self, record: JobRecord, request: ClassifyRequest, report: PartReport) -> Job:
         """Writes the job of a request that was not a shard, so that all jobs look the same afterwards."""

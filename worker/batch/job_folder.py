@@ -18,7 +18,7 @@ from typing import Final, Self
 from pydantic import ValidationError
 
 from worker.aws.storage import Storage
-from worker.contract import Job, PartReport, explain
+from worker.contract import ClassifyRequest, Job, PartReport, explain
 from worker.errors import ErrorCode, Reject
 from worker.threads import pool_of
 
@@ -28,6 +28,8 @@ UPLOADS: Final = "_uploads"
 #: The user metadata of a part.
 DIGEST: Final = "request-digest"
 REPORT: Final = "part-report"
+#: That of the marker ``cancelled``, once the name of the job is in use again: the edition that is not cancelled.
+EDITION: Final = "edition"
 
 _PART: Final = re.compile(r"part-(\d{5})\.csv")
 _MAX_JSON_BYTES: Final = 1024 * 1024
@@ -131,7 +133,13 @@ class JobRecord:
 
     def is_cancelled(self) -> bool:
         """Returns whether the job was cancelled."""
-        return self.storage.metadata(self.folder.cancelled) is not None
+        marker = self.storage.metadata(self.folder.cancelled)
+        return marker is not None and EDITION not in marker
+
+    def drops(self, request: ClassifyRequest) -> bool:
+        """Returns whether the request belongs to a cancelled job. Another one may have that name since."""
+        marker = self.storage.metadata(self.folder.cancelled)
+        return marker is not None and marker.get(EDITION) != (request.edition or "")
 
     def is_complete(self) -> bool:
         """Returns whether all parts and the summary are there."""

@@ -5,6 +5,7 @@ Each is a generator that yields a reference for every line or item. ``worker.man
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple, Self, TextIO
@@ -25,6 +26,15 @@ _PIECE: Final = 64 * 1024
 
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory.html
 _VERSIONED: Final = ("Bucket", "Key", "VersionId", "IsLatest", "IsDeleteMarker")
+
+
+#: Other names of the column that names the images, without spaces, dashes and the like.
+_OBVIOUS: Final = re.compile(
+    r"(?:file|image|imagefile|img|photo|picture)(?:name|path|uri|url)?|(?:s3)?(?:path|uri|url)|sourceref"
+)
+_NOT_A_LETTER: Final = re.compile(r"[\W_]+")
+#: An address, or the name of an image file with or without its folders.
+_PATH: Final = re.compile(r"s3://\S.*|.+\.(?:bmp|gif|jpe?g|png|tiff?|webp)", re.IGNORECASE)
 
 
 class ImageRef(NamedTuple):
@@ -49,6 +59,22 @@ def is_header(row: Sequence[str]) -> bool:
     return not {"source_ref", "source-ref"}.isdisjoint(row) or names_objects(row)
 
 
+def obvious_columns(row: Sequence[str]) -> list[int]:
+    """Returns the places of the columns of a header that name images by another word, such as ``filename``."""
+    return [place for place, name in enumerate(row) if _OBVIOUS.fullmatch(_NOT_A_LETTER.sub("", name.lower()))]
+
+
+def is_path(line: str) -> bool:
+    """Returns whether a line is an address or an image file, and nothing else: the list has one in every line."""
+    text = line.strip()
+    return "," not in text and _PATH.fullmatch(text) is not None
+
+
+def one_a_line(lines: Iterable[str]) -> Iterator[ImageRef]:
+    """Reads a list with one path or address a line, and yields a reference for every line that is not blank."""
+    return (ImageRef.of(line.strip()) for line in lines if line.strip())
+
+
 def is_s3_row(row: Sequence[str]) -> bool:
     """Returns whether a line looks like a bucket and a key. Two plain words are more likely an unknown header."""
     return len(row) > 1 and is_bucket(row[0]) and not {".", "/", "%"}.isdisjoint(row[1])
@@ -59,14 +85,15 @@ def with_header(lines: Iterable[str]) -> Iterator[ImageRef]:
     # strict: otherwise a quote that is never closed would turn all following lines into one reference.
     rows = csv.reader(lines, strict=True)
     header = next(rows)
-    if not is_header(header):
+    obvious = obvious_columns(header)
+    if not is_header(header) and len(obvious) != 1:
         raise csv.Error(f"no column source_ref, nor Bucket and Key, in {str(header)[:200]}")
     if tuple(header) == COLUMNS:  # the failed rows of a prediction CSV, with its guard against formulas
         place = header.index("source_ref")
         return (ImageRef.of(unguarded(_cell(row, place))) for row in rows if row)
-    named = next((name for name in ("source_ref", "source-ref") if name in header), None)
-    if named is not None:
-        place = header.index(named)
+    places = [header.index(name) for name in ("source_ref", "source-ref") if name in header]
+    if places or not is_header(header):
+        place = (places or obvious)[0]
         return (ImageRef.of(_cell(row, place), None, _others(header, row, {place})) for row in rows if row)
     return _from_buckets(rows, header, encoded=False)
 

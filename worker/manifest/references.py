@@ -1,7 +1,9 @@
 """A manifest of any format, as a stream of image references. The order is kept, and so are duplicates.
 
-    CSV with a header     ``source_ref``, or ``Bucket`` and ``Key`` and optionally ``VersionId``; keys as they are
+    CSV with a header     ``source_ref``, or ``Bucket`` and ``Key`` and optionally ``VersionId``; keys as they are;
+                          or one column with another word for it, such as ``filename``
     CSV without one       bucket, URL-encoded key, optionally a version: S3 Batch Operations, S3 Inventory
+    one path a line       addresses, or names of image files
     JSON Lines            ``{"source-ref": "s3://bucket/key"}``, as SageMaker writes it
     JSON array            SageMaker's ManifestFile: ``[{"prefix": "s3://bucket/"}, "a.jpg", …]``
     manifest.json         of S3 Inventory, which names CSV files
@@ -13,9 +15,9 @@ rest of the manifest.
 """
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Final, NamedTuple, TextIO
+from typing import Final, Literal, NamedTuple, TextIO
 
 from worker.contract import ManifestFormat, ManifestRef
 from worker.errors import ErrorCode, Reject
@@ -33,8 +35,9 @@ Lister = Callable[[str], Iterable[str]]
 _MAX_INVENTORY: Final = 16 * 1024 * 1024
 
 EXPECTED: Final = (
-    "expected a CSV with a header of source_ref or Bucket,Key, a CSV of bucket and URL-encoded key without a header, "
-    "JSON Lines with source-ref, SageMaker's JSON array with a prefix, or the manifest.json of S3 Inventory"
+    "expected a CSV with a header of source_ref or Bucket,Key, one path a line, a CSV of bucket and URL-encoded key "
+    "without a header, JSON Lines with source-ref, SageMaker's JSON array with a prefix, or the manifest.json of S3 "
+    "Inventory"
 )
 
 
@@ -97,14 +100,16 @@ def _of_text(text: TextIO, uri: str, kind: ManifestFormat | None, opener: Opener
     if len(first) > MAX_LINE:
         raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: a line of over {MAX_LINE:,} characters")
     start = _Start(first, text, uri)
-    kind = kind or _detect_format(start)
-    if kind == "inventory":
+    found = kind or _detect_format(start)
+    if found == "paths":
+        return formats.one_a_line(start.lines())
+    if found == "inventory":
         return _from_inventory(start, opener)
-    if kind == "jsonl":
+    if found == "jsonl":
         return from_lines(start.lines())
-    if kind == "csv":
+    if found == "csv":
         return formats.with_header(start.lines())
-    if kind == "s3-csv":
+    if found == "s3-csv":
         return formats.without_header(start.lines())
     raise _unknown(start)
 
@@ -118,7 +123,7 @@ def _skip_blanks(text: TextIO) -> str:
     return ""
 
 
-def _detect_format(start: _Start) -> ManifestFormat:
+def _detect_format(start: _Start) -> ManifestFormat | Literal["paths"]:
     """Detects the format from the first line; prefixes and JSON arrays are known before. File names are often wrong."""
     if start.first.startswith("{"):
         indented = start.first.strip() == "{"  # AWS writes an inventory's manifest over many lines
@@ -131,11 +136,24 @@ def _detect_format(start: _Start) -> ManifestFormat:
         return "csv"
     if formats.is_s3_row(row):
         return "s3-csv"
+    if len(formats.obvious_columns(row)) == 1:
+        return "csv"
+    if formats.is_path(start.first):
+        return "paths"
     raise _unknown(start)
 
 
 def _unknown(start: _Start) -> Reject:
-    return Reject(ErrorCode.BAD_MANIFEST, f"{start.uri}: {EXPECTED}; the first line is {start.first[:100]!r}")
+    row = start.first.strip().split(",")
+    obvious = [row[place].strip() for place in formats.obvious_columns(row)]
+    hint = f"rename {_quoted(obvious)} to source_ref, whichever names the images; " if len(obvious) > 1 else ""
+    if not hint and len(row) > 1:
+        hint = "if a column names the images, rename it to source_ref; "
+    return Reject(ErrorCode.BAD_MANIFEST, f"{start.uri}: {hint}{EXPECTED}; the first line is {start.first[:100]!r}")
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return " or ".join(repr(name[:100]) for name in names[:3])
 
 
 def _from_inventory(start: _Start, opener: Opener) -> Iterator[ImageRef]:

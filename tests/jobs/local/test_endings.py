@@ -106,7 +106,7 @@ def test_a_job_goes_on_without_the_terminal_that_submitted_it(
     settings = {"TWOFOLD_QUEUE_URL": bench.queues.requests_url, "TWOFOLD_OUTPUT_URI": bench.output_uri}
     command = _command("batch", "submit", few_digits, "--job-id", "june", "--wait")
     with Terminal(command, cwd=REPOSITORY, env=os.environ | bench.environment | settings) as terminal:
-        terminal.wait_for("requests sent")
+        terminal.wait_for("request sent")
         _end(terminal, how)
         last = _last_line(terminal, how)
     assert last in (None, f"The job goes on. Run '{program()} batch status june --watch' to wait for it again.")

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from jobs.report.html import compact, count, duration, figure, file_name, money, percent, plain, points, short
+from jobs.report.html import compact, count, figure, file_name, percent, plain, points, short
+from jobs.wording import duration, money
 from tests.conftest import REPOSITORY
 
 

@@ -131,6 +131,15 @@ def test_a_missing_object_has_no_metadata(bench: Bench, storage: Storage) -> Non
     assert storage.metadata(f"s3://{bench.bucket}/none") is None
 
 
+def test_an_empty_object_is_an_empty_object(bench: Bench, storage: Storage) -> None:
+    """It is there, with its metadata, though storage refuses every range of it."""
+    uri = f"s3://{bench.bucket}/empty"
+    assert storage.write_once(uri, b"", content_type="text/plain", metadata={"of": "nothing"})
+    assert storage.metadata(uri) == {"of": "nothing"}
+    assert storage.metadata(bench.put("by another program", b"")) == {}
+    assert not storage.write_once(uri, b"", content_type="text/plain", metadata={})
+
+
 def test_a_storage_that_cannot_be_reached_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, ministack_bench: Bench
 ) -> None:

@@ -118,6 +118,23 @@ def test_other_columns_and_keys_are_ignored() -> None:
     assert _read(json.dumps(line).encode()) == ["s3://b/a"]
 
 
+@pytest.mark.parametrize("name", ["filename", "File Name", "image_path", "path", "s3-uri", "Image URL", "photo"])
+def test_the_one_column_that_obviously_names_the_images_is_taken(name: str) -> None:
+    """Without renaming it to source_ref. Its other columns are kept. A real source_ref comes first."""
+    table = _csv([["label", name], ["cat", "s3://b/a, b.jpg"], ["dog", "c.jpg"]])
+    found = [(ref.source_ref, ref.columns) for ref in _refs(table)]
+    assert found == [("s3://b/a, b.jpg", {"label": "cat"}), ("c.jpg", {"label": "dog"})]
+    assert _read(_csv([[name, "source_ref"], ["a", "s3://b/a"]])) == ["s3://b/a"]
+    assert _read(_csv([[name], ["s3://b/a"]])) == ["s3://b/a"]
+
+
+@pytest.mark.parametrize("first", ["s3://b/a b.jpg", "s3://b/key", "photos/a b.JPG", "a.tiff", "/mnt/é.webp"])
+def test_a_list_may_have_one_path_a_line(first: str) -> None:
+    """Without a header. Each line is one reference, whatever is in it."""
+    lines = [first, "s3://b/a, b.jpg", 's3://b/"q".jpg']
+    assert _read("\r\n".join(["", *lines, ""]).encode()) == lines
+
+
 def test_blank_lines_are_skipped() -> None:
     """Before, between and after other lines."""
     assert _read(b"source_ref\n\ns3://b/a\n\n\ns3://b/b\n\n") == ["s3://b/a", "s3://b/b"]
@@ -202,8 +219,9 @@ def test_a_quote_that_is_never_closed_swallows_no_rows(reference: str) -> None:
         pytest.param(b"source_ref", "no images", id="only a header, no newline"),
         pytest.param(b"row,source_ref\n\n\n", "no images", id="a header and blank lines"),
         pytest.param(b"<html>\n<body>no such bucket</body>", "<html>", id="HTML"),
-        pytest.param(b"s3://b/a.jpg\ns3://b/b.jpg\n", "s3://b/a.jpg", id="no header"),
-        pytest.param(b"path,label\ns3://b/a.jpg,cat\n", "path,label", id="another header"),
+        pytest.param(b"s3://b/a.jpg,cat\ns3://b/b.jpg,dog\n", "one path a line", id="no header"),
+        pytest.param(b"where,label\ns3://b/a.jpg,cat\n", "names the images, rename it to source_ref", id="other names"),
+        pytest.param(b"path,url\na.jpg,b.jpg\n", "rename 'path' or 'url' to source_ref", id="two obvious names"),
         pytest.param(b'["s3://b/a.jpg"]', 'the array begins with "s3://b/a.jpg"', id="an array without a prefix"),
         pytest.param(b"source_ref;label\ns3://b/a.jpg;cat\n", "source_ref;label", id="semicolons"),
         pytest.param("\ufeffsource_ref\ns3://b/a.jpg\n".encode("utf-16-le"), "first line", id="UTF-16"),

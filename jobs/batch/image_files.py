@@ -1,0 +1,47 @@
+"""Files on this machine: which of them are images, and why the others are not submitted.
+
+A file is an image by its suffix or, where it has none, by how its content begins.
+"""
+
+import re
+from pathlib import Path
+from typing import Final
+
+IMAGE_SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+#: Why a file is not submitted, as people read it and as ``job.json`` keeps it.
+HEIC: Final = "HEIC, not supported (save as JPEG)"
+NOT_AN_IMAGE: Final = "not an image"
+UNREADABLE: Final = "cannot be read"
+
+_HEIC_SUFFIXES: Final = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
+#: How the files begin that ``worker.scoring.decoder`` decodes.
+_IMAGE: Final = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|BM....\0\0\0\0|II\*\0|MM\0\*", re.DOTALL
+)
+_HEIC: Final = re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)
+_START_BYTES: Final = 16
+#: ``2026-11-24 10.30.12`` is a name without a suffix.
+_SUFFIX: Final = re.compile(r"\.\w*[a-z]\w*")
+
+
+def has_image_suffix(name: str) -> bool:
+    """Returns whether a name is that of an image file, which may not exist."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def unfit(path: Path) -> str | None:
+    """Returns why a file cannot be submitted, or None for an image."""
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return None
+    if _SUFFIX.fullmatch(suffix):
+        return HEIC if suffix in _HEIC_SUFFIXES else NOT_AN_IMAGE
+    try:
+        with path.open("rb") as file:
+            start = file.read(_START_BYTES)
+    except OSError:
+        return UNREADABLE
+    if _IMAGE.match(start):
+        return None
+    return HEIC if _HEIC.match(start) else NOT_AN_IMAGE
