@@ -96,7 +96,7 @@ def test_a_part_that_was_altered_is_named(desk: Desk) -> None:
     job = desk.plan(["no URI"] * 3)
     desk.planner.submit(job)
     desk.handle(desk.sent[0])
-    key = "predictions/job/predictions/part-00000.csv"
+    key = "predictions/job/parts/part-00000.csv"
     metadata = desk.bench.s3.head_object(Bucket=desk.bench.bucket, Key=key)["Metadata"]
     body = desk.bench.get(f"s3://{desk.bench.bucket}/{key}").replace(b"0.5", b"0.6")
     desk.bench.s3.put_object(Bucket=desk.bench.bucket, Key=key, Body=body, Metadata=metadata)
@@ -123,7 +123,7 @@ def test_a_part_of_another_job_is_named(desk: Desk) -> None:
     for job_id in ("june", "july"):
         desk.planner.submit(desk.plan([f"no URI for {job_id}"], job_id=job_id))
         desk.handle(desk.sent[-1])
-    part = "predictions/{}/predictions/part-00000.csv".format
+    part = "predictions/{}/parts/part-00000.csv".format
     source = {"Bucket": desk.bench.bucket, "Key": part("july")}
     desk.bench.s3.copy_object(Bucket=desk.bench.bucket, Key=part("june"), CopySource=source)
     with pytest.raises(Reject, match="answers another request"):
