@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Final, Self
 
 from pydantic import Field, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,6 +13,7 @@ from jobs.batch.status import StatusReader
 from jobs.folder_settings import missing
 from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_sqs, open_storage
+from worker.aws.failures import BOTO_ERRORS, from_messaging
 from worker.aws.notifications import open_notifier
 from worker.aws.queue import Outbox, Queue
 from worker.aws.storage import Storage
@@ -23,8 +24,17 @@ from worker.settings import AccountId
 
 if TYPE_CHECKING:
     import boto3
+    from mypy_boto3_sqs.literals import QueueAttributeFilterType
 
     from worker.batch.plan import Planner
+
+
+#: The messages of a queue: those that can be received, those with a worker, and those to be tried later.
+_NUMBERS: "Final[list[QueueAttributeFilterType]]" = [
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+]
 
 
 class BatchSettings(BaseSettings):
@@ -119,7 +129,20 @@ class BatchClient:
 
     def status_reader(self, job_id: str) -> StatusReader:
         """Returns a reader of the job's status."""
-        return StatusReader(self.record(job_id), dead_letters=self.dead_letters(), closer=self.closer())
+        return StatusReader(
+            self.record(job_id), dead_letters=self.dead_letters(), closer=self.closer(), pending=self.pending
+        )
+
+    def pending(self) -> int | None:
+        """Returns how many requests the queue holds, of all jobs and roughly; None when no queue is set."""
+        url = self.settings.queue_url
+        if url is None:
+            return None
+        try:
+            answer = open_sqs(self.session).get_queue_attributes(QueueUrl=url, AttributeNames=_NUMBERS)
+        except BOTO_ERRORS as error:
+            raise from_messaging(error, url) from error
+        return sum(int(number) for number in answer["Attributes"].values())
 
     def closer(self) -> Closer:
         """Returns what completes a job whose workers did not."""

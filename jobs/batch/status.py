@@ -1,8 +1,9 @@
 """The status of jobs, read from their folders and the dead-letter queue."""
 
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -22,8 +23,15 @@ JobState = Literal["waiting", "running", "stuck", "complete", "complete with fai
 _READERS: Final = 8
 #: There is no rate before this many seconds: the first parts arrive together.
 _LEAST_S: Final = 1.0
+#: How long nothing has happened to a job before its queue is believed to be empty: the number of messages that SQS
+#: reports is right a minute after the last one was sent.
+_QUIET: Final = timedelta(minutes=5)
 #: Of 100,000 parts, 200 bytes each.
 _MAX_SUMMARY_BYTES: Final = 64 * 1024 * 1024
+
+
+#: Returns how many requests the queue holds; None: that is not known.
+Pending = Callable[[], int | None]
 
 
 class RefusedRequest(BaseModel):
@@ -83,13 +91,22 @@ class JobStatus(BaseModel):
 class StatusReader:
     """Reads the status of one job, any number of times. The report of a part is read once.
 
-    ``closer`` completes a job whose workers wrote all parts and no more.
+    ``closer`` completes a job whose workers wrote all parts and no more. ``pending`` counts the requests in the queue,
+    of all jobs and roughly.
     """
 
-    def __init__(self, record: JobRecord, *, dead_letters: Letters | None, closer: Closer | None = None) -> None:
+    def __init__(
+        self,
+        record: JobRecord,
+        *,
+        dead_letters: Letters | None,
+        closer: Closer | None = None,
+        pending: Pending = lambda: None,
+    ) -> None:
         self._record = record
         self._dead_letters = dead_letters
         self._closer = closer
+        self._pending = pending
         self._written: dict[int, datetime] = {}  #: the parts that are there
         self._reports: dict[int, PartReport] = {}  #: on them, as far as they were read
 
@@ -165,14 +182,26 @@ class StatusReader:
         if self._record.is_cancelled():
             return "cancelled"
         # No worker can complete it, or every part that is missing was refused.
-        if (closing and closing.final) or (refused and refused + len(self._written) >= job.parts):
+        if (closing and closing.final) or (refused and refused + len(self._written) >= job.parts) or self._is_lost(job):
             return "stuck"
         return "running" if self._written else "waiting"
+
+    def _is_lost(self, job: Job) -> bool:
+        """Whether parts are missing and no request is left that could bring them: it has expired, or was deleted."""
+        quiet = datetime.now(UTC) - max([job.created_at, *self._written.values()])
+        if len(self._written) >= job.parts or quiet < _QUIET or not self._record.is_submitted():
+            return False
+        if self._pending() != 0:
+            return False
+        return set(self._record.part_numbers()) == set(self._written)  # a part that was written meanwhile is an answer
 
     def _note(self, state: JobState, job: Job | None, *, scored: int, refused: bool) -> str | None:
         job_id = self._record.folder.job_id
         whole = job.parent if job and job.parent else job_id
         if state == "stuck":
+            if not refused and job and len(self._written) < job.parts:
+                again = f"Run '{program()} batch cancel {job_id}' and submit it again"
+                return f"It cannot go on: the queue holds no request any more. They expire after some days. {again}."
             if not refused:
                 return None  # ``closing`` says why
             again = f"'{program()} batch redrive {job_id}'"
@@ -241,7 +270,12 @@ class StatusReader:
 
 
 def all_jobs(
-    output_uri: str, storage: Storage, *, letters: LettersRead | None, closer: Closer | None
+    output_uri: str,
+    storage: Storage,
+    *,
+    letters: LettersRead | None,
+    closer: Closer | None,
+    pending: Pending = lambda: None,
 ) -> list[JobStatus]:
     """Returns the status of every job in ``output_uri`` and in the dead letters, newest first.
 
@@ -256,7 +290,7 @@ def all_jobs(
         record = JobRecord(JobFolder(output_uri, name), storage)
         if name not in refused and record.job() is None and not record.has_shards() and record.report() is None:
             return None
-        return StatusReader(record, dead_letters=letters, closer=closer).read()
+        return StatusReader(record, dead_letters=letters, closer=closer, pending=pending).read()
 
     with ThreadPoolExecutor(_READERS) as pool:
         found = [status for status in pool.map(read, sorted(names.union(refused))) if status is not None]

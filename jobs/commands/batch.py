@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -295,7 +296,9 @@ def _list(client: "BatchClient", *, as_json: bool) -> None:
     from jobs.commands.batch_view import text_of_all, width_of_output  # noqa: PLC0415
 
     output_uri = client.settings.needed_output()
-    found = all_jobs(output_uri, client.storage, letters=_letters(client), closer=client.closer())
+    found = all_jobs(
+        output_uri, client.storage, letters=_letters(client), closer=client.closer(), pending=cache(client.pending)
+    )
     if as_json:
         print(json.dumps([job_status.model_dump(mode="json") for job_status in found]))
     elif found:

@@ -295,6 +295,25 @@ def test_a_request_whose_workers_were_lost_is_shown_and_sent_again(
     assert "No image of june has failed" in twofold("redrive", "june")[1]
 
 
+def test_a_job_whose_requests_are_gone_is_stuck(
+    bench: Bench, twofold: Twofold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have expired, or someone emptied the queue. While there is one, or the job is new, it may go on."""
+    (tmp_path / "list.csv").write_text("source_ref\nno URI\n")
+    twofold("submit", str(tmp_path / "list.csv"), "--job-id", "june")
+    monkeypatch.setattr("jobs.batch.status._QUIET", timedelta())
+    assert json.loads(twofold("status", "june", "--json")[1])["state"] == "waiting"
+    (message,) = bench.sqs.receive_message(QueueUrl=bench.queues.requests_url)["Messages"]
+    assert json.loads(twofold("status", "june", "--json")[1])["state"] == "waiting"  # a worker has it
+    bench.sqs.delete_message(QueueUrl=bench.queues.requests_url, ReceiptHandle=message["ReceiptHandle"])
+    status, output = twofold("status", "june")
+    assert (status, output.splitlines()[0]) == (1, "june: stuck")
+    assert "the queue holds no request any more" in output
+    assert [job["state"] for job in json.loads(twofold("status", "--json")[1])] == ["stuck"]
+    monkeypatch.setattr("jobs.batch.status._QUIET", timedelta(minutes=5))
+    assert json.loads(twofold("status", "june", "--json")[1])["state"] == "waiting"
+
+
 def test_results_complete_a_job_that_no_worker_completed(
     bench: Bench, desk: Desk, twofold: Twofold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
