@@ -1,10 +1,11 @@
 """The settings, the storage and the queues of ``twofold batch``."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from jobs.batch.closing import Closer, Closing
@@ -46,10 +47,17 @@ class BatchSettings(BaseSettings):
     dead_letter_url: str | None = Field(default=None, description="the dead-letter queue")
     model_uri: str | None = Field(default=None, description="the model for jobs that do not name one")
     output_uri: S3Uri | None = Field(default=None, description="the folder of all jobs")
-    notify_arn: Annotated[str, StringConstraints(pattern=r"^arn:[^:]+:(sns|events):")] | None = Field(
+    notify_arn: str | None = Field(
         default=None, description="the topic or bus to notify of a job that is completed here"
     )
     expected_bucket_owner: AccountId | None = Field(default=None, description="the AWS account that owns every bucket")
+
+    @field_validator("notify_arn")
+    @classmethod
+    def _of_a_topic_or_bus(cls, arn: str | None) -> str | None:
+        if arn is not None and not re.match(r"arn:[^:]+:(sns|events):", arn):
+            raise ValueError(f"must be the ARN of an SNS topic or of an EventBridge bus, not {arn!r:.100}")
+        return arn
 
     def needed_queue(self) -> str:
         """Returns the URL of the queue. Raises UserError when it is not set."""

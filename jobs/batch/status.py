@@ -17,6 +17,7 @@ from jobs.wording import program
 from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, JobRecord
 from worker.contract import Job, PartReport, Summary
+from worker.errors import Reject
 
 JobState = Literal["waiting", "running", "stuck", "complete", "complete with failures", "cancelled"]
 
@@ -224,19 +225,10 @@ class StatusReader:
             raise no_such_job(folder.job_id, folder.output_uri, self._record.storage)
         state: JobState = "stuck" if refused or (closing and closing.final) else "waiting"
         note = "Its list is being read and split into parts. If 'submit' was interrupted, run the same command again."
-        return JobStatus(
-            job_id=folder.job_id,
-            state=state,
-            note=self._note(state, None, scored=0, refused=bool(refused)) if state == "stuck" else note,
-            **dict.fromkeys(("images", "done", "scored", "failed", "waiting", "parts", "parts_done"), 0),
-            errors={},
-            images_per_s=None,
-            left_s=None,
-            refused=refused,
-            closing=closing.message if closing else None,
-            parent=None,
-            redrives=[],
-        )
+        if state == "stuck":
+            note = self._note(state, None, scored=0, refused=bool(refused)) or ""
+        known = {"refused": refused, "closing": closing.message if closing else None}
+        return _nothing_known(folder.job_id, state, note or None).model_copy(update=known)
 
     def _list_parts(self) -> datetime | None:
         """Lists the parts that are there. Returns the time when the newest one was written."""
@@ -269,6 +261,22 @@ class StatusReader:
         return list(found.values())
 
 
+def _nothing_known(job_id: str, state: JobState, note: str | None) -> JobStatus:
+    """Returns the status of a job of which not even the number of its images is known."""
+    return JobStatus(
+        job_id=job_id,
+        state=state,
+        note=note,
+        **dict.fromkeys(("images", "done", "scored", "failed", "waiting", "parts", "parts_done"), 0),
+        errors={},
+        images_per_s=None,
+        left_s=None,
+        refused=[],
+        parent=None,
+        redrives=[],
+    )
+
+
 def all_jobs(
     output_uri: str,
     storage: Storage,
@@ -288,9 +296,12 @@ def all_jobs(
 
     def read(name: str) -> JobStatus | None:
         record = JobRecord(JobFolder(output_uri, name), storage)
-        if name not in refused and record.job() is None and not record.has_shards() and record.report() is None:
-            return None
-        return StatusReader(record, dead_letters=letters, closer=closer, pending=pending).read()
+        try:
+            if name not in refused and record.job() is None and not record.has_shards() and record.report() is None:
+                return None
+            return StatusReader(record, dead_letters=letters, closer=closer, pending=pending).read()
+        except (Reject, UserError) as error:  # one damaged folder must not hide all other jobs
+            return _nothing_known(name, "stuck", str(error.message if isinstance(error, Reject) else error))
 
     with ThreadPoolExecutor(_READERS) as pool:
         found = [status for status in pool.map(read, sorted(names.union(refused))) if status is not None]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -221,6 +222,7 @@ def redrive(
     from jobs.batch.inputs import Inputs  # noqa: PLC0415
     from jobs.batch.redrive import Redrive  # noqa: PLC0415
 
+    _check_codes(only or ())
     reporter = Reporter()
     client = _open(output)
     client.settings.needed_queue()
@@ -270,6 +272,19 @@ def _refuse_file(output: str | None) -> None:
     """Raises BadParameter for ``--output june.csv``, which is how other programs name the file."""
     if output is not None and "://" not in output:
         raise typer.BadParameter(f"--output is the s3:// prefix of all jobs. Name the file with -o {output}")
+
+
+def _check_codes(codes: Iterable[str]) -> None:
+    """Raises BadParameter for a code that no row can have, with the one that is probably meant."""
+    from worker.contract import nearest  # noqa: PLC0415
+    from worker.errors import ErrorCode  # noqa: PLC0415
+
+    known = [code.value for code in ErrorCode]
+    for code in codes:
+        if code not in known:
+            near = nearest(code, known)
+            question = f" Did you mean {near}?" if near else ""
+            raise typer.BadParameter(f"--only {code} is not an error_code.{question} See the column of that name.")
 
 
 def _job_id(client: "BatchClient", asked: str) -> str:

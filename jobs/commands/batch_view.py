@@ -1,5 +1,6 @@
 """The status of jobs, on the terminal: lines of text, which a terminal wraps between words and a pipe gets whole."""
 
+import re
 import shutil
 import sys
 import textwrap
@@ -20,6 +21,7 @@ _WATCH_S: Final = 2.0
 _SHOWN: Final = 10
 #: The width of the names of lines, such as ``redrive of``.
 _NAMES: Final = 12
+_QUOTED: Final = re.compile(r"'[^']{,60}'")
 _HEADER: Final = ("JOB", "STATE", "IMAGES", "FAILED", "SINCE (UTC)")
 
 
@@ -93,14 +95,16 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def _wrapped(text: str, width: int | None, *, start: str, indent: int) -> list[str]:
     if width is None:
         return [start + text]
-    return textwrap.wrap(
-        text,
+    whole = _QUOTED.sub(lambda found: found[0].replace(" ", "\0"), text)  # a command is not broken in two
+    lines = textwrap.wrap(
+        whole,
         width,
         initial_indent=start,
         subsequent_indent=" " * indent,
         break_long_words=False,
         break_on_hyphens=False,
-    ) or [start.rstrip()]
+    )
+    return [line.replace("\0", " ") for line in lines] or [start.rstrip()]
 
 
 def _facts(status: JobStatus) -> list[tuple[str, str]]:

@@ -29,6 +29,7 @@ from jobs.metrics import scored_images
 from jobs.metrics.arrays import Scores
 from jobs.metrics.drift import drift, shares
 from jobs.report import charts, html
+from jobs.wording import program
 from worker.aws.storage import Storage
 from worker.batch import cost
 from worker.batch.job_folder import UPLOADS
@@ -290,6 +291,7 @@ class _View:
 
     advice = ADVICE
     assumes = cost.ASSUMES
+    program = program()
 
     def __init__(self, facts: BatchFacts) -> None:
         self._facts = facts

@@ -189,7 +189,7 @@ def test_every_job_has_a_state_in_the_list_newest_first(desk: Desk, digit_images
     for request in (june, july, april):
         desk.handle(request)
     desk.storage.write(desk.folder("august").cancelled, b"x", content_type="text/plain")
-    for name in ("_uploads/x/a.png", "planned/shards/00000.jsonl", "foreign/a.txt"):
+    for name in ("_uploads/x/a.png", "planned/shards/00000.jsonl", "foreign/a.txt", "damaged/job.json"):
         desk.bench.put(f"predictions/{name}", b"x")
     march = ClassifyRequest(schema_version=1, job_id="march", images=("a",))
     elsewhere = march.model_copy(update={"job_id": "other", "output_uri": "s3://shelter/other/"})
@@ -201,6 +201,7 @@ def test_every_job_has_a_state_in_the_list_newest_first(desk: Desk, digit_images
         ("august", "cancelled", 0, 0),
         ("july", "complete with failures", 1, 1),
         ("june", "complete", 1, 0),
+        ("damaged", "stuck", 0, 0),
         ("march", "stuck", 0, 0),
         ("planned", "waiting", 0, 0),
     ]

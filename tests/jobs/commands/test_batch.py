@@ -478,6 +478,17 @@ def test_no_command_has_both_output_and_out(command: Twofold) -> None:
         assert (status, "Name the file with -o june.csv" in output) == (2, True), output
 
 
+def test_a_mistake_in_an_option_is_described_without_the_words_of_libraries(
+    command: Twofold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was given, what is allowed, and what was probably meant."""
+    status, output = command("redrive", "june", "--only", "not_fuond")
+    assert (status, "--only not_fuond is not an error_code. Did you mean not_found?" in output) == (2, True), output
+    monkeypatch.setenv("TWOFOLD_NOTIFY_ARN", "topic")
+    status, output = command("status", "june")
+    assert (status, "must be the ARN of an SNS topic or of an EventBridge bus, not 'topic'" in output) == (2, True)
+
+
 def test_results_that_break_off_leave_no_file(
     bench: Bench, twofold: Twofold, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
