@@ -29,7 +29,7 @@ FLOORS = (
     {"worker.__main__"},
     {"jobs.decoding", "jobs.progress", "jobs.signals", "jobs.user_error", "jobs.wording"},
     {"jobs.config", "jobs.extras", "jobs.folder_settings"},
-    {"jobs.cloud", "jobs.metrics", "jobs.printable", "jobs.store"},
+    {"jobs.cloud", "jobs.metrics", "jobs.output_file", "jobs.printable", "jobs.store"},
     {"jobs.data", "jobs.models"},
     {"jobs.batch", "jobs.local", "jobs.training"},
     {"jobs.report"},

@@ -70,7 +70,7 @@ def test_photos_become_a_table_in_four_commands(
             monkeypatch.setenv(name, value)
         printed = _run(submit) + _run(results)
         shutil.copy("photos/0003.png", "photos/broken.png")
-        printed += _run(redrive) + _run(results) + _run(report)
+        printed += _run(redrive) + _run(f"{results} --force") + _run(report)
         written = _keys_below("predictions/june/")
         family = family_of(local.process)
         local.close()

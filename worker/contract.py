@@ -185,7 +185,7 @@ class ClassifyRequest(Document):
     """Asks for the classification of images: of ``images`` or of ``manifest``, exactly one of the two.
 
     The answer is a CSV with one row for every image, in order and including duplicates. It is written to
-    ``<output_uri>/<job_id>/predictions/part-00000.csv``.
+    ``<output_uri>/<job_id>/parts/part-00000.csv``.
 
     A list of over 2,000 images, or a manifest with versions or other columns, is split into shards of 500 images first.
     Each shard becomes a request with its number in ``shard``, and is answered by the part of that number.

@@ -1,11 +1,12 @@
 """The settings, the storage and the queues of ``twofold batch``."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from jobs.batch.closing import Closer, Closing
@@ -14,6 +15,7 @@ from jobs.batch.status import StatusReader
 from jobs.folder_settings import missing
 from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_sqs, open_storage
+from worker.aws.failures import BOTO_ERRORS, from_messaging
 from worker.aws.notifications import open_notifier
 from worker.aws.queue import Outbox, Queue
 from worker.aws.storage import Storage
@@ -24,11 +26,20 @@ from worker.settings import AccountId
 
 if TYPE_CHECKING:
     import boto3
+    from mypy_boto3_sqs.literals import QueueAttributeFilterType
 
     from worker.batch.plan import ModelChoice, Planner
 
 #: https://docs.aws.amazon.com/general/latest/gr/sqs-service.html
 _AWS_HOSTS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+
+
+#: The messages of a queue: those that can be received, those with a worker, and those to be tried later.
+_NUMBERS: "Final[list[QueueAttributeFilterType]]" = [
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+]
 
 
 class BatchSettings(BaseSettings):
@@ -40,10 +51,17 @@ class BatchSettings(BaseSettings):
     dead_letter_url: str | None = Field(default=None, description="the dead-letter queue")
     model_uri: str | None = Field(default=None, description="the model for jobs that do not name one")
     output_uri: S3Uri | None = Field(default=None, description="the folder of all jobs")
-    notify_arn: Annotated[str, StringConstraints(pattern=r"^arn:[^:]+:(sns|events):")] | None = Field(
+    notify_arn: str | None = Field(
         default=None, description="the topic or bus to notify of a job that is completed here"
     )
     expected_bucket_owner: AccountId | None = Field(default=None, description="the AWS account that owns every bucket")
+
+    @field_validator("notify_arn")
+    @classmethod
+    def _of_a_topic_or_bus(cls, arn: str | None) -> str | None:
+        if arn is not None and not re.match(r"arn:[^:]+:(sns|events):", arn):
+            raise ValueError(f"must be the ARN of an SNS topic or of an EventBridge bus, not {arn!r:.100}")
+        return arn
 
     def needed_queue(self) -> str:
         """Returns the URL of the queue. Raises UserError when it is not set."""
@@ -143,7 +161,20 @@ class BatchClient:
 
     def status_reader(self, job_id: str) -> StatusReader:
         """Returns a reader of the job's status."""
-        return StatusReader(self.record(job_id), dead_letters=self.dead_letters(), closer=self.closer())
+        return StatusReader(
+            self.record(job_id), dead_letters=self.dead_letters(), closer=self.closer(), pending=self.pending
+        )
+
+    def pending(self) -> int | None:
+        """Returns how many requests the queue holds, of all jobs and roughly; None when no queue is set."""
+        url = self.settings.queue_url
+        if url is None:
+            return None
+        try:
+            answer = open_sqs(self.session).get_queue_attributes(QueueUrl=url, AttributeNames=_NUMBERS)
+        except BOTO_ERRORS as error:
+            raise from_messaging(error, url) from error
+        return sum(int(number) for number in answer["Attributes"].values())
 
     def closer(self) -> Closer:
         """Returns what completes a job whose workers did not."""

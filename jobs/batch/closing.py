@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from worker.batch.job_folder import JobRecord
-from worker.errors import TwofoldError
+from worker.errors import Retry, TwofoldError
 
 if TYPE_CHECKING:
     from worker.contract import Summary
@@ -21,6 +21,7 @@ class Closing:
 
     complete: bool
     message: str  #: a sentence for people
+    final: bool = True  #: False: it failed for the moment, and may succeed at the next try
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Closer:
         try:
             if not completion.mend(record):
                 return None
+        except Retry as error:
+            reason = f"all parts are there, but the job could not be completed just now: {error.message}"
+            return Closing(complete=False, message=reason, final=False)
         except TwofoldError as error:
             reason = f"all parts are there, but the job cannot be completed from here: {error.message}"
             return Closing(complete=False, message=reason)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from worker import messages
 from worker.aws.failures import BOTO_ERRORS, from_messaging
@@ -46,6 +46,28 @@ class DeadLetter:
         return {request.job_id for request in self.requests} == {job_id}
 
 
+class Letters(Protocol):
+    """Refused requests, by job."""
+
+    def of(self, job_id: str) -> list[DeadLetter]:
+        """Returns the refused requests of a job."""
+
+
+@dataclass(frozen=True)
+class LettersRead:
+    """The dead letters of all jobs, as they were read at one time."""
+
+    letters: tuple[DeadLetter, ...]
+
+    def of(self, job_id: str) -> list[DeadLetter]:
+        """Returns the refused requests of a job."""
+        return [letter for letter in self.letters if letter.concerns(job_id)]
+
+    def requests(self) -> Iterator[ClassifyRequest]:
+        """Yields all refused requests."""
+        return (request for letter in self.letters for request in letter.requests)
+
+
 class DeadLetters:
     """Reads a dead-letter queue."""
 
@@ -55,9 +77,13 @@ class DeadLetters:
 
     def of(self, job_id: str) -> list[DeadLetter]:
         """Returns the refused requests of a job, among the first 1,000 messages or so. All stay in the queue."""
+        return self.all().of(job_id)
+
+    def all(self) -> LettersRead:
+        """Returns the refused requests of all jobs. The same holds for them."""
         letters = self._read()
         self._show([letter.receipt_handle for letter in letters])
-        return [letter for letter in letters if letter.concerns(job_id)]
+        return LettersRead(tuple(letters))
 
     def take(self, job_id: str) -> list[DeadLetter]:
         """Returns the same, and keeps them hidden. Call ``remove`` once their requests are sent again."""

@@ -12,6 +12,7 @@ from jobs.batch.results import Results
 from jobs.batch.submit import upload
 from jobs.progress import Reporter
 from jobs.user_error import UserError
+from jobs.wording import program
 from worker.batch.job_folder import JobFolder, JobRecord
 from worker.batch.plan import ModelChoice, Planner, Sender, new_job
 from worker.batch.shards import Shards
@@ -49,7 +50,7 @@ class Redrive:
             return Redriven(job_id=self._record.folder.job_id, images=0, redrive_id=None, requests=requests)
         job = self._results.job
         if job.parent is not None:
-            raise UserError(f"{job.job_id} is a redrive of {job.parent}. Run 'twofold batch redrive {job.parent}'.")
+            raise UserError(f"{job.job_id} is a redrive of {job.parent}. Run '{program()} batch redrive {job.parent}'.")
         self._results.check_complete()
         with Shards() as shards:
             self._fill(shards, codes, reporter)
@@ -111,8 +112,8 @@ class Redrive:
                 yield name
             elif not redrive.is_complete() and not redrive.is_cancelled():
                 raise UserError(
-                    f"{name} is not complete. Wait for it, run 'twofold batch redrive {name}' if it is stuck, or "
-                    f"'twofold batch cancel {name}'."
+                    f"{name} is not complete. Wait for it, run '{program()} batch redrive {name}' if it is stuck, or "
+                    f"'{program()} batch cancel {name}'."
                 )
 
     def _send_refused(self, dead_letters: DeadLetters | None, reporter: Reporter) -> int:

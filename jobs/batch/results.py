@@ -6,7 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from typing import Final, NamedTuple
 
+from jobs.batch.job_names import no_such_job
 from jobs.user_error import UserError
+from jobs.wording import counted, program
 from worker import predictions
 from worker.batch.job_folder import JobRecord
 from worker.batch.shards import read_shard
@@ -15,6 +17,8 @@ from worker.contract import Job, PredictionRow, ShardLine
 _MAX_PART_BYTES: Final = 1024 * 1024 * 1024
 #: Parts that are read ahead: a few hundred kilobytes each.
 _AHEAD: Final = 8
+#: The column in which a job keeps the names of files that were uploaded for it.
+FILE: Final = "file"
 #: Missing parts that a message names, at most.
 _NAMED: Final = 10
 
@@ -42,9 +46,15 @@ class Results:
             return
         images = sum(self.job.rows_of(number) for number in missing)
         named = ", ".join(map(str, missing[:_NAMED])) + (", …" if len(missing) > _NAMED else "")
+        have = "has" if 1 in (images, self.job.images) else "have"
+        parts = (
+            f"part {named} of {self.job.parts:,} is"
+            if len(missing) == 1
+            else f"parts {named} of {self.job.parts:,} are"
+        )
         raise UserError(
-            f"{images:,} of {self.job.images:,} images have no row yet: parts {named} of {self.job.parts} are missing. "
-            f"Run 'twofold batch status {self.job.job_id}' to see why, or add --partial for the rows that are there."
+            f"{images:,} of {counted(self.job.images, 'image')} {have} no row yet: {parts} missing. Run "
+            f"'{program()} batch status {self.job.job_id}' to see why, or add --partial for the rows that are there."
         )
 
     def chunks(self, *, join: bool = False, partial: bool = False) -> Iterator[list[Line]]:
@@ -73,6 +83,19 @@ class Results:
             if wanted:
                 asked = {line.row: line for line in self.shard(number)}
                 yield from ((row, asked.get(row.row) or _line_of(row)) for row in wanted)
+
+    def redriven_codes(self) -> Iterator[tuple[str | None, str | None]]:
+        """Yields the error code that each redriven row had at first, and the one that it has now; None: it has a score.
+
+        Only redriven rows, and the parts that they belong to, are read.
+        """
+        redriven = self._redriven()
+        numbers = {row // self.job.shard_images if self.job.shards else 0 for row in redriven}
+        with ThreadPoolExecutor(_AHEAD) as pool:
+            for rows in pool.map(self._part, sorted(numbers)):
+                for row in rows:
+                    if row.row in redriven:
+                        yield row.error_code, redriven[row.row].error_code
 
     def shard(self, number: int) -> list[ShardLine]:
         """Returns the lines of a shard, or nothing when the job was short and has no shards."""
@@ -114,14 +137,14 @@ class Results:
 
 
 def needed_job(record: JobRecord) -> Job:
-    """Returns the job. Raises UserError when there is none."""
+    """Returns the job. Raises UserError when there is none, or none yet."""
     job, folder = record.job(), record.folder
-    if job is None:
-        raise UserError(
-            f"No job named {folder.job_id} in {folder.output_uri}. If you have just submitted it, run "
-            f"'twofold batch status {folder.job_id}' to see whether it is being planned."
-        )
-    return job
+    if job is not None:
+        return job
+    if record.has_shards():
+        again = f"'{program()} batch status {folder.job_id} --watch'"
+        raise UserError(f"{folder.job_id} is still being planned. Run {again} to wait for it.")
+    raise no_such_job(folder.job_id, folder.output_uri, record.storage)
 
 
 def _line_of(row: PredictionRow) -> ShardLine:

@@ -1,8 +1,6 @@
 """The results as a file: CSV, or Parquet if its name ends in .parquet."""
 
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +8,18 @@ from typing import IO, Any, Final
 
 from pydantic import BaseModel
 
+from jobs import output_file
 from jobs.batch.results import Line
 from jobs.extras import require
 from jobs.progress import Advance
+from jobs.user_error import UserError
 from worker.predictions import COLUMNS, csv_bytes
 
 STDOUT: Final = "-"
+_CSV: Final = ".csv"
 _PARQUET: Final = ".parquet"
+#: Without it, Excel reads a CSV file that is double-clicked in the code page of Windows, and shows Ã¼ for ü.
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 Write = Callable[[list[Line]], None]
 
@@ -29,14 +32,41 @@ class Counts(BaseModel):
     failed: int = 0
 
 
-def write(chunks: Iterable[list[Line]], path: str, *, joined: tuple[str, ...], advance: Advance) -> Counts:
+def check(path: str, *, force: bool, excel: bool) -> None:
+    """Raises UserError if ``write`` could not write the table: call it before the work that the rows take."""
+    suffix = Path(path).suffix.lower()
+    if path == STDOUT:
+        return
+    if suffix not in (_CSV, _PARQUET) and not Path(path).is_dir():
+        given = f"not in {suffix}" if suffix else "and this one has no ending"
+        raise UserError(
+            f"{path}: the name of the file must end in .csv or .parquet, {given}. "
+            f"Excel opens CSV files: -o {Path(path).with_suffix(_CSV)} --excel"
+        )
+    if suffix == _PARQUET:
+        if excel:
+            raise UserError(f"--excel is for CSV files, and {path} is not one.")
+        require("parquet")
+    output_file.check_free(Path(path), force=force, example="results.csv")
+
+
+def write(
+    chunks: Iterable[list[Line]],
+    path: str,
+    *,
+    joined: tuple[str, ...],
+    advance: Advance,
+    force: bool = False,
+    excel: bool = False,
+) -> Counts:
     """Writes all lines to ``path``, with the columns ``joined`` of the manifest after those of the results.
 
-    The file appears when it is complete. After an error there is none, and an older one is unchanged.
+    The file appears when it is complete. After an error there is none, and an older one is unchanged. Only with
+    ``force`` does it replace another. With ``excel`` a CSV file begins with a byte order mark.
     """
-    names = [*COLUMNS, *(_free(name) for name in joined)]
+    columns = _named(joined)
     counts = Counts()
-    with _open(path, names) as put:
+    with _open(path, columns, force=force, excel=excel) as put:
         for chunk in chunks:
             put(chunk)
             failed = sum(line.row.error_code is not None for line in chunk)
@@ -47,61 +77,62 @@ def write(chunks: Iterable[list[Line]], path: str, *, joined: tuple[str, ...], a
     return counts
 
 
-def _free(name: str) -> str:
-    """Returns a name for a column of the manifest that no column of the results has."""
-    return f"manifest_{name}" if name in COLUMNS else name
+def _named(joined: Iterable[str]) -> dict[str, str]:
+    """Returns the columns of the manifest by the names that they get: ``manifest_label`` for ``label``.
+
+    No two columns of the table differ in capitals alone, since many programs take such names for the same one.
+    """
+    taken, names = {name.casefold() for name in COLUMNS}, {}
+    for column in joined:
+        name = column
+        while name.casefold() in taken:
+            name = f"manifest_{name}"
+        taken.add(name.casefold())
+        names[name] = column
+    return names
 
 
 @contextmanager
-def _open(path: str, names: list[str]) -> Iterator[Write]:
+def _open(path: str, columns: dict[str, str], *, force: bool, excel: bool) -> Iterator[Write]:
     if path == STDOUT:
-        yield _csv(sys.stdout.buffer, names)
+        yield _csv(sys.stdout.buffer, columns, excel=excel)
         return
-    target = Path(path)
-    handle, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if target.suffix == _PARQUET:
-                with _parquet(file, names) as put:
-                    yield put
-            else:
-                yield _csv(file, names)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(target)
-    finally:
-        Path(draft).unlink(missing_ok=True)
+    with output_file.writing(Path(path), force=force) as file:
+        if Path(path).suffix.lower() == _PARQUET:
+            with _parquet(file, columns) as put:
+                yield put
+        else:
+            yield _csv(file, columns, excel=excel)
 
 
-def _csv(file: IO[bytes], names: list[str]) -> Write:
-    file.write(csv_bytes([names]))
-    others = names[len(COLUMNS) :]
+def _csv(file: IO[bytes], columns: dict[str, str], *, excel: bool) -> Write:
+    file.write((_BYTE_ORDER_MARK if excel else b"") + csv_bytes([[*COLUMNS, *columns]]))
 
     def put(chunk: list[Line]) -> None:
-        file.write(csv_bytes(_values(line, others) for line in chunk))
+        file.write(csv_bytes(_values(line, columns) for line in chunk))
 
     return put
 
 
 @contextmanager
-def _parquet(file: IO[bytes], names: list[str]) -> Iterator[Write]:
+def _parquet(file: IO[bytes], columns: dict[str, str]) -> Iterator[Write]:
     require("parquet")
     import pyarrow as pa  # noqa: PLC0415 - 50 MB that nothing else needs
     from pyarrow import parquet  # noqa: PLC0415
 
     kinds: dict[str, Any] = {"row": pa.int64(), "confidence": pa.float64(), "score": pa.float64()}
     kinds["threshold"] = pa.float64()
-    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
-    others = names[len(COLUMNS) :]
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in (*COLUMNS, *columns)])
     with parquet.ParquetWriter(file, schema) as writer:
 
         def put(chunk: list[Line]) -> None:
-            columns = zip(*(_values(line, others) for line in chunk), strict=True)
-            writer.write_batch(pa.record_batch([list(column) for column in columns], schema=schema))
+            values = zip(*(_values(line, columns) for line in chunk), strict=True)
+            writer.write_batch(pa.record_batch([list(column) for column in values], schema=schema))
 
         yield put
 
 
-def _values(line: Line, others: list[str]) -> Iterator[object]:
+def _values(line: Line, columns: dict[str, str]) -> Iterator[object]:
     yield from line.row.model_dump().values()
-    for name in others:
-        yield line.columns.get(name, line.columns.get(name.removeprefix("manifest_")))
+    for column in columns.values():
+        yield line.columns.get(column)

@@ -1,23 +1,38 @@
-"""The status of a job, read from its folder and the dead-letter queue."""
+"""The status of jobs, read from their folders and the dead-letter queue."""
 
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from jobs.batch.closing import Closer, Closing
-from jobs.batch.dead_letters import DeadLetters
+from jobs.batch.dead_letters import Letters, LettersRead
+from jobs.batch.job_names import job_ids, no_such_job
+from jobs.batch.results import Results
 from jobs.user_error import UserError
+from jobs.wording import program
 from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, JobRecord
-from worker.contract import Job, NamedFiles, PartReport
+from worker.contract import Job, NamedFiles, PartReport, Summary
+from worker.errors import Reject
 
-JobState = Literal["planning", "sending", "running", "stuck", "complete", "cancelled"]
+JobState = Literal["waiting", "running", "stuck", "complete", "complete with failures", "cancelled"]
 
 _READERS: Final = 8
 #: There is no rate before this many seconds: the first parts arrive together.
 _LEAST_S: Final = 1.0
+#: How long nothing has happened to a job before its queue is believed to be empty: the number of messages that SQS
+#: reports is right a minute after the last one was sent.
+_QUIET: Final = timedelta(minutes=5)
+#: Of 100,000 parts, 200 bytes each.
+_MAX_SUMMARY_BYTES: Final = 64 * 1024 * 1024
+
+
+#: Returns how many requests the queue holds; None: that is not known.
+Pending = Callable[[], int | None]
 
 
 class RefusedRequest(BaseModel):
@@ -31,12 +46,16 @@ class RefusedRequest(BaseModel):
 
 
 class JobStatus(BaseModel):
-    """The output of ``twofold batch status``. ``done = scored + failed``, and ``images = done + waiting``."""
+    """The output of ``twofold batch status``. ``done = scored + failed``, and ``images = done + waiting``.
+
+    A row that a redrive has answered counts as the results show it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     job_id: str
     state: JobState
+    note: str | None  #: what the state means for this job, or what to do next
     images: int
     done: int
     scored: int
@@ -49,6 +68,8 @@ class JobStatus(BaseModel):
     left_s: float | None
     refused: list[RefusedRequest]
     closing: str | None = None  #: what came of completing a job whose workers did not, or None
+    sources: tuple[str, ...] = ()
+    created_at: datetime | None = None  #: UTC; None: the job is still being planned
     parent: str | None
     redrives: list[str]
     skipped: dict[str, NamedFiles] = {}  #: files that were not submitted, by reason
@@ -56,106 +77,171 @@ class JobStatus(BaseModel):
     @property
     def settled(self) -> bool:
         """Whether the job makes no further progress by itself."""
-        return self.state in {"complete", "cancelled", "stuck"}
+        return self.state not in {"waiting", "running"}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image has a row."""
+        return self.state in {"complete", "complete with failures"}
+
+    @property
+    def without_answers(self) -> bool:
+        """Whether every image has a row, and none of them a score."""
+        return self.complete and not self.scored
 
 
 class StatusReader:
     """Reads the status of one job, any number of times. The report of a part is read once.
 
-    ``closer`` completes a job whose workers wrote all parts and no more.
+    ``closer`` completes a job whose workers wrote all parts and no more. ``pending`` counts the requests in the queue,
+    of all jobs and roughly.
     """
 
-    def __init__(self, record: JobRecord, *, dead_letters: DeadLetters | None, closer: Closer | None = None) -> None:
+    def __init__(
+        self,
+        record: JobRecord,
+        *,
+        dead_letters: Letters | None,
+        closer: Closer | None = None,
+        pending: Pending = lambda: None,
+    ) -> None:
         self._record = record
         self._dead_letters = dead_letters
         self._closer = closer
-        self._reports: dict[int, PartReport] = {}
+        self._pending = pending
+        self._written: dict[int, datetime] = {}  #: the parts that are there
+        self._reports: dict[int, PartReport] = {}  #: on them, as far as they were read
 
     def read(self) -> JobStatus:
         """Returns the current status. Raises UserError when there is no such job."""
-        job, newest = self._record.job(), self._read_parts()
+        job, newest = self._record.job(), self._list_parts()
         complete = job is not None and self._record.is_complete()
         closing = None if complete else self._close(job, newest)
         if closing is not None and closing.complete:
             job, complete = self._record.job(), True
         if job is None:
             return self._without_job(closing)
-        reports = self._reports.values()
-        done, failed = sum(report.rows for report in reports), sum(report.failed for report in reports)
+        redrives = self._record.redrives()
+        done = sum(map(job.rows_of, self._written))
+        errors = self._errors(complete=complete, redriven=bool(redrives))
         refused = [] if complete else self._refused(job)
-        errors: dict[str, int] = {}
-        for report in reports:
-            errors = {code: errors.get(code, 0) + report.errors.get(code, 0) for code in errors | report.errors}
+        failed = errors.total()
         seconds = (newest - job.created_at).total_seconds() if newest else 0.0
         rate = done / seconds if seconds >= _LEAST_S else None
         waiting = job.images - done
+        state = self._state(job, complete=complete, failed=failed, closing=closing, refused=len(refused))
         return JobStatus(
             job_id=job.job_id,
-            state=self._state(job, complete=complete, given_up=closing is not None, refused=len(refused)),
+            state=state,
+            note=self._note(state, job, scored=done - failed, refused=bool(refused)),
             images=job.images,
             done=done,
             scored=done - failed,
             failed=failed,
             waiting=waiting,
-            errors=errors,
+            errors=dict(sorted(errors.items())),
             parts=job.parts,
-            parts_done=len(self._reports),
+            parts_done=len(self._written),
             images_per_s=None if rate is None else round(rate, 1),
             left_s=round(waiting / rate, 1) if rate and not complete else None,
             refused=refused,
             closing=closing.message if closing else None,
+            sources=job.sources,
+            created_at=job.created_at,
             parent=job.parent,
-            redrives=self._record.redrives(),
+            redrives=redrives,
             skipped=job.skipped,
         )
 
+    def _errors(self, *, complete: bool, redriven: bool) -> Counter[str]:
+        """Returns the failed rows by code, as the results have them: a row that was redriven as it is now."""
+        errors = self._first_errors(complete=complete)
+        for before, now in Results(self._record).redriven_codes() if redriven else ():
+            errors.subtract([before] if before else [])
+            errors.update([now] if now else [])
+        return +errors  # without the codes that no row has any more
+
+    def _first_errors(self, *, complete: bool) -> Counter[str]:
+        """Returns the failed rows of the job's own parts by code: once it is complete, from its summary."""
+        uri = self._record.folder.summary
+        body = self._record.storage.find(uri, max_bytes=_MAX_SUMMARY_BYTES) if complete else None
+        if body is not None:
+            return Counter(Summary.model_validate_json(body).errors)
+        self._read_reports()
+        errors: Counter[str] = Counter()
+        for report in self._reports.values():
+            errors.update(report.errors)
+        return errors
+
     def _close(self, job: Job | None, newest: datetime | None) -> Closing | None:
         """Completes the job if all parts are there. Without ``job.json``, it may be a short one of one part."""
-        if self._closer is None or newest is None or (job is not None and len(self._reports) < job.parts):
+        if self._closer is None or newest is None or (job is not None and len(self._written) < job.parts):
             return None
         return None if self._record.is_cancelled() else self._closer.close(self._record, newest=newest)
 
-    def _state(self, job: Job, *, complete: bool, given_up: bool, refused: int) -> JobState:
+    def _state(self, job: Job, *, complete: bool, failed: int, closing: Closing | None, refused: int) -> JobState:
         if complete:
-            return "complete"
+            return "complete with failures" if failed else "complete"
         if self._record.is_cancelled():
             return "cancelled"
-        if job.shards and not self._record.is_submitted():
-            return "sending"
-        if given_up:
+        # No worker can complete it, or every part that is missing was refused.
+        if (closing and closing.final) or (refused and refused + len(self._written) >= job.parts) or self._is_lost(job):
             return "stuck"
-        # Every part that is missing was refused.
-        return "stuck" if refused and refused + len(self._reports) >= job.parts else "running"
+        return "running" if self._written else "waiting"
+
+    def _is_lost(self, job: Job) -> bool:
+        """Whether parts are missing and no request is left that could bring them: it has expired, or was deleted."""
+        quiet = datetime.now(UTC) - max([job.created_at, *self._written.values()])
+        if len(self._written) >= job.parts or quiet < _QUIET or not self._record.is_submitted():
+            return False
+        if self._pending() != 0:
+            return False
+        return set(self._record.part_numbers()) == set(self._written)  # a part that was written meanwhile is an answer
+
+    def _note(self, state: JobState, job: Job | None, *, scored: int, refused: bool) -> str | None:
+        job_id = self._record.folder.job_id
+        whole = job.parent if job and job.parent else job_id
+        if state == "stuck":
+            if not refused and job and len(self._written) < job.parts:
+                again = f"Run '{program()} batch cancel {job_id}' and submit it again"
+                return f"It cannot go on: the queue holds no request any more. They expire after some days. {again}."
+            if not refused:
+                return None  # ``closing`` says why
+            again = f"'{program()} batch redrive {job_id}'"
+            return f"It cannot go on: its requests were refused. Remove the cause, then run {again}."
+        if state == "complete with failures":
+            what = "Some images have no score" if scored else "No image could be scored"
+            return (
+                f"{what}: run '{program()} batch results {whole}' to see which and why, and "
+                f"'{program()} batch redrive {whole}' to try them again."
+            )
+        if state in {"waiting", "running"} and job and job.shards and not self._record.is_submitted():
+            return "Its requests are still being sent. If 'submit' was interrupted, run the same command again."
+        return "No worker has answered yet." if state == "waiting" else None
 
     def _without_job(self, closing: Closing | None) -> JobStatus:
         """Returns the status before job.json exists. Raises UserError if nothing is known about the job."""
         folder, refused = self._record.folder, self._refused(None)
         begun = next(iter(self._record.storage.list(f"{folder.uri}/")), None) is not None
         if not begun and not refused:
-            raise UserError(
-                f"No job named {folder.job_id} in {folder.output_uri}. Run 'twofold batch status' to list the jobs; "
-                "a request that no worker has received yet is not among them."
-            )
-        return JobStatus(
-            job_id=folder.job_id,
-            state="stuck" if refused or closing else "planning",
-            **dict.fromkeys(("images", "done", "scored", "failed", "waiting", "parts", "parts_done"), 0),
-            errors={},
-            images_per_s=None,
-            left_s=None,
-            refused=refused,
-            closing=closing.message if closing else None,
-            parent=None,
-            redrives=[],
-        )
+            raise no_such_job(folder.job_id, folder.output_uri, self._record.storage)
+        state: JobState = "stuck" if refused or (closing and closing.final) else "waiting"
+        note = "Its list is being read and split into parts. If 'submit' was interrupted, run the same command again."
+        if state == "stuck":
+            note = self._note(state, None, scored=0, refused=bool(refused)) or ""
+        known = {"refused": refused, "closing": closing.message if closing else None}
+        return _nothing_known(folder.job_id, state, note or None).model_copy(update=known)
 
-    def _read_parts(self) -> datetime | None:
-        """Reads the reports of new parts. Returns the time when the newest part was written."""
-        found = dict(self._record.parts())
+    def _list_parts(self) -> datetime | None:
+        """Lists the parts that are there. Returns the time when the newest one was written."""
+        self._written = dict(self._record.parts())
+        return max(self._written.values(), default=None)
+
+    def _read_reports(self) -> None:
+        """Reads the reports of new parts."""
         with ThreadPoolExecutor(_READERS) as pool:
-            numbers = [number for number in found if number not in self._reports]
+            numbers = [number for number in self._written if number not in self._reports]
             self._reports |= dict(zip(numbers, pool.map(self._read_report, numbers), strict=True))
-        return max(found.values(), default=None)
 
     def _read_report(self, number: int) -> PartReport:
         report = self._record.report(number)
@@ -169,7 +255,7 @@ class StatusReader:
         found: dict[int | None, RefusedRequest] = {}
         for letter in self._dead_letters.of(self._record.folder.job_id):
             for request in letter.requests:
-                answered = (request.shard or 0) in self._reports and job is not None
+                answered = (request.shard or 0) in self._written and job is not None
                 if request.job_id == self._record.folder.job_id and not answered:
                     found[request.shard] = RefusedRequest(
                         shard=request.shard, error_code=letter.error_code, error_message=letter.error_message
@@ -177,16 +263,54 @@ class StatusReader:
         return list(found.values())
 
 
-def jobs_below(output_uri: str, storage: Storage) -> list[tuple[Job, bool]]:
-    """Returns all jobs in ``output_uri``, newest first, and whether each one is complete."""
-    prefix = f"{output_uri.rstrip('/')}/"
-    names = [uri.removeprefix(prefix).rstrip("/") for uri in storage.folders(prefix)]
-    records = [JobRecord(JobFolder(output_uri, name), storage) for name in names if not name.startswith("_")]
+def _nothing_known(job_id: str, state: JobState, note: str | None) -> JobStatus:
+    """Returns the status of a job of which not even the number of its images is known."""
+    return JobStatus(
+        job_id=job_id,
+        state=state,
+        note=note,
+        **dict.fromkeys(("images", "done", "scored", "failed", "waiting", "parts", "parts_done"), 0),
+        errors={},
+        images_per_s=None,
+        left_s=None,
+        refused=[],
+        parent=None,
+        redrives=[],
+    )
 
-    def read(record: JobRecord) -> tuple[Job, bool] | None:
-        job = record.job()
-        return None if job is None else (job, record.is_complete())
+
+def all_jobs(
+    output_uri: str,
+    storage: Storage,
+    *,
+    letters: LettersRead | None,
+    closer: Closer | None,
+    pending: Pending = lambda: None,
+) -> list[JobStatus]:
+    """Returns the status of every job in ``output_uri`` and in the dead letters, newest first.
+
+    A folder in which neither a plan nor a part is, is not a job's.
+    """
+    names = set(job_ids(output_uri, storage))
+    refused = (
+        {request.job_id for request in letters.requests() if _in(output_uri, request.output_uri)} if letters else ()
+    )
+
+    def read(name: str) -> JobStatus | None:
+        record = JobRecord(JobFolder(output_uri, name), storage)
+        try:
+            if name not in refused and record.job() is None and not record.has_shards() and record.report() is None:
+                return None
+            return StatusReader(record, dead_letters=letters, closer=closer, pending=pending).read()
+        except (Reject, UserError) as error:  # one damaged folder must not hide all other jobs
+            return _nothing_known(name, "stuck", str(error.message if isinstance(error, Reject) else error))
 
     with ThreadPoolExecutor(_READERS) as pool:
-        found = [item for item in pool.map(read, records) if item is not None]
-    return sorted(found, key=lambda item: item[0].created_at, reverse=True)
+        found = [status for status in pool.map(read, sorted(names.union(refused))) if status is not None]
+    oldest = datetime.min.replace(tzinfo=UTC)
+    return sorted(found, key=lambda status: status.created_at or oldest, reverse=True)
+
+
+def _in(output_uri: str, asked: str | None) -> bool:
+    """Whether a request writes to ``output_uri``: one that names no prefix writes to the worker's own."""
+    return asked is None or asked.rstrip("/") == output_uri.rstrip("/")

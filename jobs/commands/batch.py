@@ -2,12 +2,13 @@
 
 import json
 import sys
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from pydantic import BaseModel
-from rich.console import Console
 
 from jobs.commands.options import Json, Yes
 from jobs.progress import Reporter
@@ -16,15 +17,22 @@ from jobs.wording import counted, program
 
 if TYPE_CHECKING:  # boto3 takes half a second to load, and --help does not need it
     from jobs.batch.client import BatchClient
+    from jobs.batch.dead_letters import LettersRead
     from jobs.batch.status import JobStatus
 
 app = typer.Typer()
 
 Partial = Annotated[bool, typer.Option("--partial", help="Take the rows that are there if parts are missing.")]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job, as printed by submit and status.")]
+JobArgument = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="Name of the job, as printed by submit and status, or of its file in inbox/."),
+]
 Output = Annotated[
     str | None, typer.Option("--output", help="s3:// prefix of all jobs.", show_default="TWOFOLD_OUTPUT_URI")
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
+#: After a failure: the reason is in the job's status.
+_FAILED: Final = 1
 
 
 @app.command("submit", epilog="Example: twofold batch submit photos/ s3://shelter/lists/june.csv --wait")
@@ -92,7 +100,8 @@ def submit(
 @app.command("status", epilog="Example: twofold batch status june-3f2a9c01 --watch")
 def status(
     job_id: Annotated[
-        str | None, typer.Argument(metavar="[JOB]", help="Name of the job; without it, all jobs.")
+        str | None,
+        typer.Argument(metavar="[JOB]", help="Name of the job, or of its file in inbox/; without it, all jobs."),
     ] = None,
     follow: Annotated[
         bool, typer.Option("--watch", help="Wait for the job; exit 1 if it cannot be completed.")
@@ -100,15 +109,22 @@ def status(
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Print the status of a job: done, failed, waiting, rate, time left, and refused requests with their reasons."""
+    """Print the status of a job: done, failed, waiting, rate, time left, and refused requests with their reasons.
+
+    Exit 1 if the job is stuck, or if none of its images could be scored.
+    """
     client = _open(output)
     if job_id is None:
         _list(client, as_json=as_json)
-    elif follow:
+        return
+    job_id = _job_id(client, job_id)
+    if follow:
         _wait(client, job_id, Reporter(), as_json=as_json)
-    else:
-        job_status = client.status_reader(job_id).read()
-        _show(job_status, as_json=as_json)
+        return
+    job_status = client.status_reader(job_id).read()
+    _show(job_status, as_json=as_json)
+    if job_status.state == "stuck" or job_status.without_answers:
+        raise typer.Exit(_FAILED)
 
 
 @app.command("results", epilog="Example: twofold batch results june-3f2a9c01 --join -o june.parquet")
@@ -116,49 +132,69 @@ def results(
     job_id: JobArgument,
     file: Annotated[
         str | None,
-        typer.Option("-o", "--out", help="A .csv or .parquet file; - is standard output.", show_default="JOB.csv"),
+        typer.Option("-o", "--file", help="A .csv or .parquet file; - is standard output.", show_default="JOB.csv"),
     ] = None,
-    join: Annotated[bool, typer.Option("--join", help="Add the manifest's own columns.")] = False,
+    join: Annotated[bool, typer.Option("--join", help="Add the other columns of the list.")] = False,
+    excel: Annotated[bool, typer.Option("--excel", help="Write a CSV in which Excel shows umlauts.")] = False,
     partial: Partial = False,
+    force: Force = False,
     output: Output = None,
     as_json: Json = False,
 ) -> None:
-    """Write one table with a row for every image, in the order of the manifest. Redriven images are in their place."""
-    from jobs.batch import results_file  # noqa: PLC0415
-    from jobs.batch.results import Results  # noqa: PLC0415
+    """Write one table with a row for every image, in the order of the list. Redriven images are in their place.
 
+    Images that were files on this machine are named in the column file.
+    """
+    from jobs.batch import results_file  # noqa: PLC0415
+    from jobs.batch.results import FILE, Results  # noqa: PLC0415
+
+    _refuse_file(output)
+    results_file.check(file or f"{job_id}.csv", force=force, excel=excel)
     client = _open(output)
+    job_id, typed = _job_id(client, job_id), job_id
     path = file or f"{job_id}.csv"
+    if job_id != typed:
+        results_file.check(path, force=force, excel=excel)
     closing = client.close(job_id)
     if closing is not None:
         print(f"{job_id}: {closing.message}", file=sys.stderr)
     found = Results(client.record(job_id))
-    joined = found.job.columns if join else ()
+    joined = found.job.columns if join else tuple(name for name in found.job.columns if name == FILE)
     with Reporter().step(f"Writing {path}", total=found.job.images) as advance:
-        counts = results_file.write(found.chunks(join=join, partial=partial), path, joined=joined, advance=advance)
-    text = f"{counts.rows:,} rows = {counts.scored:,} scored + {counts.failed:,} with an error code: {path}"
+        chunks = found.chunks(join=bool(joined), partial=partial)
+        counts = results_file.write(chunks, path, joined=joined, advance=advance, force=force, excel=excel)
+    text = f"{counted(counts.rows, 'row')} = {counts.scored:,} scored + {counts.failed:,} with an error code: {path}"
     if path == results_file.STDOUT:
         print(text, file=sys.stderr)
     else:
         print(json.dumps(counts.model_dump() | {"file": path}) if as_json else text)
+    if counts.failed:
+        none = "" if counts.scored else "No image has a score. "
+        again = f"'{program()} batch redrive {found.job.parent or job_id}'"
+        print(f"{none}Run {again} to try again what failed.", file=sys.stderr)
 
 
 @app.command("report", epilog="Example: twofold batch report june-3f2a9c01 -o june.html")
 def report(
     job_id: JobArgument,
-    file: Annotated[Path | None, typer.Option("-o", "--out", help="An HTML file.", show_default="JOB.html")] = None,
+    file: Annotated[Path | None, typer.Option("-o", "--file", help="An HTML file.", show_default="JOB.html")] = None,
     partial: Partial = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    force: Force = False,
     output: Output = None,
 ) -> None:
     """Write an HTML page: counts, the scores and whether they have drifted, images worth checking, and errors."""
+    from jobs import output_file  # noqa: PLC0415
     from jobs.batch.results import Results  # noqa: PLC0415
-    from jobs.report import batch_page, page_file  # noqa: PLC0415
+    from jobs.report import batch_page  # noqa: PLC0415
     from jobs.report.batch_page import RowSummary  # noqa: PLC0415
 
-    path = file or Path(f"{job_id}.html")
-    page_file.check_free(path, force=force)
+    _refuse_file(output)
+    if file:
+        output_file.check_free(file, force=force)
     client = _open(output)
+    job_id = _job_id(client, job_id)
+    path = file or Path(f"{job_id}.html")
+    output_file.check_free(path, force=force)
     reporter = Reporter()
     found = Results(client.record(job_id))
     rows = RowSummary()
@@ -170,7 +206,8 @@ def report(
         complete = found.record.is_complete()
         model_uri = client.pinned_model_uri()
         facts = batch_page.gather(found, rows, client.storage, model_uri=model_uri, complete=complete)
-    page_file.save(path, batch_page.render(facts), force=force)
+    with output_file.writing(path, force=force) as page:
+        page.write(batch_page.render(facts).encode())
     print(path)
 
 
@@ -186,17 +223,21 @@ def redrive(
     from jobs.batch.inputs import Inputs  # noqa: PLC0415
     from jobs.batch.redrive import Redrive  # noqa: PLC0415
 
+    _check_codes(only or ())
     reporter = Reporter()
     client = _open(output)
     client.settings.needed_queue()
+    job_id = _job_id(client, job_id)
     inputs = Inputs(storage=client.storage, output_uri=client.settings.needed_output())
     again = Redrive(client.record(job_id), inputs=inputs, planner=client.planner(), send=client.send).run(
         only or (), client.dead_letters(), reporter
     )
     if again.requests:
-        text = f"{again.requests:,} refused requests of {job_id} were sent again."
+        were = "was" if again.requests == 1 else "were"
+        text = f"{counted(again.requests, 'refused request')} of {job_id} {were} sent again."
     elif again.images:
-        text = f"{again.images:,} failed images were submitted again, as {again.redrive_id}."
+        were = "was" if again.images == 1 else "were"
+        text = f"{counted(again.images, 'failed image')} {were} submitted again, as {again.redrive_id}."
     else:
         text = f"No image of {job_id} has failed{' with these codes' if only else ''}."
     if not wait or not (again.requests or again.images):
@@ -212,6 +253,7 @@ def cancel(job_id: JobArgument, output: Output = None, as_json: Json = False) ->
     from jobs.batch.cancelling import cancel as cancel_job  # noqa: PLC0415 - LiteRT takes a moment to load
 
     client = _open(output)
+    job_id = _job_id(client, job_id)
     if not cancel_job(client.record(job_id), client.dead_letters()):
         text = f"{job_id} is complete: there is nothing to cancel. Run '{program()} batch results {job_id}'."
         print(client.status_reader(job_id).read().model_dump_json() if as_json else text)
@@ -230,37 +272,75 @@ def _open(output: str | None) -> "BatchClient":
     return BatchClient.open(output_uri=output)
 
 
-def _list(client: "BatchClient", *, as_json: bool) -> None:
-    from jobs.batch.status import jobs_below  # noqa: PLC0415
-    from jobs.commands.batch_view import table_of_all  # noqa: PLC0415
+def _refuse_file(output: str | None) -> None:
+    """Raises BadParameter for ``--output june.csv``, which is how other programs name the file."""
+    if output is not None and "://" not in output:
+        raise typer.BadParameter(f"--output is the s3:// prefix of all jobs. Name the file with -o {output}")
 
-    found = jobs_below(client.settings.needed_output(), client.storage)
+
+def _check_codes(codes: Iterable[str]) -> None:
+    """Raises BadParameter for a code that no row can have, with the one that is probably meant."""
+    from worker.contract import nearest  # noqa: PLC0415
+    from worker.errors import ErrorCode  # noqa: PLC0415
+
+    known = [code.value for code in ErrorCode]
+    for code in codes:
+        if code not in known:
+            near = nearest(code, known)
+            question = f" Did you mean {near}?" if near else ""
+            raise typer.BadParameter(f"--only {code} is not an error_code.{question} See the column of that name.")
+
+
+def _job_id(client: "BatchClient", asked: str) -> str:
+    """Returns the name of a job that was asked for by it, or by the name of the file that it came from."""
+    from jobs.batch.job_names import find_job  # noqa: PLC0415
+
+    return find_job(asked, client.settings.needed_output(), client.storage, lambda: _letters(client))
+
+
+def _letters(client: "BatchClient") -> "LettersRead | None":
+    """Returns all dead letters, or None where they cannot be read: everything else is shown without them."""
+    from worker.errors import TwofoldError  # noqa: PLC0415
+
+    try:
+        letters = client.dead_letters()
+        return letters.all() if letters else None
+    except TwofoldError as error:
+        print(f"Refused requests cannot be shown: {error.message}", file=sys.stderr)
+        return None
+
+
+def _list(client: "BatchClient", *, as_json: bool) -> None:
+    from jobs.batch.status import all_jobs  # noqa: PLC0415
+    from jobs.commands.batch_view import text_of_all, width_of_output  # noqa: PLC0415
+
+    output_uri = client.settings.needed_output()
+    found = all_jobs(
+        output_uri, client.storage, letters=_letters(client), closer=client.closer(), pending=cache(client.pending)
+    )
     if as_json:
-        print(json.dumps([job.model_dump(mode="json") | {"complete": complete} for job, complete in found]))
+        print(json.dumps([job_status.model_dump(mode="json") for job_status in found]))
     elif found:
-        Console(highlight=False).print(table_of_all(found))
+        print(text_of_all(found, width=width_of_output()))
     else:
-        print("No jobs yet. Run 'twofold batch submit --help' to see how to submit one.")
+        print(f"No jobs yet. Run '{program()} batch submit --help' to see how to submit one.")
 
 
 def _wait(client: "BatchClient", job_id: str, reporter: Reporter, *, as_json: bool) -> None:
-    """Waits until the job makes no further progress by itself. Exits with 1 if it is not complete."""
+    """Waits until the job makes no further progress by itself. Exits with 1 unless it is complete and has a score."""
     from jobs.commands.batch_view import watch  # noqa: PLC0415
 
     with if_stopped(f"The job goes on. Run '{program()} batch status {job_id} --watch' to wait for it again."):
         job_status = watch(client.status_reader(job_id), reporter.console)
     _show(job_status, as_json=as_json)
-    if job_status.state != "complete":
-        raise typer.Exit(1)
+    if not job_status.complete or job_status.without_answers:
+        raise typer.Exit(_FAILED)
 
 
 def _show(job_status: "JobStatus", *, as_json: bool) -> None:
-    from jobs.commands.batch_view import table_of  # noqa: PLC0415
+    from jobs.commands.batch_view import text_of, width_of_output  # noqa: PLC0415
 
-    if as_json:
-        print(job_status.model_dump_json())
-    else:
-        Console(highlight=False).print(table_of(job_status))
+    print(job_status.model_dump_json() if as_json else text_of(job_status, width=width_of_output()))
 
 
 def _print(figures: BaseModel, text: str, *, job_id: str, as_json: bool) -> None:

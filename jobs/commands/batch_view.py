@@ -1,74 +1,138 @@
-"""The status of jobs, on the terminal."""
+"""The status of jobs, on the terminal: lines of text, which a terminal wraps between words and a pipe gets whole."""
 
+import re
+import shutil
+import sys
+import textwrap
 import time
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from jobs.batch.status import JobStatus, StatusReader
 from jobs.batch.tally import in_words
-from worker.contract import Job
+from jobs.printable import printable
+from jobs.wording import counted
 
 _WATCH_S: Final = 2.0
 #: Refused requests that are shown, at most. When the model is missing, all of them are refused.
 _SHOWN: Final = 10
+#: The width of the names of lines, such as ``redrive of``.
+_NAMES: Final = 12
+_QUOTED: Final = re.compile(r"'[^']{,60}'")
+_HEADER: Final = ("JOB", "STATE", "IMAGES", "FAILED", "SINCE (UTC)")
+
+
+def width_of_output() -> int | None:
+    """Returns the columns of the terminal that is standard output; None: it is a pipe or a file."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def watch(reader: StatusReader, console: Console) -> JobStatus:
     """Shows the status as it changes, until the job makes no further progress by itself. Returns the last one."""
     status = reader.read()
-    with Live(table_of(status), console=console, transient=True, auto_refresh=False) as live:
+    with Live(_live(status, console), console=console, transient=True, auto_refresh=False) as live:
         while not status.settled:
             time.sleep(_WATCH_S)
             status = reader.read()
-            live.update(table_of(status), refresh=True)
+            live.update(_live(status, console), refresh=True)
     return status
 
 
-def table_of(status: JobStatus) -> Table:
-    """Returns the status of one job as a table."""
-    title = Text(f"{status.job_id}: {status.state}")
-    table = Table(title=title, box=None, show_header=False, title_justify="left")
-    for name, text in _lines(status):
-        table.add_row(name, Text(text))  # not as markup: a message may look like it
-    return table
+def _live(status: JobStatus, console: Console) -> Text:
+    return Text(text_of(status, width=console.width))  # not as markup: a message may look like it
 
 
-def table_of_all(jobs: list[tuple[Job, bool]]) -> Table:
-    """Returns all jobs as a table, one a line."""
-    table = Table("job", "images", "", "since", "from", box=None)
-    for job, complete in jobs:
-        state = "complete" if complete else ""
-        sources = Text(", ".join(job.sources))
-        table.add_row(job.job_id, f"{job.images:,}", state, f"{job.created_at:%Y-%m-%d %H:%M}", sources)
-    return table
+def text_of(status: JobStatus, *, width: int | None) -> str:
+    """Returns the status of one job, one fact a line, in lines of up to ``width`` columns; None: of any length."""
+    lines = [f"{status.job_id}: {status.state}"]
+    for name, text in _facts(status):
+        lines += _wrapped(printable(text), width, start=f"  {name:<{_NAMES}}", indent=_NAMES + 2)
+    if status.note:
+        lines += _wrapped(status.note, width, start="", indent=0)
+    return "\n".join(lines)
 
 
-def _lines(status: JobStatus) -> list[tuple[str, str]]:
+def text_of_all(jobs: Iterable[JobStatus], *, width: int | None) -> str:
+    """Returns all jobs as a table, one a line; where that is too wide, with the name of each job in a line of its own.
+
+    A name is never cut or wrapped.
+    """
+    rows = [_HEADER, *map(_row, jobs)]
+    lines = _aligned(rows)
+    if width is None or max(map(len, lines)) <= width:
+        return "\n".join(lines)
+    facts = _aligned([row[1:] for row in rows])
+    return "\n".join(f"{row[0]}\n  {line}" for row, line in zip(rows, facts, strict=True))
+
+
+def _row(status: JobStatus) -> tuple[str, ...]:
+    is_known = status.created_at is not None
+    share = f", {status.done / status.images:.0%}" if status.state == "running" and status.images else ""
+    return (
+        status.job_id,
+        f"{status.state}{share}",
+        f"{status.images:,}" if is_known else "",
+        f"{status.failed:,}" if is_known else "",
+        f"{status.created_at:%Y-%m-%d %H:%M}" if status.created_at else "",
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    right = {_HEADER.index("IMAGES") - len(_HEADER), _HEADER.index("FAILED") - len(_HEADER)}  #: counted from the end
+    return [
+        "  ".join(
+            cell.rjust(width) if place - len(widths) in right else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _wrapped(text: str, width: int | None, *, start: str, indent: int) -> list[str]:
+    if width is None:
+        return [start + text]
+    whole = _QUOTED.sub(lambda found: found[0].replace(" ", "\0"), text)  # a command is not broken in two
+    lines = textwrap.wrap(
+        whole,
+        width,
+        initial_indent=start,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace("\0", " ") for line in lines] or [start.rstrip()]
+
+
+def _facts(status: JobStatus) -> list[tuple[str, str]]:
     share = status.done / status.images if status.images else 0.0
     by_code = ", ".join(f"{count:,} {code}" for code, count in sorted(status.errors.items()))
-    lines = [
-        ("done", f"{status.done:,} of {status.images:,} images, {share:.0%}"),
+    left = status.parts - status.parts_done
+    facts = [
+        ("done", f"{status.done:,} of {counted(status.images, 'image')}, {share:.0%}"),
         ("scored", f"{status.scored:,}"),
         ("failed", f"{status.failed:,}" + (f": {by_code}" if by_code else "")),
-        ("waiting", f"{status.waiting:,}, in {status.parts - status.parts_done:,} parts"),
+        ("waiting", f"{status.waiting:,}" + (f", in {counted(left, 'part')}" if left else "")),
     ]
     if status.images_per_s is not None:
-        left = "" if status.left_s is None or not status.waiting else f", about {status.left_s:,.0f} s left"
-        lines.append(("rate", f"{status.images_per_s:,.0f} images a second{left}"))
+        time_left = "" if status.left_s is None or not status.waiting else f", about {status.left_s:,.0f} s left"
+        facts.append(("rate", f"{status.images_per_s:,.0f} images a second{time_left}"))
+    if status.sources:
+        facts.append(("from", ", ".join(status.sources)))
     if status.closing is not None:
-        lines.append(("completion", status.closing))
+        facts.append(("completion", status.closing))
     for one in status.refused[:_SHOWN]:
         part = "the job" if one.shard is None else f"part {one.shard}"
-        lines.append(("refused", f"{part}: {one.error_code}, {one.error_message}"))
+        facts.append(("refused", f"{part}: {one.error_code}, {one.error_message}"))
     if len(status.refused) > _SHOWN:
-        lines.append(("refused", f"and {len(status.refused) - _SHOWN:,} more; --json prints all of them"))
-    lines += [("skipped", line) for line in in_words(status.skipped)]
+        facts.append(("refused", f"and {len(status.refused) - _SHOWN:,} more; --json prints all of them"))
+    facts += [("skipped", line) for line in in_words(status.skipped)]
     if status.parent:
-        lines.append(("redrive of", status.parent))
+        facts.append(("redrive of", status.parent))
     if status.redrives:
-        lines.append(("redrives", ", ".join(status.redrives)))
-    return lines
+        facts.append(("redrives", ", ".join(status.redrives)))
+    return facts

@@ -23,12 +23,13 @@ import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
-from jobs.batch.results import Line, Results
+from jobs.batch.results import FILE, Line, Results
 from jobs.decoding import decode
 from jobs.metrics import scored_images
 from jobs.metrics.arrays import Scores
 from jobs.metrics.drift import drift, shares
 from jobs.report import charts, html
+from jobs.wording import program
 from worker.aws.storage import Storage
 from worker.batch import cost
 from worker.batch.job_folder import UPLOADS
@@ -47,8 +48,6 @@ _READERS: Final = 8
 _BINS: Final = 20
 _MAX_CSV_BYTES: Final = 1024 * 1024 * 1024
 _MAX_JSON_BYTES: Final = 1024 * 1024
-#: The column in which a job keeps the names of files that were uploaded for it.
-_FILE: Final = "file"
 #: A population stability index of this much is a large shift. If chance alone gives as much, there are too few images.
 _LARGE: Final = 0.25
 _SHIFTS: Final = {"no notable shift": "same", "some shift": "some", "a large shift": "large"}
@@ -262,12 +261,12 @@ def _shown(rows: RowSummary, images: list[LabelImages]) -> list[PredictionRow]:
 def _read_names(results: Results, shown: list[PredictionRow]) -> dict[int, str]:
     """Returns the names that the rows' files had on the machine that uploaded them, from the shards of the job."""
     job = results.job
-    if _FILE not in job.columns or job.parent is not None:  # the rows of a redrive have their parent's numbers
+    if FILE not in job.columns or job.parent is not None:  # the rows of a redrive have their parent's numbers
         return {}
     wanted = {row.row for row in shown}
     with ThreadPoolExecutor(_READERS) as pool:
         shards = pool.map(results.shard, sorted({row // job.shard_images for row in wanted}))
-        found = {line.row: line.columns.get(_FILE, "") for shard in shards for line in shard if line.row in wanted}
+        found = {line.row: line.columns.get(FILE, "") for shard in shards for line in shard if line.row in wanted}
     return {row: name for row, name in found.items() if name}
 
 
@@ -292,6 +291,7 @@ class _View:
 
     advice = ADVICE
     assumes = cost.ASSUMES
+    program = program()
 
     def __init__(self, facts: BatchFacts) -> None:
         self._facts = facts

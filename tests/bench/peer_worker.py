@@ -60,7 +60,7 @@ def answer(model: Any, request: dict[str, Any], output_uri: str) -> None:
     writer.writerow(["source_ref", "label", "score"])
     for ref, score in zip(refs, predict(model, refs), strict=True):
         writer.writerow([ref, int(score >= THRESHOLD), score])
-    bucket, key = split(f"{output_uri.rstrip('/')}/{request['job_id']}/predictions/part-00000.csv")
+    bucket, key = split(f"{output_uri.rstrip('/')}/{request['job_id']}/parts/part-00000.csv")
     s3.put_object(Bucket=bucket, Key=key, Body=text.getvalue().encode())
 
 

@@ -61,7 +61,7 @@ class _Version:
 def collect(bench: Bench, receipts: Iterable[Receipt], logs: Sequence[str]) -> Evidence:
     """Collects the evidence. Dead letters are hidden afterwards."""
     written = sorted(_written(bench), key=lambda version: version.key)
-    rows = _rows(bench, [version for version in written if version.name.startswith("predictions/")])
+    rows = _rows(bench, [version for version in written if version.name.startswith("parts/")])
     times = Counter(version.key for version in written if not _MAY_BE_REWRITTEN.fullmatch(version.name))
     latest = [version for version in written if version.is_latest and version.name.startswith("errors/")]
     return Evidence(
@@ -78,7 +78,7 @@ def collect(bench: Bench, receipts: Iterable[Receipt], logs: Sequence[str]) -> E
 def unclosed_jobs(bench: Bench) -> set[str]:
     """Returns the jobs that have a part and no ``_SUCCESS``."""
     written = list(_written(bench))
-    with_part = {version.job_id for version in written if version.name.startswith("predictions/")}
+    with_part = {version.job_id for version in written if version.name.startswith("parts/")}
     return with_part - {version.job_id for version in written if version.name == "_SUCCESS"}
 
 

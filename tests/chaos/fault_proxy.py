@@ -32,7 +32,7 @@ LIMIT_S: Final = 120
 
 #: What the objects of a bucket are, by the end of their path.
 _OBJECTS: Final = {
-    "part": r"/predictions/part-\d+\.csv",
+    "part": r"/parts/part-\d+\.csv",
     "errors": r"/errors/part-\d+\.csv",
     "shard": r"/shards/\d+\.jsonl",
     "marker": r"/(submitted|cancelled)",

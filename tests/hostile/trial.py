@@ -182,7 +182,7 @@ class Trial(WorkerProcess):
         return steps if neighbour == "scored" else dict.fromkeys(images, (f"the sound image: {neighbour}",))
 
     def _rows(self, job_id: str) -> list[PredictionRow]:
-        keys = self._bench.keys(f"predictions/{job_id}/predictions/")
+        keys = self._bench.keys(f"predictions/{job_id}/parts/")
         return [row for key in keys for row in from_csv(self._bench.get(f"s3://{BUCKET}/{key}"))]
 
 

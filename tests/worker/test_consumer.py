@@ -150,7 +150,7 @@ def test_a_message_delivered_twice_leaves_one_part(drained: Drained) -> None:
     bench = drained.bench
     assert [line for line in drained.log.splitlines() if "twice" in line and "answered already" in line]
     assert len(bench.rows("twice")) == 1
-    names = ["_SUCCESS", "job.json", "predictions/part-00000.csv", "summary.json"]
+    names = ["_SUCCESS", "job.json", "parts/part-00000.csv", "summary.json"]
     assert _written(bench, "predictions/twice/") == [f"predictions/twice/{name}" for name in names]
 
 

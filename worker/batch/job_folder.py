@@ -2,7 +2,7 @@
 
 job.json                   what was asked for; written once all shards are there
 shards/00000.jsonl         500 images each, only if the job was planned
-predictions/part-00000.csv one row for each image of the shard with that number; its report is in the metadata
+parts/part-00000.csv       one row for each image of the shard with that number; its report is in the metadata
 errors/part-00000.csv      the failed rows of that part, if any
 redrives/<job_id>          one for each job that retries failed images of this one
 submitted, cancelled       markers
@@ -76,7 +76,7 @@ class JobFolder:
     @property
     def parts(self) -> str:
         """The prefix of all parts."""
-        return f"{self.uri}/predictions/"
+        return f"{self.uri}/parts/"
 
     @property
     def redrives(self) -> str:
@@ -85,7 +85,7 @@ class JobFolder:
 
     def part(self, number: int = 0) -> str:
         """Returns the URI of a part, a CSV."""
-        return f"{self.uri}/predictions/part-{number:05}.csv"
+        return f"{self.uri}/parts/part-{number:05}.csv"
 
     def errors(self, number: int = 0) -> str:
         """Returns the URI of a part's failed rows, which are there if it has any."""

@@ -80,7 +80,7 @@ def test_only_one_redrive_runs_at_a_time(desk: Desk, june: list[str]) -> None:
     _redrive(desk, "june", "not_found")
     with pytest.raises(UserError, match=r"june-r1 is not complete"):
         _redrive(desk, "june")
-    with pytest.raises(UserError, match="Run 'twofold batch redrive june'"):
+    with pytest.raises(UserError, match=r"Run '.*twofold batch redrive june'"):
         _redrive(desk, "june-r1")
     desk.storage.write(desk.folder("june-r1").cancelled, b"x", content_type="text/plain")
     assert _redrive(desk, "june").redrive_id == "june-r2"
@@ -105,7 +105,7 @@ def test_the_refused_requests_of_a_redrive_are_sent_again(desk: Desk, june: list
     _redrive(desk, "june", "not_found")
     refused = FakeDeadLetters(*desk.sent)
     desk.sent.clear()
-    with pytest.raises(UserError, match="run 'twofold batch redrive june-r1' if it is stuck"):
+    with pytest.raises(UserError, match=r"run '.*twofold batch redrive june-r1' if it is stuck"):
         _redrive(desk, "june")
     inputs = Inputs(storage=desk.storage, output_uri=desk.bench.output_uri)
     redrive = Redrive(desk.record("june-r1"), inputs=inputs, planner=desk.planner, send=desk.sent.extend)
@@ -117,7 +117,7 @@ def test_the_refused_requests_of_a_redrive_are_sent_again(desk: Desk, june: list
 def test_a_running_job_is_not_redriven(desk: Desk) -> None:
     """An image without a row has not failed."""
     desk.plan(["no URI"], job_id="june")
-    with pytest.raises(UserError, match="have no row yet"):
+    with pytest.raises(UserError, match="1 of 1 image has no row yet: part 0 of 1 is missing"):
         _redrive(desk, "june")
 
 

@@ -68,7 +68,7 @@ def test_every_image_has_one_row_whether_or_not_it_failed(
         desk.handle(request)
     found = Results(desk.record(job.job_id))
     out = tmp_path / "out.csv"
-    counts = results_file.write(found.chunks(), str(out), joined=(), advance=lambda _: None)
+    counts = results_file.write(found.chunks(), str(out), joined=(), advance=lambda _: None, force=True)
     rows = list(csv.DictReader(io.StringIO(out.read_text(encoding="utf-8"), newline="")))
     assert [unguarded(row["source_ref"]) for row in rows] == refs
     assert [row["row"] for row in rows] == [str(number) for number in range(len(refs))]
@@ -88,7 +88,8 @@ def test_a_part_that_is_missing_is_named(desk: Desk, tmp_path: Path) -> None:
         results_file.write(found.chunks(), str(out), joined=(), advance=lambda _: None)
     assert "--partial" in str(caught.value)
     assert out.read_text() == "older"
-    assert results_file.write(found.chunks(partial=True), str(out), joined=(), advance=lambda _: None).rows == 500
+    partial = results_file.write(found.chunks(partial=True), str(out), joined=(), advance=lambda _: None, force=True)
+    assert partial.rows == 500
 
 
 def test_a_part_that_was_altered_is_named(desk: Desk) -> None:
@@ -96,7 +97,7 @@ def test_a_part_that_was_altered_is_named(desk: Desk) -> None:
     job = desk.plan(["no URI"] * 3)
     desk.planner.submit(job)
     desk.handle(desk.sent[0])
-    key = "predictions/job/predictions/part-00000.csv"
+    key = "predictions/job/parts/part-00000.csv"
     metadata = desk.bench.s3.head_object(Bucket=desk.bench.bucket, Key=key)["Metadata"]
     body = desk.bench.get(f"s3://{desk.bench.bucket}/{key}").replace(b"0.5", b"0.6")
     desk.bench.s3.put_object(Bucket=desk.bench.bucket, Key=key, Body=body, Metadata=metadata)
@@ -123,7 +124,7 @@ def test_a_part_of_another_job_is_named(desk: Desk) -> None:
     for job_id in ("june", "july"):
         desk.planner.submit(desk.plan([f"no URI for {job_id}"], job_id=job_id))
         desk.handle(desk.sent[-1])
-    part = "predictions/{}/predictions/part-00000.csv".format
+    part = "predictions/{}/parts/part-00000.csv".format
     source = {"Bucket": desk.bench.bucket, "Key": part("july")}
     desk.bench.s3.copy_object(Bucket=desk.bench.bucket, Key=part("june"), CopySource=source)
     with pytest.raises(Reject, match="answers another request"):
@@ -132,7 +133,7 @@ def test_a_part_of_another_job_is_named(desk: Desk) -> None:
 
 def test_a_job_that_does_not_exist_is_an_error(desk: Desk) -> None:
     """The message says what to run next."""
-    with pytest.raises(UserError, match="twofold batch status gone"):
+    with pytest.raises(UserError, match=r"No job named gone in .* Run '.*twofold batch status' to list the jobs"):
         Results(desk.record("gone"))
 
 
@@ -231,6 +232,31 @@ def test_a_spreadsheet_opens_it_and_runs_nothing(written: Path, tmp_path: Path) 
 
 
 def test_the_table_can_go_to_standard_output(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
-    """As ``--out -``, for a pipe."""
+    """As ``-o -``, for a pipe."""
     results_file.write([_lines()], results_file.STDOUT, joined=(), advance=lambda _: None)
     assert capsysbinary.readouterr().out.startswith(b"row,source_ref,label")
+
+
+def test_a_column_of_the_list_with_a_name_of_the_results_gets_another_one(tmp_path: Path) -> None:
+    """No two columns have one name, in capitals or not, and each holds its own cells."""
+    columns = {"Label": "a", "manifest_label": "b", "file": "c", "row": "d"}
+    lines = [Line(_lines()[0].row, columns)]
+    for path in (tmp_path / "out.csv", tmp_path / "out.parquet"):
+        results_file.write([lines], str(path), joined=tuple(columns), advance=lambda _: None)
+        table = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        added = table.iloc[0, len(COLUMNS) :]
+        assert added.to_dict() == {
+            "manifest_Label": "a",
+            "manifest_manifest_label": "b",
+            "file": "c",
+            "manifest_row": "d",
+        }
+
+
+def test_with_excel_the_file_begins_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """Excel then takes it for UTF-8. Without the option there is none, for all other programs."""
+    for excel, start in ((True, b"\xef\xbb\xbfrow,"), (False, b"row,")):
+        path = tmp_path / f"{excel}.csv"
+        results_file.write([_lines()], str(path), joined=(), advance=lambda _: None, excel=excel)
+        assert path.read_bytes().startswith(start)
+        assert "é😀" in path.read_text(encoding="utf-8-sig")

@@ -1,17 +1,27 @@
 """The status of a job, from its first shard to its summary."""
 
+import io
+from collections import Counter
 from datetime import timedelta
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from rich.console import Console
 
 from jobs.batch.closing import Closer
-from jobs.batch.dead_letters import DeadLetter, DeadLetters
-from jobs.batch.status import JobStatus, StatusReader, jobs_below
+from jobs.batch.dead_letters import DeadLetter, DeadLetters, LettersRead
+from jobs.batch.inputs import Inputs
+from jobs.batch.redrive import Redrive
+from jobs.batch.results import Results
+from jobs.batch.status import JobStatus, StatusReader, all_jobs
+from jobs.commands.batch_view import watch
+from jobs.progress import Reporter
+from jobs.report.batch_page import RowSummary
 from jobs.user_error import UserError
 from tests.desk import Desk
 from worker.contract import ClassifyRequest, Job
-from worker.errors import ErrorCode, Reject
+from worker.errors import ErrorCode, Reject, Retry
 
 
 class FakeDeadLetters:
@@ -30,21 +40,24 @@ def _status(desk: Desk, *refused: ClassifyRequest, closer: Closer | None = None)
 
 
 def test_a_job_goes_through_its_states(desk: Desk) -> None:
-    """Planning, sending, running and complete follow from what is in its folder."""
-    with pytest.raises(UserError, match=r"No job named job in s3://\S+/predictions/\. Run 'twofold batch status'"):
+    """Waiting, running and complete follow from what is in its folder; a note says what it waits for."""
+    with pytest.raises(UserError, match=r"No job named job in s3://\S+/predictions/\. Run '.*twofold batch status'"):
         _status(desk)
-    states = []
+    seen = []
     desk.bench.put("predictions/job/shards/00000.jsonl", b"")
-    states.append(_status(desk).state)
+    seen.append(_status(desk))
     desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/job/shards/00000.jsonl")
     job = desk.plan(["no URI"] * 600)
-    states.append(_status(desk).state)
+    seen.append(_status(desk))
     desk.planner.submit(job)
+    seen.append(_status(desk))
     desk.handle(desk.sent[0])
     half = _status(desk)
     desk.handle(desk.sent[1])
     done = _status(desk)
-    assert [*states, half.state, done.state] == ["planning", "sending", "running", "complete"]
+    assert [one.state for one in (*seen, half, done)] == [*["waiting"] * 3, "running", "complete with failures"]
+    notes = ("split into parts", "still being sent. If 'submit' was interrupted", "No worker has answered yet.")
+    assert [note in str(one.note) for note, one in zip(notes, seen, strict=True)] == [True] * 3
     assert (half.done, half.failed, half.waiting, half.parts_done, half.parts) == (500, 500, 100, 1, 2)
     assert (done.done, done.waiting, done.errors, done.left_s) == (600, 0, {"bad_source_ref": 600}, None)
     assert (half.settled, done.settled) == (False, True)
@@ -55,7 +68,7 @@ def test_a_job_is_stuck_when_all_that_is_missing_was_refused(desk: Desk) -> None
     job = desk.plan(["no URI"] * 600)
     desk.planner.submit(job)
     first, second = desk.sent
-    assert _status(desk, first).state == "running"
+    assert _status(desk, first).state == "waiting"
     assert _status(desk, first, second).state == "stuck"
     desk.handle(first)
     status = _status(desk, first, second)
@@ -91,7 +104,10 @@ def test_a_job_that_no_worker_completed_is_completed_by_who_looks_at_it(desk: De
     _lose(desk, "_SUCCESS", "summary.json", "errors/part-00001.csv")
     assert _status(desk).state == "running"
     status = _status(desk, closer=Closer(notify=desk.notices.append))
-    assert (status.state, status.closing) == ("complete", "this command completed the job, which no worker did")
+    assert (status.state, status.closing) == (
+        "complete with failures",
+        "this command completed the job, which no worker did",
+    )
     assert {"_SUCCESS", "summary.json", "errors/part-00001.csv"} <= set(desk.names())
     assert [notice.rows for notice in desk.notices] == [600, 600]
     assert _status(desk, closer=Closer()).closing is None
@@ -104,7 +120,7 @@ def test_a_short_job_is_completed_from_its_part_alone(desk: Desk) -> None:
     desk.handle(request)
     _lose(desk, "_SUCCESS", "summary.json", "job.json")
     status = _status(desk, closer=Closer())
-    assert (status.state, status.images, status.failed) == ("complete", 1, 1)
+    assert (status.state, status.images, status.failed) == ("complete with failures", 1, 1)
     assert "sent no notice: TWOFOLD_NOTIFY_ARN is not set here" in str(status.closing)
     job = Job.model_validate_json(desk.bench.get(desk.folder().job))
     assert (job.digest, job.threshold) == (request.digest(), 0.5)  # the threshold of the part's rows
@@ -163,12 +179,104 @@ def test_the_rate_counts_from_the_creation_of_the_job(desk: Desk) -> None:
         assert (status.images_per_s, status.left_s) == expected
 
 
-def test_jobs_are_listed_newest_first(desk: Desk) -> None:
-    """With those that are complete. Folders that are not a job are left out."""
-    for job_id in ("june", "july"):
-        desk.planner.submit(desk.plan(["no URI"], job_id=job_id))
-    desk.handle(desk.sent[0])
-    for name in ("_uploads/x/a.png", "unplanned/shards/00000.jsonl"):
+def test_every_job_has_a_state_in_the_list_newest_first(desk: Desk, digit_images: Path) -> None:
+    """Also those that are only being planned, or were only refused. Folders that are not a job are left out."""
+    image = desk.bench.put("in/a.png", next(digit_images.rglob("*.png")).read_bytes())
+    for job_id, ref in {"june": image, "july": "no URI", "august": image, "may": image}.items():
+        desk.planner.submit(desk.plan([ref], job_id=job_id))
+    desk.planner.submit(desk.plan(["no URI"] * 600, job_id="april"))
+    june, july, _, may, april, _ = desk.sent
+    for request in (june, july, april):
+        desk.handle(request)
+    desk.storage.write(desk.folder("august").cancelled, b"x", content_type="text/plain")
+    for name in ("_uploads/x/a.png", "planned/shards/00000.jsonl", "foreign/a.txt", "damaged/job.json"):
         desk.bench.put(f"predictions/{name}", b"x")
-    found = jobs_below(desk.bench.output_uri, desk.storage)
-    assert [(job.job_id, complete) for job, complete in found] == [("july", False), ("june", True)]
+    march = ClassifyRequest(schema_version=1, job_id="march", images=("a",))
+    elsewhere = march.model_copy(update={"job_id": "other", "output_uri": "s3://shelter/other/"})
+    letters = [DeadLetter("", "", (one,), "bad_model", "altered") for one in (may, march, elsewhere)]
+    found = all_jobs(desk.bench.output_uri, desk.storage, letters=LettersRead(tuple(letters)), closer=None)
+    assert [(one.job_id, one.state, one.done, one.failed) for one in found] == [
+        ("april", "running", 500, 500),
+        ("may", "stuck", 0, 0),
+        ("august", "cancelled", 0, 0),
+        ("july", "complete with failures", 1, 1),
+        ("june", "complete", 1, 0),
+        ("damaged", "stuck", 0, 0),
+        ("march", "stuck", 0, 0),
+        ("planned", "waiting", 0, 0),
+    ]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_completion_that_fails_for_the_moment_is_tried_again_by_who_watches(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Storage that is away for one call does not end ``status --watch``."""
+    monkeypatch.setattr("jobs.commands.batch_view._WATCH_S", 0.0)
+    desk.handle(ClassifyRequest(schema_version=1, job_id="job", images=("no URI",)))
+    _lose(desk, "_SUCCESS", "summary.json")
+    write_once, away = desk.storage.write_once, [Retry(ErrorCode.UNAVAILABLE, "storage answers 503 SlowDown")] * 2
+
+    def sometimes(*arguments: Any, **options: Any) -> bool:
+        if away:
+            raise away.pop()
+        return write_once(*arguments, **options)
+
+    monkeypatch.setattr(desk.storage, "write_once", sometimes)
+    reader = StatusReader(desk.record(), dead_letters=None, closer=Closer())
+    once = reader.read()
+    assert (once.state, once.settled) == ("running", False)
+    assert "could not be completed just now: storage answers 503" in str(once.closing)
+    assert (watch(reader, Console(file=io.StringIO())).state, away) == ("complete with failures", [])
+
+
+def test_a_redriven_row_counts_as_the_results_and_the_report_show_it(desk: Desk, digit_images: Path) -> None:
+    """One failed image is repaired, one fails in another way, two still fail. Then there is a second redrive."""
+    good = next(digit_images.rglob("*.png")).read_bytes()
+    bucket = f"s3://{desk.bench.bucket}/in"
+    refs = ["no URI"] * 600
+    refs[1:3], refs[598:] = [f"{bucket}/1.png", f"{bucket}/2.png"], [f"{bucket}/598.png", f"{bucket}/599.png"]
+    desk.planner.submit(desk.plan(refs, job_id="job"))
+    _work(desk)
+    assert _counts(desk) == {"bad_source_ref": 596, "not_found": 4}
+    desk.bench.put("in/1.png", good)
+    desk.bench.put("in/599.png", good[:60])
+    _redrive(desk, "not_found")
+    assert _counts(desk) == {"bad_source_ref": 596, "not_found": 4}
+    _work(desk)
+    assert _counts(desk) == {"bad_source_ref": 596, "damaged": 1, "not_found": 2}
+    desk.bench.put("in/2.png", good)
+    desk.bench.put("in/599.png", good)
+    _redrive(desk)
+    _work(desk)
+    assert _counts(desk) == {"bad_source_ref": 596, "not_found": 1}
+    assert _status(desk).redrives == ["job-r1", "job-r2"]
+
+
+def _redrive(desk: Desk, *codes: str) -> None:
+    inputs = Inputs(storage=desk.storage, output_uri=desk.bench.output_uri)
+    redrive = Redrive(desk.record(), inputs=inputs, planner=desk.planner, send=desk.sent.extend)
+    redrive.run(codes, None, Reporter(quiet=True))
+
+
+def _work(desk: Desk) -> None:
+    requests = list(desk.sent)
+    desk.sent.clear()
+    for request in requests:
+        desk.handle(request)
+
+
+def _counts(desk: Desk) -> dict[str, int]:
+    """The failed rows by code. The results, the report, the status and the list agree about them, and on the rest."""
+    lines = [line for chunk in Results(desk.record()).chunks() for line in chunk]
+    errors = Counter(line.row.error_code for line in lines if line.row.error_code is not None)
+    page = RowSummary()
+    page.add(lines)
+    status = _status(desk)
+    listed = {one.job_id: one for one in all_jobs(desk.bench.output_uri, desk.storage, letters=None, closer=None)}[
+        "job"
+    ]
+    expected = (len(lines) - errors.total(), errors.total())
+    assert [(one.scored, one.failed) for one in (page, status, listed)] == [expected] * 3
+    assert {code: group.count for code, group in page.failures.items()} == status.errors == listed.errors == errors
+    return dict(errors)

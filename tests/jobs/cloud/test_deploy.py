@@ -42,7 +42,7 @@ class DeployedStack:
         """Returns the rows of each part in the bucket, by job."""
         s3 = self.cloud.s3()
         listed = s3.list_objects_v2(Bucket=self.bucket, Prefix="predictions/").get("Contents", ())
-        keys = [item["Key"] for item in listed if "/predictions/part-" in item["Key"]]
+        keys = [item["Key"] for item in listed if "/parts/part-" in item["Key"]]
         return {
             key.split("/")[1]: [
                 row.model_dump() for row in from_csv(s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())

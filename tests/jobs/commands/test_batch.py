@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from jobs.batch.dead_letters import DeadLetters
 from jobs.local.emulator import send_inbox_to
 from jobs.wording import program
 from tests.conftest import Bench
+from tests.console import on_terminal
 from tests.desk import ON_BOTH_EMULATORS, Desk
 from tests.jobs.commands.conftest import Twofold, Work
 from tests.jobs.report.strict_html import Page
@@ -52,14 +54,14 @@ def test_a_folder_becomes_a_table_and_a_failed_image_is_redriven(
     assert status == 0, output
     job_id = json.loads(output)["job_id"]
     assert job_id.startswith("photos-")
-    assert json.loads(twofold("status", job_id, "--json")[1])["state"] == "running"
+    assert json.loads(twofold("status", job_id, "--json")[1])["state"] == "waiting"
     work()
     found = json.loads(twofold("status", job_id, "--json")[1])
-    assert (found["state"], found["scored"], found["failed"]) == ("complete", 10, 1)
+    assert (found["state"], found["scored"], found["failed"]) == ("complete with failures", 10, 1)
     assert found["errors"] == {"damaged": 1}
 
     out = tmp_path / "out.csv"
-    status, output = twofold("results", job_id, "--join", "-o", str(out))
+    status, output = twofold("results", job_id, "-o", str(out))
     assert "11 rows = 10 scored + 1 with an error code" in output
     rows = _table(out)
     assert [row["file"] for row in rows] == sorted(row["file"] for row in rows)
@@ -70,7 +72,7 @@ def test_a_folder_becomes_a_table_and_a_failed_image_is_redriven(
     status, output = twofold("redrive", job_id, "--only", "damaged", "--json")
     assert json.loads(output) == {"job_id": job_id, "images": 1, "redrive_id": f"{job_id}-r1", "requests": 0}
     work()
-    twofold("results", job_id, "--join", "-o", str(out))
+    twofold("results", job_id, "-o", str(out), "--force")
     redriven = _table(out)
     assert [row["error_code"] for row in redriven] == [""] * 11
     assert [row["file"] for row in redriven] == [row["file"] for row in rows]
@@ -228,14 +230,16 @@ def test_refused_requests_are_shown_and_sent_again(
     bench.put("models/digits/v1/model.tflite", intact[:-1])
     work()
     for _ in range(2):  # reading the messages must not remove them
-        found = json.loads(twofold("status", "june", "--json")[1])
-        assert found["state"] == "stuck"
+        status, output = twofold("status", "june", "--json")
+        found = json.loads(output)
+        assert (status, found["state"]) == (1, "stuck")
         assert [one["shard"] for one in sorted(found["refused"], key=lambda one: one["shard"])] == [0, 1]
         assert {one["error_code"] for one in found["refused"]} == {"bad_model"}
     bench.put("models/digits/v1/model.tflite", intact)
     assert json.loads(twofold("redrive", "june", "--json")[1])["requests"] == 2
     work()
-    assert json.loads(twofold("status", "june", "--json")[1])["state"] == "complete"
+    status, output = twofold("status", "june", "--json")  # every reference is no URI
+    assert (status, json.loads(output)["state"]) == (1, "complete with failures")
     assert [letter["Body"] for letter in bench.dead_letters()] == ["<html>"]
 
 
@@ -259,6 +263,25 @@ def test_a_request_whose_workers_were_lost_is_shown_and_sent_again(
     assert "No image of june has failed" in twofold("redrive", "june")[1]
 
 
+def test_a_job_whose_requests_are_gone_is_stuck(
+    bench: Bench, twofold: Twofold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have expired, or someone emptied the queue. While there is one, or the job is new, it may go on."""
+    (tmp_path / "list.csv").write_text("source_ref\nno URI\n")
+    twofold("submit", str(tmp_path / "list.csv"), "--job-id", "june")
+    monkeypatch.setattr("jobs.batch.status._QUIET", timedelta())
+    assert json.loads(twofold("status", "june", "--json")[1])["state"] == "waiting"
+    (message,) = bench.sqs.receive_message(QueueUrl=bench.queues.requests_url)["Messages"]
+    assert json.loads(twofold("status", "june", "--json")[1])["state"] == "waiting"  # a worker has it
+    bench.sqs.delete_message(QueueUrl=bench.queues.requests_url, ReceiptHandle=message["ReceiptHandle"])
+    status, output = twofold("status", "june")
+    assert (status, output.splitlines()[0]) == (1, "june: stuck")
+    assert "the queue holds no request any more" in output
+    assert [job["state"] for job in json.loads(twofold("status", "--json")[1])] == ["stuck"]
+    monkeypatch.setattr("jobs.batch.status._QUIET", timedelta(minutes=5))
+    assert json.loads(twofold("status", "june", "--json")[1])["state"] == "waiting"
+
+
 def test_results_complete_a_job_that_no_worker_completed(
     bench: Bench, desk: Desk, twofold: Twofold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,14 +302,18 @@ def test_status_without_a_job_lists_all_jobs(desk: Desk, twofold: Twofold) -> No
     """A job that does not exist is an error."""
     assert "No jobs yet" in twofold("status")[1]
     desk.plan(["no URI"], job_id="june")
-    assert [(job["job_id"], job["complete"]) for job in json.loads(twofold("status", "--json")[1])] == [("june", False)]
+    assert [(job["job_id"], job["state"]) for job in json.loads(twofold("status", "--json")[1])] == [
+        ("june", "waiting")
+    ]
     assert "june" in twofold("status")[1]
     status, message = twofold("status", "august")
     assert (status, "No job named august in s3://" in message) == (1, True)
 
 
-def test_a_manifest_in_the_inbox_is_a_job(bench: Bench, desk: Desk, work: Work) -> None:
-    """The bucket sends an event, whatever the name of the file. Its test event is acknowledged."""
+def test_a_manifest_in_the_inbox_is_a_job(
+    bench: Bench, desk: Desk, work: Work, twofold: Twofold, tmp_path: Path
+) -> None:
+    """The bucket sends an event, whatever the name of the file. It can be asked for by that name, also if refused."""
     send_inbox_to(bench.s3, bench.sqs, bucket=bench.bucket, queue_url=bench.queues.requests_url)
     bench.put("inbox/my list +é.csv", b"source_ref\nno URI\n")
     work()
@@ -298,6 +325,156 @@ def test_a_manifest_in_the_inbox_is_a_job(bench: Bench, desk: Desk, work: Work) 
     assert summary.job_id.startswith("my-list")
     assert summary.rows == 1
     assert bench.dead_letters() == []
+    for name in ("my list +é.csv", "inbox/my list +é.csv", f"s3://{bench.bucket}/inbox/my list +é.csv"):
+        assert json.loads(twofold("status", name, "--json")[1])["job_id"] == summary.job_id
+    out = tmp_path / "out.csv"
+    assert twofold("results", "my list +é.csv", "-o", str(out))[0] == 0
+    assert len(_table(out)) == 1
+    assert "No job named my list +é.json" in twofold("status", "my list +é.json")[1]
+    bench.put("inbox/no list.csv", b"buy milk")
+    work()
+    status, output = twofold("status", "no list.csv")
+    assert (status, re.search(r"^no-list-[0-9a-f]{8}: stuck$", output, re.MULTILINE) is not None) == (1, True), output
+    assert "the job: bad_manifest" in output
+    assert "the first line is 'buy milk'" in output
+    bench.put("inbox/my list +é.csv", b"source_ref\nno other URI\n")
+    work()
+    status, output = twofold("status", "my list +é.csv")
+    assert (status, "my list +é.csv has become 2 jobs: my-list-" in output) == (1, True)
+
+
+def test_a_name_that_no_job_has_brings_up_the_ones_that_are_nearly_it(desk: Desk, twofold: Twofold) -> None:
+    """With every command: the beginning of a name, or a misspelling of it."""
+    desk.plan(["no URI"], job_id="volunteer-2f91045a")
+    names = {"status": "volunteer", "results": "Volunteer-2f9", "report": "voluntear", "redrive": "volunteer-2f91054a"}
+    for subcommand, name in names.items():
+        status, output = twofold(subcommand, name)
+        assert (status, f"No job named {name} in s3://" in output) == (1, True), output
+        assert "Did you mean volunteer-2f91045a?" in output
+    assert "Did you mean" not in twofold("status", "june")[1]
+
+
+WIDE = "a-rather-long-name-of-a-job-that-is-wider-than-a-terminal-together-with-the-rest-2f91045a"
+
+
+def test_status_shows_full_names_and_every_state_in_a_terminal_of_80_columns_and_in_a_pipe(
+    bench: Bench, desk: Desk, twofold: Twofold, digit_images: Path
+) -> None:
+    """No line of the terminal is wider than it, but for a name that is; in a pipe, each job has one line."""
+    image = bench.put("in/a.png", next(digit_images.rglob("*.png")).read_bytes())
+    for job_id, refs in {"volunteer-2f91045a": [image, "no URI"], "june": [image], "may": [image]}.items():
+        desk.planner.submit(desk.plan(refs, job_id=job_id))
+    for request in desk.sent[:2]:
+        desk.handle(request)
+    piped = twofold("status")[1].splitlines()
+    assert [line.split("  ")[0] for line in piped[1:]] == ["may", "june", "volunteer-2f91045a"]
+    assert [re.sub(" +", " ", line)[:-17] for line in piped[1:]] == [
+        "may waiting 1 0",
+        "june complete 1 0",
+        "volunteer-2f91045a complete with failures 2 1",
+    ]
+    command = [sys.executable, "-m", "jobs.cli", "batch", "status"]
+    desk.plan(["no URI"], job_id=WIDE)
+    status, shown = on_terminal(*command, environment=bench.environment | _settings(bench))
+    assert (status, shown.splitlines()[2]) == (0, WIDE)
+    assert max(len(line) for line in shown.splitlines() if line != WIDE) <= 80
+    assert [line for line in twofold("status")[1].splitlines() if line.startswith(f"{WIDE}  waiting ")]
+    status, shown = on_terminal(*command, "volunteer-2f91045a", environment=bench.environment | _settings(bench))
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "volunteer-2f91045a: complete with failures" in shown
+
+
+def _settings(bench: Bench) -> dict[str, str]:
+    return {"TWOFOLD_QUEUE_URL": bench.queues.requests_url, "TWOFOLD_OUTPUT_URI": bench.output_uri}
+
+
+def test_a_job_whose_rows_all_failed_is_not_simply_complete(
+    twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path
+) -> None:
+    """Its status exits with 1 and says so, with --watch too. With one score it exits with 0, and with none failed."""
+    (tmp_path / "list.csv").write_text("source_ref\nno URI\nno URI\n")
+    twofold("submit", str(tmp_path / "list.csv"), "--job-id", "june")
+    work()
+    for options in ((), ("--watch",)):
+        status, output = twofold("status", "june", *options)
+        assert (status, output.splitlines()[0]) == (1, "june: complete with failures")
+        assert f"No image could be scored: run '{program()} batch results june' to see which and why" in output
+    status, output = twofold("results", "june", "-o", str(tmp_path / "june.csv"))
+    assert (status, "2 rows = 0 scored + 2 with an error code" in output) == (0, True)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    shutil.copy(next(digit_images.rglob("*.png")), folder / "a.png")
+    (folder / "b.png").write_bytes(b"no image")
+    twofold("submit", str(folder), "--job-id", "july")
+    work()
+    status, output = twofold("status", "july", "--watch")
+    assert (status, output.splitlines()[0]) == (0, "july: complete with failures")
+    assert "Some images have no score" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("-o", "june.xlsx"), "must end in .csv or .parquet, not in .xlsx. Excel opens CSV files: -o june.csv --excel"),
+        (("-o", "june"), "june: the name of the file must end in .csv or .parquet, and this one has no ending."),
+        (("-o", "tables/june.csv"), "There is no folder tables for june.csv. Create it"),
+        (("-o", "."), ". is a folder. Name a file with -o, such as results.csv."),
+        (("-o", "folder.csv"), "folder.csv is a folder. Name a file with -o, such as folder.csv/results.csv."),
+        (("-o", "june.parquet", "--excel"), "--excel is for CSV files, and june.parquet is not one."),
+        ((), "june.csv exists already. Add --force to replace it, or choose another file with -o."),
+    ],
+)
+def test_results_that_cannot_be_written_are_refused_before_anything_is_read(
+    command: Twofold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], reason: str
+) -> None:
+    """There are no settings either, which would be the next to be missing. What is there stays."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "june.csv").write_text("my notes")
+    (tmp_path / "folder.csv").mkdir()
+    status, output = command("results", "june", *options)
+    assert (status, reason in output) == (1, True), output
+    assert (tmp_path / "june.csv").read_text() == "my notes"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.csv", "june.csv"]
+
+
+def test_no_command_has_both_output_and_out(command: Twofold) -> None:
+    """``--output`` is the prefix of all jobs; a file is named by -o or --file, and a mix-up is explained."""
+    for name in ("submit", "status", "results", "redrive", "cancel", "report"):
+        assert re.search(r"--out\b", command(name, "--help")[1]) is None
+    for name in ("results", "report"):
+        status, output = command(name, "june", "--output", "june.csv")
+        assert (status, "Name the file with -o june.csv" in output) == (2, True), output
+
+
+def test_a_mistake_in_an_option_is_described_without_the_words_of_libraries(
+    command: Twofold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was given, what is allowed, and what was probably meant."""
+    status, output = command("redrive", "june", "--only", "not_fuond")
+    assert (status, "--only not_fuond is not an error_code. Did you mean not_found?" in output) == (2, True), output
+    monkeypatch.setenv("TWOFOLD_NOTIFY_ARN", "topic")
+    status, output = command("status", "june")
+    assert (status, "must be the ARN of an SNS topic or of an EventBridge bus, not 'topic'" in output) == (2, True)
+
+
+def test_results_that_break_off_leave_no_file(
+    bench: Bench, twofold: Twofold, work: Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two parts was altered: neither half a table nor half a page is there, and an older one is whole."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.csv").write_text("source_ref\n" + "no URI\n" * 600)
+    twofold("submit", "list.csv", "--job-id", "june")
+    work()
+    key = "predictions/june/parts/part-00001.csv"
+    metadata = bench.s3.head_object(Bucket=bench.bucket, Key=key)["Metadata"]
+    bench.s3.put_object(Bucket=bench.bucket, Key=key, Body=b"altered", Metadata=metadata)
+    (tmp_path / "old.csv").write_text("older")
+    for arguments in (("results", "june"), ("results", "june", "-o", "old.csv", "--force"), ("report", "june")):
+        status, output = twofold(*arguments)
+        assert (status, "is not the file that the worker wrote" in output) == (1, True), output
+    assert {path.name: path.read_text() for path in tmp_path.iterdir() if path.name != "list.csv"} == {
+        "old.csv": "older"
+    }
 
 
 def test_the_report_of_a_job_is_one_page_without_scripts(

@@ -22,6 +22,7 @@ from jobs.report.batch_page import (
     examples,
     render,
 )
+from jobs.wording import program
 from tests.conftest import REPOSITORY
 from tests.jobs.report.strict_html import (
     HOSTILE,
@@ -124,7 +125,7 @@ UNUSUAL: dict[str, tuple[Callable[[], BatchFacts], str, int]] = {
     "no rows": (lambda: _running(_rows([])), "No image of this job has a row yet.", 0),
     "no rows, and what to do": (
         lambda: _running(_rows([])),
-        "Run twofold batch status june to see what it waits for",
+        f"Run {program()} batch status june to see what it waits for",
         0,
     ),
     "cancelled": (

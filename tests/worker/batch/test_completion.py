@@ -21,7 +21,7 @@ def test_a_short_request_is_a_job_of_one_part(desk: Desk, digit_images: Path) ->
     image = desk.bench.put("a.png", next(digit_images.rglob("*.png")).read_bytes())
     asked = (image, image, *_refs(1))
     desk.handle(ClassifyRequest(schema_version=1, job_id="job", images=asked))
-    names = ["_SUCCESS", "errors/part-00000.csv", "job.json", "predictions/part-00000.csv", "summary.json"]
+    names = ["_SUCCESS", "errors/part-00000.csv", "job.json", "parts/part-00000.csv", "summary.json"]
     assert desk.names() == names
     summary = Summary.model_validate_json(desk.bench.get(desk.folder().summary))
     assert (summary.rows, summary.scored, summary.failed) == (3, 2, 1)
@@ -91,7 +91,7 @@ def test_another_object_among_the_parts_is_not_counted(desk: Desk) -> None:
     job = desk.plan(_refs(1001))
     desk.planner.submit(job)
     for name in ("a.txt", "old/part-00002.csv"):
-        desk.bench.put(f"predictions/job/predictions/{name}", b"x")
+        desk.bench.put(f"predictions/job/parts/{name}", b"x")
     for request in desk.sent[:2]:
         desk.handle(request)
         assert "_SUCCESS" not in desk.names()
@@ -113,9 +113,9 @@ def test_workers_that_finish_at_the_same_time_write_one_summary(desk: Desk) -> N
 def test_a_short_request_with_the_job_id_of_another_is_rejected(desk: Desk) -> None:
     """Even if the part of the other one was deleted: its ``job.json`` says what was asked for."""
     desk.handle(ClassifyRequest(schema_version=1, job_id="job", images=("no URI",)))
-    desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/job/predictions/part-00000.csv")
+    desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/job/parts/part-00000.csv")
     assert desk.reject(ClassifyRequest(schema_version=1, job_id="job", images=("another",))).code is ErrorCode.CONFLICT
-    assert "predictions/part-00000.csv" not in desk.names()
+    assert "parts/part-00000.csv" not in desk.names()
 
 
 def test_a_request_with_the_job_id_of_a_planned_job_writes_no_part(desk: Desk) -> None:
@@ -128,7 +128,7 @@ def test_a_request_with_the_job_id_of_a_planned_job_writes_no_part(desk: Desk) -
     )
     for request in requests:
         assert desk.reject(request).code is ErrorCode.CONFLICT
-    assert not [name for name in desk.names() if name.startswith("predictions")]
+    assert not [name for name in desk.names() if name.startswith("parts")]
 
 
 def test_the_requests_of_a_cancelled_job_are_dropped(desk: Desk) -> None:
@@ -157,4 +157,4 @@ def test_a_shard_that_no_job_asks_for_is_rejected(desk: Desk) -> None:
         assert desk.reject(request).code is code
     desk.bench.put("predictions/job/shards/00001.jsonl", b"{}")
     assert desk.reject(asked).code is ErrorCode.BAD_MANIFEST
-    assert not [name for name in desk.names() if name.startswith("predictions")]
+    assert not [name for name in desk.names() if name.startswith("parts")]

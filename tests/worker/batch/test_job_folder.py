@@ -159,7 +159,7 @@ def test_a_part_is_an_answer_only_by_its_digest_and_its_report(
         ("ab" * 32, "was not written by a worker"),
     ):
         storage.put(FOLDER.part(0), metadata=unreadable | ({} if digest is None else {DIGEST: digest}))
-        with pytest.raises(Reject, match=rf"out/june/predictions/part-00000\.csv {message}") as caught:
+        with pytest.raises(Reject, match=rf"out/june/parts/part-00000\.csv {message}") as caught:
             record.report(0, answering="ab" * 32)
         assert caught.value.code is ErrorCode.CONFLICT
     ours = _report(0)

@@ -139,7 +139,7 @@ def test_four_workers_with_one_request_write_one_part(make_desk: MakeDesk, digit
         reports = list(pool.map(lambda desk: desk.answer(request), desks))
     assert len({report.model_dump_json() for report in reports}) == 1
     assert len(bench.rows("job")) == 9
-    assert bench.keys("predictions/job/predictions/") == ["predictions/job/predictions/part-00000.csv"]
+    assert bench.keys("predictions/job/parts/") == ["predictions/job/parts/part-00000.csv"]
 
 
 def test_another_request_with_the_same_job_id_is_rejected(desk: Desk, digit_images: Path) -> None:

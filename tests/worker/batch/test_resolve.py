@@ -96,7 +96,7 @@ def test_a_prefix_without_a_slash_lists_nothing_next_to_it() -> None:
 
 def test_a_prefix_leaves_out_what_jobs_wrote_below_it() -> None:
     """The folder of all jobs holds CSV files, and images that were uploaded for them."""
-    storage = OneManifest("s3://shelter/a.jpg", f"{OUTPUT}job/predictions/part-00000.csv", "s3://shelter/outside.jpg")
+    storage = OneManifest("s3://shelter/a.jpg", f"{OUTPUT}job/parts/part-00000.csv", "s3://shelter/outside.jpg")
     part = _resolve(storage, _request(manifest={"uri": "s3://shelter/"}))
     assert isinstance(part, PartToWrite)
     assert [line.source_ref for line in part.lines] == ["s3://shelter/a.jpg", "s3://shelter/outside.jpg"]
