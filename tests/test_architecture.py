@@ -31,7 +31,7 @@ FLOORS = (
     {"jobs.config", "jobs.extras", "jobs.folder_settings"},
     {"jobs.cloud", "jobs.metrics", "jobs.printable", "jobs.store"},
     {"jobs.data", "jobs.models"},
-    {"jobs.batch", "jobs.local", "jobs.training"},
+    {"jobs.batch", "jobs.checkup", "jobs.local", "jobs.training"},
     {"jobs.report"},
     {"jobs.train"},
     {"jobs.commands"},

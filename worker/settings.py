@@ -134,6 +134,11 @@ def explain_settings(error: ValidationError) -> str:
 
 def misspelt(name: str) -> str:
     """Returns a question if a variable is set that is nearly ``name``."""
-    known = {f"{PREFIX}{field.upper()}" for field in WorkerSettings.model_fields}
-    near = nearest(name, (other for other in os.environ if other.startswith(PREFIX) and other not in known))
+    near = nearest(name, unknown())
     return f" ({near} is set: is that a misspelling?)" if near else ""
+
+
+def unknown() -> dict[str, str | None]:
+    """Returns the variables that are set and look like settings but are none, each with the nearest setting."""
+    known = {f"{PREFIX}{field.upper()}" for field in WorkerSettings.model_fields}
+    return {name: nearest(name, known) for name in os.environ if name.startswith(PREFIX) and name not in known}
