@@ -1,5 +1,6 @@
 """``twofold doctor`` on a whole set-up and on broken ones."""
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from jobs import checkup, store
 from jobs.commands.app import app
 from tests.conftest import Bench
 from tests.jobs.local.test_playground import free_port
+from worker.aws.clients import open_session
 from worker.aws.storage import Storage
 from worker.errors import ErrorCode, Reject
 
@@ -36,7 +39,7 @@ def whole(bench: Bench, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 
 @pytest.fixture
-def whole_on_ministack(ministack_bench: Bench, models: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def set_up(ministack_bench: Bench, models: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """The same on one emulator, for what does not depend on it."""
     _set(monkeypatch, ministack_bench, ministack_bench.put_bundle(models))
     return ministack_bench
@@ -50,6 +53,11 @@ def _set(monkeypatch: pytest.MonkeyPatch, bench: Bench, model_uri: str) -> None:
     }
     for name, value in (bench.environment | own).items():
         monkeypatch.setenv(name, value)
+    for module in (checkup, store):  # a session reads the descriptions of services, which takes half of the time
+        monkeypatch.setattr(module, "open_session", _session)
+
+
+_session = functools.cache(open_session)
 
 
 def _doctor() -> tuple[int, dict[str, dict[str, Any]]]:
@@ -79,7 +87,7 @@ def test_a_whole_set_up_is_ok_on_every_line(whole: Bench) -> None:
     assert message["Attributes"]["ApproximateReceiveCount"] == "1"
 
 
-def test_a_person_reads_one_line_for_each_check(whole_on_ministack: Bench) -> None:
+def test_a_person_reads_one_line_for_each_check(set_up: Bench) -> None:
     """With its status first, and the sum last."""
     done = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "80"})
     starts = [line.split("  ")[0] for line in done.stdout.splitlines() if not line.startswith(" ")]
@@ -98,7 +106,7 @@ def test_without_any_setting_it_says_what_to_set_and_where_to_get_it() -> None:
 
 
 def test_a_cloud_that_does_not_answer_is_one_failure_and_no_long_wait(
-    whole_on_ministack: Bench, monkeypatch: pytest.MonkeyPatch
+    set_up: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The settings of a ``twofold local`` that has ended."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
@@ -108,16 +116,16 @@ def test_a_cloud_that_does_not_answer_is_one_failure_and_no_long_wait(
     assert "local' running" in checks["credentials"]["advice"]
 
 
-def test_a_queue_without_a_redrive_policy_fails(whole: Bench) -> None:
+def test_a_queue_without_a_redrive_policy_fails(set_up: Bench) -> None:
     """And one that gives up too early is a warning, as are dead letters."""
-    url = whole.queues.requests_url
-    arn = whole.sqs.get_queue_attributes(QueueUrl=whole.queues.dead_letter_url, AttributeNames=["QueueArn"])
+    url = set_up.queues.requests_url
+    arn = set_up.sqs.get_queue_attributes(QueueUrl=set_up.queues.dead_letter_url, AttributeNames=["QueueArn"])
     policy = {"deadLetterTargetArn": arn["Attributes"]["QueueArn"], "maxReceiveCount": 3}
-    whole.sqs.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": json.dumps(policy)})
+    set_up.sqs.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": json.dumps(policy)})
     status, checks = _doctor()
     assert (status, _statuses(checks, "warn")) == (0, {"redrive policy"})
     assert "set maxReceiveCount to 10" in checks["redrive policy"]["advice"]
-    bare = whole.sqs.create_queue(QueueName=f"{whole.bucket}-bare")["QueueUrl"]
+    bare = set_up.sqs.create_queue(QueueName=f"{set_up.bucket}-bare")["QueueUrl"]
     status, checks = _with_queue(bare)
     assert (status, _statuses(checks, "fail")) == (1, {"redrive policy"})
     assert "redrive policy with maxReceiveCount 10" in checks["redrive policy"]["advice"]
@@ -136,7 +144,7 @@ def test_a_queue_that_does_not_exist_fails(whole: Bench) -> None:
     assert "TWOFOLD_QUEUE_URL" in checks["queue"]["advice"]
 
 
-def test_an_output_that_cannot_be_written_fails(whole: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_that_cannot_be_written_fails(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bucket does not exist."""
     monkeypatch.setenv("TWOFOLD_OUTPUT_URI", "s3://no-such-bucket-anywhere/predictions/")
     status, checks = _doctor()
@@ -144,7 +152,7 @@ def test_an_output_that_cannot_be_written_fails(whole: Bench, monkeypatch: pytes
     assert checks["output"]["advice"] == "Create the bucket, or correct TWOFOLD_OUTPUT_URI."
 
 
-def test_an_output_that_ignores_conditions_fails(whole_on_ministack: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_that_ignores_conditions_fails(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """As some servers that resemble S3 do. No emulator of the tests does."""
     write = Storage._put_if
     monkeypatch.setattr(Storage, "_put_if", lambda self, uri, body, kind, **_: write(self, uri, body, kind))
@@ -153,7 +161,7 @@ def test_an_output_that_ignores_conditions_fails(whole_on_ministack: Bench, monk
     assert "If-None-Match" in checks["output"]["found"]
 
 
-def test_what_cannot_be_removed_is_named(whole_on_ministack: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_removed_is_named(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker's own role may delete nothing. No emulator of the tests enforces that."""
 
     def refuse(_: Storage, uri: str) -> None:
@@ -161,32 +169,32 @@ def test_what_cannot_be_removed_is_named(whole_on_ministack: Bench, monkeypatch:
 
     monkeypatch.setattr(Storage, "remove", refuse)
     status, checks = _doctor()
-    (left,) = whole_on_ministack.keys("predictions/")
+    (left,) = set_up.keys("predictions/")
     assert (status, _statuses(checks, "warn")) == (0, {"output"})
-    assert f"Delete s3://{whole_on_ministack.bucket}/{left} yourself" in checks["output"]["advice"]
+    assert f"Delete s3://{set_up.bucket}/{left} yourself" in checks["output"]["advice"]
 
 
 @pytest.mark.parametrize(("file", "fails"), [("model.tflite", {"model", "score"}), ("report.html", {"model"})])
-def test_a_model_with_an_altered_file_fails(whole: Bench, file: str, fails: set[str]) -> None:
+def test_a_model_with_an_altered_file_fails(set_up: Bench, file: str, fails: set[str]) -> None:
     """A model whose graph is altered does not score either."""
     key = f"models/digits/v1/{file}"
-    body = bytearray(whole.get(f"s3://{whole.bucket}/{key}"))
+    body = bytearray(set_up.get(f"s3://{set_up.bucket}/{key}"))
     body[len(body) // 2] ^= 1
-    whole.put(key, bytes(body))
+    set_up.put(key, bytes(body))
     status, checks = _doctor()
     assert (status, _statuses(checks, "fail")) == (1, fails)
     assert f"{file}: altered" in checks["model"]["found"]
 
 
-def test_a_model_that_is_not_there_fails(whole_on_ministack: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_not_there_fails(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the commands that put one there."""
-    monkeypatch.setenv("TWOFOLD_MODEL_URI", f"s3://{whole_on_ministack.bucket}/models/cats/champion.json")
+    monkeypatch.setenv("TWOFOLD_MODEL_URI", f"s3://{set_up.bucket}/models/cats/champion.json")
     status, checks = _doctor()
     assert (status, _statuses(checks, "fail")) == (1, {"model"})
     assert "twofold train run" in checks["model"]["advice"]
 
 
-def test_a_variable_that_is_no_setting_is_a_warning(whole_on_ministack: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_is_no_setting_is_a_warning(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """And so are more processes than cores."""
     misspelt = "TWOFOLD_" + "HEARTBEATS"
     monkeypatch.setenv(misspelt, "/tmp/beat")
@@ -196,7 +204,7 @@ def test_a_variable_that_is_no_setting_is_a_warning(whole_on_ministack: Bench, m
     assert f"{misspelt} (did you mean TWOFOLD_HEARTBEAT?)" in checks["settings"]["found"]
 
 
-def test_a_wrong_setting_does_not_hide_what_works(whole_on_ministack: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_does_not_hide_what_works(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are used as they are."""
     monkeypatch.setenv("TWOFOLD_STOP_S", "soon")
     status, checks = _doctor()
@@ -204,12 +212,10 @@ def test_a_wrong_setting_does_not_hide_what_works(whole_on_ministack: Bench, mon
     assert "TWOFOLD_STOP_S" in checks["settings"]["found"]
 
 
-def test_the_settings_of_the_folder_are_used(
-    whole_on_ministack: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_settings_of_the_folder_are_used(set_up: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As in ``twofold batch``."""
     monkeypatch.delenv("TWOFOLD_QUEUE_URL")
-    Path("twofold.toml").write_text(f'TWOFOLD_QUEUE_URL = "{whole_on_ministack.queues.requests_url}"\n')
+    Path("twofold.toml").write_text(f'TWOFOLD_QUEUE_URL = "{set_up.queues.requests_url}"\n')
     status, checks = _doctor()
     monkeypatch.delenv("TWOFOLD_QUEUE_URL", raising=False)
     assert (status, _statuses(checks, "ok")) == (0, set(NAMES)), checks
