@@ -27,7 +27,7 @@ FLOORS = (
     {"worker.bootstrap", "worker.cloudwatch", "worker.delivery"},
     {"worker.consumer", "worker.serverless"},
     {"worker.__main__"},
-    {"jobs.decoding", "jobs.progress", "jobs.signals", "jobs.user_error", "jobs.wording"},
+    {"jobs.decoding", "jobs.json_schema", "jobs.progress", "jobs.signals", "jobs.user_error", "jobs.wording"},
     {"jobs.config", "jobs.extras", "jobs.folder_settings"},
     {"jobs.cloud", "jobs.metrics", "jobs.printable", "jobs.store"},
     {"jobs.data", "jobs.models"},

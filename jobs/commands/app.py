@@ -71,6 +71,7 @@ _ENTRIES: Final = {
         (),
         in_folder=True,
     ),
+    "schema": _Entry("jobs.commands.schema", "schema", "Print the JSON Schema of a message or a file.", ()),
 }
 
 
