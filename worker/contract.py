@@ -155,14 +155,15 @@ _WITH_IMAGES: "Final[JsonDict]" = {"required": ["images"], "properties": {"image
 _WITH_MANIFEST: "Final[JsonDict]" = {"required": ["manifest"], "properties": {"manifest": {"type": "object"}}}
 _WITH_SHARD: "Final[JsonDict]" = {"required": ["shard"], "properties": {"shard": {"type": "integer"}}}
 _ONE_SOURCE: "Final[JsonDict]" = {"oneOf": [_WITH_IMAGES, _WITH_MANIFEST], "if": _WITH_SHARD, "then": _WITH_MANIFEST}
-_SCORE: Final = ("label", "confidence", "score")
+_NULL: "Final[JsonDict]" = {"type": "null"}
+_NO_SCORE: "Final[JsonDict]" = {"label": _NULL, "confidence": _NULL, "score": _NULL}
 _SCORED: "Final[JsonDict]" = {
-    "required": [*_SCORE],
-    "properties": {name: {"not": {"type": "null"}} for name in _SCORE} | {"error_code": {"type": "null"}},
+    "required": [*_NO_SCORE],
+    "properties": {**{name: {"not": _NULL} for name in _NO_SCORE}, "error_code": _NULL},
 }
 _FAILED: "Final[JsonDict]" = {
     "required": ["error_code"],
-    "properties": {name: {"type": "null"} for name in _SCORE} | {"error_code": {"type": "string"}},
+    "properties": {**_NO_SCORE, "error_code": {"type": "string"}},
 }
 
 

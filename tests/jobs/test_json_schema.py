@@ -93,7 +93,7 @@ _ROW: Final[dict[str, Any]] = {
     "threshold": 0.5,
     "model_version": "v1",
 }
-_BLANK: Final[dict[str, Any]] = dict.fromkeys(("label", "confidence", "score"))
+_BLANK: Final[dict[str, Any]] = {"label": None, "confidence": None, "score": None}
 
 
 @pytest.mark.parametrize(
