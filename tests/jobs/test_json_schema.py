@@ -83,7 +83,7 @@ def test_what_training_writes_is_valid(bundle: Path) -> None:
 
 
 _REQUEST: Final[dict[str, Any]] = {"schema_version": 1, "job_id": "june", "images": ["s3://shelter/in/a.jpg"]}
-_LIST: Final = {"uri": "s3://shelter/june.csv"}
+_LIST: Final[dict[str, Any]] = {"uri": "s3://shelter/june.csv"}
 _ROW: Final[dict[str, Any]] = {
     "row": 0,
     "source_ref": "s3://shelter/in/a.jpg",
