@@ -69,7 +69,7 @@ class ResumedJob:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Exit status of the interrupted run, keys of its work then and at the end, standard error of the other run."""
+        """The bucket, exit status of the interrupted run, keys of its work then and at the end, and standard error."""
         facts: dict[str, Any] = json.loads((self.folder / "facts.json").read_bytes())
         return facts
 
@@ -95,18 +95,20 @@ def resumed_job(
     def train(folder: Path) -> None:
         folder.mkdir()
         bench = bench_on(ministack)
-        places = (f"--checkpoint=s3://{bench.bucket}/work", f"--output=s3://{bench.bucket}/models")
+        places = (f"--checkpoint=s3://{bench.bucket}/checkpoints", f"--output=s3://{bench.bucket}/models")
         options = ("--image-size=32", "--augment=2", "--fine-tune=8", "--fine-tune-epochs=1", "--json")
+        environment = bench.environment | {"RECORDED_CALLS": str(folder / "calls")}
 
         def start(machine: str) -> Run:
             cache = f"--cache={folder / machine}"
-            return trainer.start("train", "run", f"--data={few_digits}", cache, *places, *options, **bench.environment)
+            return trainer.start("train", "run", f"--data={few_digits}", cache, *places, *options, **environment)
 
         status = interrupt_after(start("one"), "Training the head", signal.SIGTERM)
-        saved = bench.keys("work/")
+        saved = bench.keys("checkpoints/")
         resumed = start("two")
         assert resumed.wait() == 0, resumed.stderr
-        facts = {"status": status, "saved": saved, "left": bench.keys("work/"), "stderr": resumed.stderr}
+        left = bench.keys("checkpoints/")
+        facts = {"bucket": bench.bucket, "status": status, "saved": saved, "left": left, "stderr": resumed.stderr}
         (folder / "facts.json").write_text(json.dumps(facts))
         (folder / "result.json").write_text(resumed.stdout)
         for key in bench.keys("models/"):
