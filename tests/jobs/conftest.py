@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from jobs.store import BucketStore, FolderStore, Store
+from jobs.training.spot_notice import ENDPOINT
 from tests.conftest import Bench, Once, Run, Trainer
+from tests.metadata import metadata_service
 
 
 @pytest.fixture(params=["folder", "ministack", "moto"])
@@ -90,7 +92,7 @@ class ResumedJob:
 def resumed_job(
     trainer: Trainer, few_digits: Path, ministack: str, bench_on: Callable[[str], Bench], once: Once
 ) -> ResumedJob:
-    """With augmentation and fine-tuning, so that it has all steps. Interrupted after the first fit of the head."""
+    """With augmentation and fine-tuning, so that it has all steps. EC2's notice comes after the fit of the head."""
 
     def train(folder: Path) -> None:
         folder.mkdir()
@@ -99,16 +101,22 @@ def resumed_job(
         options = ("--image-size=32", "--augment=2", "--fine-tune=8", "--fine-tune-epochs=1", "--json")
         environment = bench.environment | {"RECORDED_CALLS": str(folder / "calls")}
 
-        def start(machine: str) -> Run:
+        def start(machine: str, **also: str) -> Run:
             cache = f"--cache={folder / machine}"
-            return trainer.start("train", "run", f"--data={few_digits}", cache, *places, *options, **environment)
+            command = ("train", "run", f"--data={few_digits}", cache, *places, *options)
+            return trainer.start(*command, **environment, **also)
 
-        status = interrupt_after(start("one"), "Training the head", signal.SIGTERM)
+        with metadata_service() as service:
+            interrupted = start("one", **{ENDPOINT: service.url})
+            interrupted.wait_for("✓ Training the head")
+            service.announce()
+            status = interrupted.wait()
         saved = bench.keys("checkpoints/")
         resumed = start("two")
         assert resumed.wait() == 0, resumed.stderr
         left = bench.keys("checkpoints/")
         facts = {"bucket": bench.bucket, "status": status, "saved": saved, "left": left, "stderr": resumed.stderr}
+        facts["reason"] = interrupted.stderr.splitlines()[-2:]
         (folder / "facts.json").write_text(json.dumps(facts))
         (folder / "result.json").write_text(resumed.stdout)
         for key in bench.keys("models/"):
