@@ -30,7 +30,7 @@ from jobs.wording import counted, program
 from worker.aws.clients import open_session, open_sqs, open_storage
 from worker.aws.storage import Storage
 from worker.bootstrap import check_settings
-from worker.errors import Broken, ErrorCode, Reject, TwofoldError
+from worker.errors import Broken, ErrorCode, TwofoldError
 from worker.scoring.decoder import fingerprint
 from worker.settings import PREFIX, WorkerSettings, available_cores, explain_settings, unknown
 
@@ -136,7 +136,7 @@ def _sign_in() -> "tuple[boto3.Session | None, Check]":
         return None, Check("credentials", "fail", " ".join(str(error).split()), _SETTINGS_FROM)
     try:
         return session, Check("credentials", "ok", caller(session))
-    except UserError as error:
+    except (UserError, ValueError) as error:  # a ValueError: AWS_ENDPOINT_URL is no address
         return None, Check("credentials", "fail", str(error), _SIGN_IN)
 
 
@@ -235,7 +235,7 @@ def _model(uri: str | None) -> Iterator[Check]:
     try:
         location = find_bundle(uri)
         bundle = read_bundle(location.store, location.name, location.bundle(), Reporter(quiet=True))
-    except (UserError, TwofoldError) as error:
+    except (UserError, TwofoldError, OSError) as error:
         advice = f"Train a model with '{program()} train run', or copy one there with '{program()} model copy'."
         yield Check("model", "fail", str(error), advice)
         yield _skipped("score", "the model cannot be read")
@@ -262,7 +262,7 @@ def _scores(bundle: Bundle) -> Check:
     try:
         model = bundle.open()
         scored = sandbox().score(_picture(), model.graph)
-    except (Reject, Broken) as error:
+    except (TwofoldError, Broken) as error:
         return Check(
             "score", "fail", str(error), "No worker can use this model here. Train it again, or copy it again."
         )

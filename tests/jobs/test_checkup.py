@@ -105,6 +105,24 @@ def test_without_any_setting_it_says_what_to_set_and_where_to_get_it() -> None:
     assert checks["output"]["found"] == "not tried: AWS cannot be used"
 
 
+def test_an_address_of_the_cloud_that_is_none_is_a_failure_like_any_other(
+    set_up: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no traceback."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost")
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "fail")) == (1, {"credentials"})
+    assert "Invalid endpoint" in checks["credentials"]["found"]
+
+
+def test_a_model_on_this_machine_is_checked_without_a_cloud(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It needs no credentials."""
+    monkeypatch.setenv("TWOFOLD_MODEL_URI", str(models / "digits/champion.json"))
+    _, checks = _doctor()
+    assert (checks["model"]["status"], checks["score"]["status"]) == ("ok", "ok")
+    assert checks["credentials"]["status"] == "fail"
+
+
 def test_a_cloud_that_does_not_answer_is_one_failure_and_no_long_wait(
     set_up: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
