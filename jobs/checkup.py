@@ -206,7 +206,7 @@ def _output(settings: WorkerSettings, session: "boto3.Session") -> Check:
         written = [storage.write_once(uri, b"", content_type="text/plain", metadata={}) for _ in range(2)]
     except TwofoldError as error:
         advice = _STORAGE_STEPS.get(error.code, "Check TWOFOLD_OUTPUT_URI, the region and the network.")
-        return Check("output", "fail", str(error), advice)
+        return Check("output", "fail", error.message, advice)
     left = _removed(storage, uri)
     if written[1]:
         found = f"{settings.output_uri} is overwritten in spite of If-None-Match: two workers could write the same part"

@@ -28,11 +28,11 @@ def doctor(*, as_json: Json = False) -> None:
     from jobs.checkup import examine, verdict  # noqa: PLC0415 - see above
 
     out = Console(highlight=False)
-    checks = []
+    checks: list[Check] = []
     for check in examine():
-        checks.append(check)
         if not as_json:
-            out.print(_line(check))
+            out.print(_line(check, advise=all(check.advice != other.advice for other in checks)))
+        checks.append(check)
     status = verdict(checks)
     if as_json:
         print(json.dumps({"status": status, "checks": [asdict(check) for check in checks]}))
@@ -42,14 +42,14 @@ def doctor(*, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _line(check: "Check") -> Table:
+def _line(check: "Check", *, advise: bool) -> Table:
     """Returns one line, or a paragraph, of three columns that look the same for every check."""
     table = Table.grid(padding=(0, 2))
     table.add_column(width=4)
     table.add_column(width=14)
     table.add_column(overflow="fold")
     found = Text(printable_lines(check.found))
-    if check.advice is not None:
+    if check.advice is not None and advise:
         found.append(f"\n→ {printable_lines(check.advice)}", style="bold")
     table.add_row(Text(check.status, style=_STYLES[check.status]), check.name, found)
     return table

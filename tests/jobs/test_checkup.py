@@ -95,6 +95,14 @@ def test_a_person_reads_one_line_for_each_check(set_up: Bench) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+def test_a_person_reads_each_next_step_once() -> None:
+    """Where nothing is set, several checks have the same."""
+    done = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"})
+    steps = [line.strip() for line in done.stdout.splitlines() if "→" in line]
+    assert len(steps) == len(set(steps)) == 3, done.stdout
+    assert done.stdout.splitlines()[-1] == "2 checks failed, 5 warnings."
+
+
 def test_without_any_setting_it_says_what_to_set_and_where_to_get_it() -> None:
     """A first set-up: nothing is set, and there are no credentials."""
     status, checks = _doctor()
