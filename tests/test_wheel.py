@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.json_schema import VERSION, schemas
 from tests.conftest import REPOSITORY
 from tests.jobs.local.test_playground import free_port, left_running
 from tests.walk import assert_sorted, walk
@@ -99,7 +100,8 @@ def test_a_model_is_served_without_the_libraries_that_trained_it(wheel: Path, bu
         assert ready["model"]["name"] == "digits"
 
 
-def test_it_is_typed_and_brings_its_templates(wheel: Path) -> None:
-    """A type checker sees the annotations of both packages, and the command deploys without a checkout."""
+def test_it_is_typed_and_brings_its_templates_and_schemas(wheel: Path) -> None:
+    """A type checker sees the annotations, and ``cloud deploy`` and ``jobs/schemas`` need no checkout."""
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"jobs/py.typed", "worker/py.typed", "jobs/infra/worker.yaml", "jobs/infra/worker.Dockerfile"} <= names
+    assert {f"jobs/schemas/v{VERSION}/{name}.json" for name in schemas()} <= names

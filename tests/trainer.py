@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.calls import record_to
+
 
 def _start(request: dict[str, Any], sockets: selectors.BaseSelector) -> int:
     child = os.fork()
@@ -33,6 +35,8 @@ def _start(request: dict[str, Any], sockets: selectors.BaseSelector) -> int:
         from jobs import container  # noqa: PLC0415 - loaded by the parent
         from jobs.cli import main  # noqa: PLC0415 - loaded by the parent
 
+        if path := request["environment"].get("RECORDED_CALLS"):
+            record_to(path)
         if request["in_container"]:
             status = container.run(main, request["arguments"], os.environ)
         else:

@@ -13,6 +13,9 @@ gc.disable()  # until everything is loaded: imports leave no garbage, and collec
 
 import os
 import signal
+import time
+
+_STARTED_S = time.perf_counter()
 
 
 def _end_early(_number: int, _frame: object) -> None:
@@ -35,6 +38,7 @@ import argparse
 import faulthandler
 import logging
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -43,11 +47,13 @@ from pydantic import ValidationError
 from worker import logs
 from worker.aws.clients import open_lease_sqs, open_session
 from worker.bootstrap import check_settings, open_dispatch, open_queue
+from worker.cloudwatch import LoopMeter
 from worker.consumer import Consumer, Stop
 from worker.delivery import LeaseKeeper, attempt_s
-from worker.dispatch import FATAL, explain_fatal
+from worker.dispatch import FATAL, Outcome, explain_fatal
 from worker.errors import TwofoldError
 from worker.health import Heartbeat
+from worker.scoring.pipeline import Stages
 from worker.settings import WorkerSettings, explain_settings
 
 log = logging.getLogger("worker")
@@ -89,16 +95,31 @@ def _run(settings: WorkerSettings, *, drain: bool) -> int:
     session = open_session()
     queue = open_queue(settings, session)
     keeper = LeaseKeeper(queue.over(open_lease_sqs(session, limit_s=attempt_s(settings.visibility_s))))
-    with open_dispatch(settings, session, template=_TEMPLATE) as dispatch:
+    stages = Stages()
+    with open_dispatch(settings, session, template=_TEMPLATE, stages=stages) as dispatch:
         gc.freeze()
         gc.enable()
         stop = Stop(grace_s=settings.stop_s)
         _stop_on_signals(stop, limit_s=settings.stop_s + _STOP_MARGIN_S)
         log.info("ready: %s", settings.queue_url)
-        beat = Heartbeat(settings.heartbeat)
-        Consumer(queue=queue, dispatch=dispatch, stop=stop, keeper=keeper, beat=beat).run(drain=drain)
+        consumer = Consumer(
+            queue=queue,
+            dispatch=dispatch,
+            stop=stop,
+            keeper=keeper,
+            beat=Heartbeat(settings.heartbeat),
+            count=_counting(settings.metrics, stages),
+        )
+        consumer.run(drain=drain)
     log.info("stopped")
     return 0
+
+
+def _counting(name: str | None, stages: Stages) -> Callable[[str, Outcome], None]:
+    """Returns what prints the metrics of a message, or does nothing where they have no name."""
+    if name is None:
+        return lambda *_: None
+    return LoopMeter(name=name, stages=stages, start_ms=(time.perf_counter() - _STARTED_S) * 1000).count
 
 
 def _stop_on_signals(stop: Stop, *, limit_s: float) -> None:

@@ -1,15 +1,20 @@
-"""The metrics of a Lambda call, as log lines in CloudWatch's embedded metric format. CloudWatch needs no API call.
+"""Metrics as log lines in CloudWatch's embedded metric format: of each Lambda call, and of each message of a loop.
 
+CloudWatch finds them in any log group that they are sent to, and needs no other call:
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Generation_PutLogEvents.html
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from worker.dispatch import Done, Outcome
 from worker.errors import Reject
+from worker.scoring.pipeline import Stages
 
 NAMESPACE: Final = "Twofold"
 
@@ -17,7 +22,7 @@ _COUNTS: Final = ("Requests", "RejectedRequests", "RetriedRequests", "Images", "
 
 
 class Meter:
-    """The counts of one call. ``cold`` marks the first call of a process, which includes its start."""
+    """The counts of a call, or of a message. ``cold`` marks the first one of a process, which includes its start."""
 
     def __init__(self, *, function: str, request_id: str, cold: bool) -> None:
         self._function = function
@@ -70,3 +75,26 @@ class Meter:
             **figures,
         }
         return json.dumps(document)
+
+
+class LoopMeter:
+    """Prints the metrics of each message of a loop, as a function prints those of each call.
+
+    ``name`` stands in the place of the function's name, so that one dashboard shows both. The start took ``start_ms``,
+    which is reported once.
+    """
+
+    def __init__(self, *, name: str, stages: Stages, start_ms: float) -> None:
+        self._name = name
+        self._stages = stages
+        self._start_ms: float | None = start_ms
+        stages.take()  # what the first score of the model took
+
+    def count(self, message_id: str, outcome: Outcome) -> None:
+        """Prints the lines of a message that has an outcome. Nothing that can happen to standard output is raised."""
+        start_ms, self._start_ms = self._start_ms, None
+        meter = Meter(function=self._name, request_id=message_id, cold=start_ms is not None)
+        meter.count(outcome)
+        for line in meter.lines(now_ms=time.time_ns() // 1_000_000, stages=self._stages.take(), start_ms=start_ms):
+            with suppress(OSError):
+                print(line, flush=True)  # a pipe is written in blocks otherwise, and a worker ends without a flush

@@ -10,7 +10,7 @@ from typing import Final
 
 from worker.aws.queue import MAX_POLL_S, Message, Queue
 from worker.delivery import LeaseKeeper, backoff_s, give_back, settle
-from worker.dispatch import FATAL, Dispatch
+from worker.dispatch import FATAL, Dispatch, Outcome
 from worker.errors import ErrorCode, Interrupted, Retry
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,8 @@ class Consumer:
     """Answers the messages of a queue until a stop is requested.
 
     ``keeper`` keeps a message hidden while it is worked on. ``beat`` is called whenever there is progress: a poll that
-    returned, a row, an image of a list.
+    returned, a row, an image of a list. ``count`` is called with the id of each message that was worked on, and its
+    outcome.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class Consumer:
         stop: Stop,
         keeper: LeaseKeeper | None = None,
         beat: Callable[[], None] = lambda: None,
+        count: Callable[[str, Outcome], None] = lambda *_: None,
     ) -> None:
+        self._count = count
         self._queue = queue
         self._dispatch = dispatch
         self._stop = stop
@@ -114,4 +117,5 @@ class Consumer:
         except FATAL as error:
             give_back(self._queue, message, error)
             raise
+        self._count(message.message_id, outcome)
         settle(self._queue, message, outcome)

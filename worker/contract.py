@@ -36,11 +36,13 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
 if TYPE_CHECKING:
+    from pydantic.config import JsonDict
     from pydantic_core import ErrorDetails
 
 #: The size limit of a request. SQS accepts 1 MiB, but a longer list of images belongs in a manifest.
@@ -145,7 +147,24 @@ def _known(version: int) -> int:
 
 
 #: The version of a message or file: 1. An int and not a Literal, which would accept true for 1.
-SchemaVersion = Annotated[int, AfterValidator(_known)]
+SchemaVersion = Annotated[int, AfterValidator(_known), WithJsonSchema({"type": "integer", "const": 1})]
+
+#: The rules below that are validators, once more for ``twofold schema``: JSON Schema cannot be derived from a function.
+_NO_DOT_SEGMENTS: Final = Field(json_schema_extra={"not": {"type": "string", "pattern": r"(^|/)\.{1,2}(/|$)"}})
+_WITH_IMAGES: "Final[JsonDict]" = {"required": ["images"], "properties": {"images": {"type": "array"}}}
+_WITH_MANIFEST: "Final[JsonDict]" = {"required": ["manifest"], "properties": {"manifest": {"type": "object"}}}
+_WITH_SHARD: "Final[JsonDict]" = {"required": ["shard"], "properties": {"shard": {"type": "integer"}}}
+_ONE_SOURCE: "Final[JsonDict]" = {"oneOf": [_WITH_IMAGES, _WITH_MANIFEST], "if": _WITH_SHARD, "then": _WITH_MANIFEST}
+_NULL: "Final[JsonDict]" = {"type": "null"}
+_NO_SCORE: "Final[JsonDict]" = {"label": _NULL, "confidence": _NULL, "score": _NULL}
+_SCORED: "Final[JsonDict]" = {
+    "required": [*_NO_SCORE],
+    "properties": {**{name: {"not": _NULL} for name in _NO_SCORE}, "error_code": _NULL},
+}
+_FAILED: "Final[JsonDict]" = {
+    "required": ["error_code"],
+    "properties": {**_NO_SCORE, "error_code": {"type": "string"}},
+}
 
 
 class Document(BaseModel):
@@ -172,7 +191,7 @@ def _refuse_dot_segments(uri: str | None) -> str | None:
 class ManifestRef(Document):
     """A list of images in storage."""
 
-    uri: S3Uri
+    uri: Annotated[S3Uri, _NO_DOT_SEGMENTS]
     #: None: detected from the content; ``listing`` for a URI that ends in a slash.
     format: ManifestFormat | None = None
     #: The version of the object, in a bucket with versioning. None: the latest.
@@ -193,6 +212,8 @@ class ClassifyRequest(Document):
     Sending the same request again changes nothing. A different request with the same ``job_id`` is refused.
     """
 
+    model_config = ConfigDict(json_schema_extra=_ONE_SOURCE)
+
     schema_version: SchemaVersion
     #: The name of the job, chosen by the producer: a folder below ``output_uri``.
     job_id: JobId
@@ -201,9 +222,9 @@ class ClassifyRequest(Document):
     #: A list of images in storage, of any length.
     manifest: ManifestRef | None = None
     #: A bundle, its ``model.json``, or a ``champion.json``. None: the worker's ``TWOFOLD_MODEL_URI``.
-    model_uri: S3Uri | None = None
+    model_uri: Annotated[S3Uri | None, _NO_DOT_SEGMENTS] = None
     #: The prefix of all jobs. None: the worker's ``TWOFOLD_OUTPUT_URI``.
-    output_uri: S3Uri | None = None
+    output_uri: Annotated[S3Uri | None, _NO_DOT_SEGMENTS] = None
     #: A score of at least this is class 1. None: the model's own threshold.
     threshold: Probability | None = None
     #: Set by Twofold, not by producers: the number of the shard that ``manifest`` is, from 0.
@@ -242,6 +263,8 @@ class PredictionRow(Document):
 
     The columns are the fields, in this order. None is a blank cell.
     """
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_SCORED, _FAILED]})
 
     row: NonNegativeInt  #: the position in the request, from 0
     source_ref: str  #: as the producer wrote it

@@ -23,6 +23,8 @@ EXAMPLES: Final = {
     "model_uri": "s3://BUCKET/models/NAME/champion.json",
 }
 
+#: Safe in the search expressions of a dashboard, and in a query of CloudWatch Logs.
+_METRICS_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _ARN: Final = re.compile(r"arn:[\w-]+:(sns:[^:]+:\d+:[^:]+|events:[^:]+:\d+:event-bus/.+)")
 
 #: The slashes of a prefix that is not a bucket, s3://bucket/prefix, without one at its end.
@@ -80,12 +82,22 @@ class WorkerSettings(BaseSettings):
     notify_arn: str | None = Field(
         default=None, description="the SNS topic or EventBridge bus to notify when a job is complete"
     )
+    metrics: str | None = Field(
+        default=None, description="the name that CloudWatch metrics are filed under; without it a loop prints none"
+    )
     log_level: LogLevel = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("allowed_prefixes", "model_prefixes", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(item.strip() for item in value.split(",") if item.strip()) if isinstance(value, str) else value
+
+    @field_validator("metrics")
+    @classmethod
+    def _plain(cls, name: str | None) -> str | None:
+        if name is not None and not _METRICS_NAME.fullmatch(name):
+            raise ValueError(f"must be 1 to 255 letters, digits, '.', '_' or '-', not {name!r:.100}")
+        return name
 
     @field_validator("notify_arn")
     @classmethod
@@ -134,6 +146,11 @@ def explain_settings(error: ValidationError) -> str:
 
 def misspelt(name: str) -> str:
     """Returns a question if a variable is set that is nearly ``name``."""
-    known = {f"{PREFIX}{field.upper()}" for field in WorkerSettings.model_fields}
-    near = nearest(name, (other for other in os.environ if other.startswith(PREFIX) and other not in known))
+    near = nearest(name, unknown())
     return f" ({near} is set: is that a misspelling?)" if near else ""
+
+
+def unknown() -> dict[str, str | None]:
+    """Returns the variables that are set and look like settings but are none, each with the nearest setting."""
+    known = {f"{PREFIX}{field.upper()}" for field in WorkerSettings.model_fields}
+    return {name: nearest(name, known) for name in os.environ if name.startswith(PREFIX) and name not in known}

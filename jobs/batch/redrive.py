@@ -16,7 +16,6 @@ from jobs.wording import program
 from worker.batch.job_folder import JobFolder, JobRecord
 from worker.batch.plan import ModelChoice, Planner, Sender, new_job
 from worker.batch.shards import Shards
-from worker.contract import ClassifyRequest
 from worker.errors import ErrorCode, Reject
 from worker.manifest.formats import ImageRef
 
@@ -120,13 +119,12 @@ class Redrive:
         if dead_letters is None:
             return 0
         job_id = self._record.folder.job_id
-        letters = dead_letters.take(job_id)
-        if not letters:
-            return 0
-        with reporter.step("Sending refused requests again", total=len(letters)) as advance:
-            for letter in letters:
-                again: list[ClassifyRequest] = [one for one in letter.requests if one.job_id == job_id]
-                self._send(again)
-                dead_letters.remove([letter])
-                advance(1)
-        return len(letters)
+        sent = 0
+        while letters := dead_letters.take(job_id):  # which reads a thousand at a time
+            with reporter.step("Sending refused requests again", total=len(letters)) as advance:
+                for letter in letters:
+                    self._send(letter.requests)  # of other jobs, too: a letter is removed as a whole
+                    dead_letters.remove([letter])
+                    advance(1)
+            sent += len(letters)
+        return sent

@@ -6,14 +6,18 @@ How the clients retry is configured in ``worker.aws.clients``.
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
+from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, NoRegionError
 
 from jobs.cloud.names import PUSH_AND_DEPLOY
 from jobs.user_error import UserError
 from worker.aws.clients import open_session
 from worker.aws.failures import BOTO_ERRORS
+
+if TYPE_CHECKING:
+    import boto3
 
 #: The type stubs know services only by literal names, and only those that are installed.
 Client: TypeAlias = Any
@@ -68,6 +72,17 @@ def open_aws() -> Connect:
     """Connects with the default session. Raises ValueError if the region or the credentials are missing."""
     make: Any = open_session().client
     return cast("Connect", make)
+
+
+def caller(session: "boto3.Session") -> str:
+    """Returns who the credentials belong to: an ARN. Raises UserError if nobody, or if nothing answers.
+
+    Needs no permission: https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+    """
+    once = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
+    sts: Client = session.client("sts", config=once)
+    with explained("Signing in to AWS"):
+        return str(sts.get_caller_identity()["Arn"])
 
 
 def next_step(text: str) -> str | None:

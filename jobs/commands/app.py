@@ -64,6 +64,14 @@ _ENTRIES: Final = {
         "Deploy Twofold to an AWS account, look at it there, and remove it.",
         ("twofold cloud deploy", "twofold cloud status", "twofold cloud destroy"),
     ),
+    "doctor": _Entry(
+        "jobs.commands.doctor",
+        "doctor",
+        "Check settings, credentials, queue, output and model, and say what to do next.",
+        (),
+        in_folder=True,
+    ),
+    "schema": _Entry("jobs.commands.schema", "schema", "Print the JSON Schema of a message or a file.", ()),
 }
 
 
@@ -80,7 +88,8 @@ def _load(name: str) -> Any:  # noqa: ANN401 - click's classes are not public in
     holder = typer.Typer(rich_markup_mode=None, add_completion=False)
     if not isinstance(found, typer.Typer):
         epilog = getattr(module, f"{name.upper()}_EXAMPLE")
-        holder.command(name, cls=Command, epilog=epilog, context_settings=_HELP)(found)
+        kind = InFolder if entry.in_folder else Command
+        holder.command(name, cls=kind, epilog=epilog, context_settings=_HELP)(found)
         return get_command(holder)
     for command in found.registered_commands:
         command.context_settings = {**(command.context_settings or {}), **_HELP}

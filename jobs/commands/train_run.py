@@ -20,6 +20,7 @@ from jobs.config import OptionHelp, TrainConfig
 from jobs.extras import require
 from jobs.progress import Reporter, hushed
 from jobs.training.interruption import Interruption
+from jobs.training.spot_notice import watching
 from jobs.wording import counted, program
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def train_run(*, as_json: Json = False, **options: object) -> None:
     given = {name: value for name, value in options.items() if value is not None}
     config = TrainConfig.model_validate({"cache": default_cache()} | given)
     reporter, interruption = Reporter(), Interruption()
-    with interruption.listening():
+    with interruption.listening(), watching(os.environ, say=reporter.say):
         with reporter.step("Starting"):
             from jobs.data.prepare import open_dataset  # noqa: PLC0415 - imports scikit-learn, which takes a second
 

@@ -1,4 +1,4 @@
-"""SIGTERM, which announces the end of a Spot instance, Ctrl-C and a closed terminal: save the work, and exit."""
+"""SIGTERM, which announces the end of a machine, Ctrl-C and a closed terminal: save the work, and exit."""
 
 import os
 import signal

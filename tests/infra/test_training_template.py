@@ -2,10 +2,12 @@
 
 import json
 import re
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
+from jobs.cloud.training_request import PLACEHOLDERS, TrainingJob, build_request
+from jobs.training.interruption import EXIT_STATUS
 from tests.infra.templates import as_list, load, resources, statements, variables, walk
 
 TRAINING = "training.yaml"
@@ -36,15 +38,54 @@ def test_spot_is_tried_first_and_then_on_demand() -> None:
     assert [item["ComputeEnvironment"]["Ref"] for item in many] == ["OnDemand"]
 
 
-def test_an_interrupted_job_is_retried_and_a_failed_job_is_not() -> None:
+#: How an attempt ends: its exit code, the reason of its container, and that of the job; and what Batch does then.
+_ENDS: Final = {
+    "stopped, saved": (str(EXIT_STATUS), "", "Essential container in task exited", "RETRY"),
+    "machine lost": ("", "", "Host EC2 (instance i-0a1b2c3d4e5f60718) terminated.", "RETRY"),
+    "machine lost while it saved": ("137", "", "Host EC2 (instance i-0a1b2c3d4e5f60718) terminated.", "RETRY"),
+    "failed": ("1", "", "Essential container in task exited", "EXIT"),
+    "wrong option": ("2", "", "Essential container in task exited", "EXIT"),
+    "out of memory": ("137", "OutOfMemoryError: Container killed due to memory usage", "Task failed", "EXIT"),
+    "no such image": ("", "CannotPullContainerError: not found", "Task failed to start", "EXIT"),
+    "too long": ("143", "", "Job attempt duration exceeded timeout", "EXIT"),
+    "cancelled": ("143", "", "Canceled by the user", "EXIT"),
+}
+
+
+@pytest.mark.parametrize("definition", ["JobDefinition", "ManyNodesJobDefinition"])
+@pytest.mark.parametrize("end", _ENDS)
+def test_a_job_that_lost_its_machine_is_retried_and_one_that_failed_is_not(definition: str, end: str) -> None:
     """Status 75 means "saved, to be continued". Any other failure would only fail again, and cost again."""
-    retry = resources(TRAINING, "AWS::Batch::JobDefinition")["JobDefinition"]["RetryStrategy"]
-    rules = [(set(rule) - {"Action"}, rule["Action"]) for rule in retry["EvaluateOnExit"]]
-    assert retry["EvaluateOnExit"][0]["OnStatusReason"] == "Host EC2*"
-    assert retry["EvaluateOnExit"][1]["OnExitCode"] == "75"
-    assert [action for _, action in rules] == ["RETRY", "RETRY", "EXIT"]
-    assert rules[-1][0] == {"OnReason"}
+    exit_code, reason, status_reason, expected = _ENDS[end]
+    retry = resources(TRAINING, "AWS::Batch::JobDefinition")[definition]["RetryStrategy"]
+    ended = {"OnExitCode": exit_code, "OnReason": reason, "OnStatusReason": status_reason}
     assert retry["Attempts"] > 1
+    assert _action(retry["EvaluateOnExit"], ended) == expected
+
+
+def _action(rules: list[dict[str, str]], ended: dict[str, str]) -> str:
+    """What Batch does: the first rule of which all conditions match decides, and without one the job is retried.
+
+    A ``*`` at the end of a condition stands for anything:
+    https://docs.aws.amazon.com/batch/latest/APIReference/API_EvaluateOnExit.html
+    """
+    assert len(rules) <= 5
+    for rule in rules:
+        conditions = {name: value for name, value in rule.items() if name != "Action"}
+        if all(_fits(pattern, ended[name]) for name, pattern in conditions.items()):
+            return rule["Action"]
+    return "RETRY"
+
+
+def _fits(pattern: str, text: str) -> bool:
+    return text.startswith(pattern[:-1]) if pattern.endswith("*") else text == pattern
+
+
+def test_a_submitted_job_has_the_retries_of_its_definition() -> None:
+    """A strategy in the request would replace the one above."""
+    options = {"data": "s3://shelter/pets/", "output": "s3://shelter/models", "version": "v1"}
+    job = TrainingJob(target="batch", name="twofold-1", options=options, stack=PLACEHOLDERS)
+    assert "retryStrategy" not in build_request(job)
 
 
 def test_a_job_that_gets_no_machine_fails_with_a_reason() -> None:

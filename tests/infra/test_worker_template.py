@@ -260,7 +260,7 @@ def test_the_variables_of_the_template_are_the_settings() -> None:
 def test_the_function_gets_only_settings_that_apply_to_lambda() -> None:
     """Lambda uses the visibility timeout of the queue, and monitors the process itself."""
     own = {variable for name, variable in variables(WORKER) if name == "Function"}
-    assert SETTINGS - own == {"TWOFOLD_VISIBILITY_S", "TWOFOLD_HEARTBEAT"}
+    assert SETTINGS - own == {"TWOFOLD_VISIBILITY_S", "TWOFOLD_HEARTBEAT", "TWOFOLD_METRICS"}
 
 
 def test_every_output_is_a_setting() -> None:

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from jobs.store import BucketStore, FolderStore, Store
+from jobs.training.spot_notice import ENDPOINT
 from tests.conftest import Bench, Once, Run, Trainer
+from tests.metadata import metadata_service
 
 
 @pytest.fixture(params=["folder", "ministack", "moto"])
@@ -69,7 +71,7 @@ class ResumedJob:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Exit status of the interrupted run, keys of its work then and at the end, standard error of the other run."""
+        """The bucket, exit status of the interrupted run, keys of its work then and at the end, and standard error."""
         facts: dict[str, Any] = json.loads((self.folder / "facts.json").read_bytes())
         return facts
 
@@ -90,23 +92,31 @@ class ResumedJob:
 def resumed_job(
     trainer: Trainer, few_digits: Path, ministack: str, bench_on: Callable[[str], Bench], once: Once
 ) -> ResumedJob:
-    """With augmentation and fine-tuning, so that it has all steps. Interrupted after the first fit of the head."""
+    """With augmentation and fine-tuning, so that it has all steps. EC2's notice comes after the fit of the head."""
 
     def train(folder: Path) -> None:
         folder.mkdir()
         bench = bench_on(ministack)
-        places = (f"--checkpoint=s3://{bench.bucket}/work", f"--output=s3://{bench.bucket}/models")
+        places = (f"--checkpoint=s3://{bench.bucket}/checkpoints", f"--output=s3://{bench.bucket}/models")
         options = ("--image-size=32", "--augment=2", "--fine-tune=8", "--fine-tune-epochs=1", "--json")
+        environment = bench.environment | {"RECORDED_CALLS": str(folder / "calls")}
 
-        def start(machine: str) -> Run:
+        def start(machine: str, **also: str) -> Run:
             cache = f"--cache={folder / machine}"
-            return trainer.start("train", "run", f"--data={few_digits}", cache, *places, *options, **bench.environment)
+            command = ("train", "run", f"--data={few_digits}", cache, *places, *options)
+            return trainer.start(*command, **environment, **also)
 
-        status = interrupt_after(start("one"), "Training the head", signal.SIGTERM)
-        saved = bench.keys("work/")
+        with metadata_service() as service:
+            interrupted = start("one", **{ENDPOINT: service.url})
+            interrupted.wait_for("✓ Training the head")
+            service.announce()
+            status = interrupted.wait()
+        saved = bench.keys("checkpoints/")
         resumed = start("two")
         assert resumed.wait() == 0, resumed.stderr
-        facts = {"status": status, "saved": saved, "left": bench.keys("work/"), "stderr": resumed.stderr}
+        left = bench.keys("checkpoints/")
+        facts = {"bucket": bench.bucket, "status": status, "saved": saved, "left": left, "stderr": resumed.stderr}
+        facts["reason"] = interrupted.stderr.splitlines()[-2:]
         (folder / "facts.json").write_text(json.dumps(facts))
         (folder / "result.json").write_text(resumed.stdout)
         for key in bench.keys("models/"):

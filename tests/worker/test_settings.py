@@ -51,6 +51,7 @@ def test_only_the_queue_must_be_set() -> None:
         "cache": None,
         "heartbeat": None,
         "notify_arn": None,
+        "metrics": None,
         "log_level": "INFO",
     }
 
@@ -76,6 +77,7 @@ def test_every_setting_is_read_from_its_variable(monkeypatch: pytest.MonkeyPatch
         "cache": "kept/models",
         "heartbeat": "kept/heartbeat",
         "notify_arn": "arn:aws:sns:eu-west-1:123456789012:done",
+        "metrics": "pets-eu.1",
         "log_level": "DEBUG",
     }
     read = _set(monkeypatch, **values).model_dump()
@@ -211,6 +213,7 @@ def test_a_misspelt_variable_is_suspected(monkeypatch: pytest.MonkeyPatch) -> No
         ("visibility_s", "2", "must be at least 3, not '2'"),
         ("output_uri", "predictions/", "must be s3://BUCKET or s3://BUCKET/KEY, not 'predictions/'"),
         ("log_level", "LOUD", "must be DEBUG, INFO, WARNING or ERROR, not 'LOUD'"),
+        ("metrics", "my pets", "must be 1 to 255 letters, digits, '.', '_' or '-', not 'my pets'"),
         ("notify_arn", "done", "must be the ARN of an SNS topic or of an EventBridge bus, not 'done'"),
     ],
 )

@@ -114,6 +114,19 @@ def test_the_refused_requests_of_a_redrive_are_sent_again(desk: Desk, june: list
     assert len(june) == 600
 
 
+def test_a_letter_with_requests_of_two_jobs_loses_neither(desk: Desk, june: list[str]) -> None:
+    """One event of S3 can name several objects of an inbox. The letter is removed, so both are sent again."""
+    both = tuple(ClassifyRequest(schema_version=1, job_id=name, images=tuple(june[:1])) for name in ("july", "june"))
+    refused = FakeDeadLetters()
+    refused.letters = [DeadLetter("0", "", both, "unavailable", "lost")]
+    desk.sent.clear()
+    inputs = Inputs(storage=desk.storage, output_uri=desk.bench.output_uri)
+    redrive = Redrive(desk.record("june"), inputs=inputs, planner=desk.planner, send=desk.sent.extend)
+    redrive.run((), cast("DeadLetters", refused), Reporter(quiet=True))
+    assert [one.job_id for one in desk.sent] == ["july", "june"]
+    assert refused.letters == []
+
+
 def test_a_running_job_is_not_redriven(desk: Desk) -> None:
     """An image without a row has not failed."""
     desk.plan(["no URI"], job_id="june")

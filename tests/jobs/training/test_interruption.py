@@ -158,9 +158,16 @@ def test_a_job_killed_while_it_writes_leaves_no_incomplete_bundle(job: Job, tmp_
 
 
 def test_a_job_resumes_from_a_bucket(resumed_job: ResumedJob) -> None:
-    """On another machine, it keeps the version and the time of the first run. Its unfinished work is then removed."""
+    """On another machine, after EC2 has taken the first one back, it keeps the version and the time of the first run.
+
+    Its unfinished work is then removed.
+    """
     facts, manifest = resumed_job.facts, json.loads((resumed_job.bundle / "model.json").read_bytes())
     assert facts["status"] == EXIT_STATUS
+    assert [line.split(" at ")[0] for line in facts["reason"]] == [
+        "AWS takes this Spot machine back",
+        "Interrupted. Finished work is saved: run the same command again to resume.",
+    ]
     assert {key.split("/")[1] for key in facts["saved"]} == {"features", "jobs"}
     assert f"resuming version {manifest['version']}" in facts["stderr"]
     # Both are the time of the first run's start, to the second.

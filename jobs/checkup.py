@@ -1,0 +1,280 @@
+"""The check-up of ``twofold doctor``: versions, settings, credentials, the queue, the output and the model.
+
+    for check in examine():
+        print(check.status, check.name, check.found, check.advice)
+
+No message is received, since that would count towards its receives. One small object is written and removed again.
+What an earlier failure makes impossible to try is a warning that says so.
+"""
+
+import json
+import platform
+import struct
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final, Literal
+
+from pydantic import ValidationError
+
+from jobs.cloud.aws import caller, explained
+from jobs.decoding import sandbox
+from jobs.extras import EXTRAS
+from jobs.models.bundle import Bundle, read_bundle
+from jobs.models.location import find_bundle
+from jobs.progress import Reporter
+from jobs.user_error import UserError
+from jobs.wording import counted, program
+from worker.aws.clients import open_session, open_sqs, open_storage
+from worker.aws.storage import Storage
+from worker.bootstrap import check_settings
+from worker.errors import Broken, ErrorCode, TwofoldError
+from worker.scoring.decoder import fingerprint
+from worker.settings import PREFIX, WorkerSettings, available_cores, explain_settings, unknown
+
+if TYPE_CHECKING:
+    import boto3
+    from mypy_boto3_sqs import SQSClient
+
+Status = Literal["ok", "warn", "fail"]
+
+_LIBRARIES: Final = ("ai-edge-litert", "boto3", "numpy", "obstore", "pillow", "pydantic")
+#: Receives that killed workers, throttling and lost answers use up as well: see worker/README.md.
+_RECEIVES: Final = 10
+#: A job cannot have such a name, so no job is in its way.
+_PROBE: Final = ".twofold-doctor-"
+_SETTINGS_FROM: Final = f"Run '{program()} local' or '{program()} cloud deploy': both offer to write twofold.toml."
+_SIGN_IN: Final = f"Is '{program()} local' running, if these are its settings? If not, correct the AWS_ variables."
+#: What to do about a failure of storage.
+_STORAGE_STEPS: Final = {
+    ErrorCode.NOT_FOUND: "Create the bucket, or correct TWOFOLD_OUTPUT_URI.",
+    ErrorCode.ACCESS_DENIED: "Allow s3:PutObject there, and check TWOFOLD_EXPECTED_BUCKET_OWNER if it is set.",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was tried, how it went, what was found, and what to do next if it is not ok."""
+
+    name: str
+    status: Status
+    found: str
+    advice: str | None = None
+
+
+def verdict(checks: list[Check]) -> Status:
+    """Returns the worst status of all."""
+    found = {check.status for check in checks}
+    return "fail" if "fail" in found else "warn" if "warn" in found else "ok"
+
+
+def examine() -> Iterator[Check]:
+    """Tries one thing after another, and yields each result as soon as it is there."""
+    yield _versions()
+    settings, check = _read_settings()
+    yield check
+    yield _cores(settings)
+    session, check = _sign_in()
+    yield check
+    if session is None:
+        yield from (_skipped(name, "AWS cannot be used") for name in ("queue", "redrive policy", "output"))
+    else:
+        yield from _queue(settings, session)
+        yield _output(settings, session)
+    if session is None and (settings.model_uri or "").startswith("s3://"):
+        yield from (_skipped(name, "AWS cannot be used") for name in ("model", "score"))
+    else:
+        yield from _model(settings.model_uri)
+
+
+def _versions() -> Check:
+    libraries = ", ".join(f"{name} {metadata.version(name)}" for name in _LIBRARIES)
+    extras = [extra.name for extra in EXTRAS if all(map(find_spec, extra.modules))]
+    program_versions = f"twofold {metadata.version('twofold')}, Python {platform.python_version()}"
+    return Check("versions", "ok", f"{program_versions}, {libraries}; extras: {', '.join(extras) or 'none'}")
+
+
+def _read_settings() -> tuple[WorkerSettings, Check]:
+    """Returns the settings, with defaults in place of what is missing or wrong."""
+    try:
+        settings = WorkerSettings()
+    except ValidationError as error:
+        wrong = {str(item["loc"][0]) for item in error.errors(include_url=False) if item["loc"]}
+        fields = WorkerSettings.model_fields
+        defaults = {name: fields[name].get_default(call_default_factory=True) for name in wrong if name in fields}
+        settings = WorkerSettings(**defaults | ({"queue_url": ""} if "queue_url" in wrong else {}))
+        return settings, Check("settings", "fail", explain_settings(error), _SETTINGS_FROM)
+    try:
+        check_settings(settings)
+    except ValueError as error:
+        return settings, Check("settings", "fail", str(error), "Correct it in twofold.toml or the environment.")
+    given = ", ".join(f"{PREFIX}{name.upper()}" for name in sorted(settings.model_fields_set))
+    if strange := unknown():
+        hints = [f"{name}{f' (did you mean {near}?)' if near else ''}" for name, near in strange.items()]
+        advice = "Correct the name, or unset it."
+        return settings, Check("settings", "warn", f"{given}; not a setting: {', '.join(hints)}", advice)
+    return settings, Check("settings", "ok", f"{given}; defaults for the others")
+
+
+def _cores(settings: WorkerSettings) -> Check:
+    cores = available_cores()
+    found = f"{counted(cores, 'core')}, TWOFOLD_THREADS is {settings.threads}"
+    if settings.threads > cores:
+        return Check(
+            "cores", "warn", found, f"More processes than cores take memory and gain nothing: set it to {cores}."
+        )
+    return Check("cores", "ok", found)
+
+
+def _sign_in() -> "tuple[boto3.Session | None, Check]":
+    """Returns a session, unless there are no credentials or nothing answers to them."""
+    try:
+        session = open_session()
+    except ValueError as error:
+        return None, Check("credentials", "fail", " ".join(str(error).split()), _SETTINGS_FROM)
+    try:
+        return session, Check("credentials", "ok", caller(session))
+    except (UserError, ValueError) as error:  # a ValueError: AWS_ENDPOINT_URL is no address
+        return None, Check("credentials", "fail", str(error), _SIGN_IN)
+
+
+def _skipped(name: str, why: str) -> Check:
+    return Check(name, "warn", f"not tried: {why}", "Repair what failed above, and run this command again.")
+
+
+def _queue(settings: WorkerSettings, session: "boto3.Session") -> Iterator[Check]:
+    if not settings.queue_url:
+        yield from (_skipped(name, "TWOFOLD_QUEUE_URL is not set") for name in ("queue", "redrive policy"))
+        return
+    sqs = open_sqs(session)
+    try:
+        found = _attributes(sqs, settings.queue_url)
+    except UserError as error:
+        advice = "Check TWOFOLD_QUEUE_URL and the region, and allow sqs:GetQueueAttributes."
+        yield Check("queue", "fail", str(error), advice)
+        yield _skipped("redrive policy", "the queue cannot be read")
+        return
+    waiting, held = (found[f"ApproximateNumberOfMessages{name}"] for name in ("", "NotVisible"))
+    yield Check("queue", "ok", f"{settings.queue_url}: {waiting} waiting, {held} being answered")
+    yield _redrive(json.loads(found.get("RedrivePolicy", "{}")), settings.dead_letter_url, sqs)
+
+
+def _redrive(policy: dict[str, str], dead_letter_url: str | None, sqs: "SQSClient") -> Check:
+    """Checks where requests go that can never succeed, and how often a request is tried before that."""
+    name = "redrive policy"
+    target = policy.get("deadLetterTargetArn")
+    advice = f"Give the queue a redrive policy with maxReceiveCount {_RECEIVES}."
+    if target is None and dead_letter_url is None:
+        return Check(name, "fail", "none, and TWOFOLD_DEAD_LETTER_URL is not set: a worker does not start", advice)
+    if target is None:
+        return Check(name, "warn", f"none: SQS itself moves nothing to {dead_letter_url}", advice)
+    receives = int(policy["maxReceiveCount"])
+    account, queue = target.split(":")[-2:]
+    found = f"after {receives} receives to {queue}"
+    if receives < _RECEIVES:
+        why = "Killed workers and throttling use up receives, too:"
+        return Check(name, "warn", found, f"{why} set maxReceiveCount to {_RECEIVES}.")
+    try:
+        with explained("Reading the dead-letter queue"):
+            url = dead_letter_url or sqs.get_queue_url(QueueName=queue, QueueOwnerAWSAccountId=account)["QueueUrl"]
+        letters = int(_attributes(sqs, url)["ApproximateNumberOfMessages"])
+    except UserError as error:
+        return Check(name, "warn", f"{found}. {error}", "A worker needs to send to that queue: check that it exists.")
+    if letters:
+        step = f"'{program()} batch status JOB' shows the reason of each."
+        return Check(name, "warn", f"{found}, which has {counted(letters, 'message')}", step)
+    return Check(name, "ok", f"{found}, which is empty")
+
+
+def _attributes(sqs: "SQSClient", url: str) -> dict[str, str]:
+    """Returns the attributes of a queue. Raises UserError."""
+    with explained(f"Reading {url}"):
+        answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+    return {str(name): value for name, value in answer["Attributes"].items()}
+
+
+def _output(settings: WorkerSettings, session: "boto3.Session") -> Check:
+    """Writes an object on the condition that it does not exist, twice, and removes it."""
+    if settings.output_uri is None:
+        advice = "Set TWOFOLD_OUTPUT_URI, or name an output_uri in every request."
+        return Check("output", "warn", "TWOFOLD_OUTPUT_URI is not set", advice)
+    storage = open_storage(session, bucket_owner=settings.expected_bucket_owner)
+    uri = f"{settings.output_uri.rstrip('/')}/{_PROBE}{uuid.uuid4().hex}"
+    try:
+        written = [storage.write_once(uri, b"", content_type="text/plain", metadata={}) for _ in range(2)]
+    except TwofoldError as error:
+        advice = _STORAGE_STEPS.get(error.code, "Check TWOFOLD_OUTPUT_URI, the region and the network.")
+        return Check("output", "fail", error.message, advice)
+    left = _removed(storage, uri)
+    if written[1]:
+        found = f"{settings.output_uri} is overwritten in spite of If-None-Match: two workers could write the same part"
+        return Check("output", "fail", found, "Use storage that honours conditional writes, as S3 does.")
+    if left is not None:
+        advice = f"Delete {uri} yourself. A worker needs no permission for that."
+        return Check("output", "warn", f"written, but not removed. {left}", advice)
+    return Check("output", "ok", f"{settings.output_uri}: an object was written once, refused once, and removed")
+
+
+def _removed(storage: Storage, uri: str) -> TwofoldError | None:
+    """Removes an object. Returns what prevents that."""
+    try:
+        storage.remove(uri)
+    except TwofoldError as error:
+        return error
+    return None
+
+
+def _model(uri: str | None) -> Iterator[Check]:
+    if uri is None:
+        advice = "Set TWOFOLD_MODEL_URI, or name a model_uri in every request."
+        yield Check("model", "warn", "TWOFOLD_MODEL_URI is not set", advice)
+        yield _skipped("score", "there is no model")
+        return
+    try:
+        location = find_bundle(uri)
+        bundle = read_bundle(location.store, location.name, location.bundle(), Reporter(quiet=True))
+    except (UserError, TwofoldError, OSError) as error:
+        advice = f"Train a model with '{program()} train run', or copy one there with '{program()} model copy'."
+        yield Check("model", "fail", str(error), advice)
+        yield _skipped("score", "the model cannot be read")
+        return
+    yield _whole(bundle)
+    yield _scores(bundle)
+
+
+def _whole(bundle: Bundle) -> Check:
+    if bundle.findings:
+        found = "; ".join(f"{finding.file}: {finding.problem}" for finding in bundle.findings)
+        advice = "Copy the version again from where it is whole, or train it again."
+        return Check("model", "fail", f"{bundle.uri}: {found}", advice)
+    labels = " or ".join(bundle.manifest.labels)
+    found = f"{bundle.uri}: {labels}, {counted(len(bundle.files), 'file')} as recorded"
+    if bundle.manifest.decoder_fingerprint != fingerprint():
+        advice = f"Scores may differ slightly: '{program()} model verify' measures by how much."
+        return Check("model", "warn", f"{found}, trained with another image decoder", advice)
+    return Check("model", "ok", found)
+
+
+def _scores(bundle: Bundle) -> Check:
+    """Scores a picture in a process of its own, as a worker does."""
+    try:
+        model = bundle.open()
+        scored = sandbox().score(_picture(), model.graph)
+    except (TwofoldError, Broken) as error:
+        return Check(
+            "score", "fail", str(error), "No worker can use this model here. Train it again, or copy it again."
+        )
+    took = scored.decode_ms + scored.score_ms
+    return Check("score", "ok", f"a test picture scores {scored.score:.3f}, in {took:.1f} ms")
+
+
+def _picture(side_px: int = 64) -> bytes:
+    """Returns a BMP file with a gradient: a header of 54 bytes, then blue, green and red for each pixel."""
+    pixels = bytes(
+        level * 255 // side_px for row in range(side_px) for column in range(side_px) for level in (row, column, 0)
+    )
+    size = 54 + len(pixels)
+    header = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", size, 0, 0, 54, 40, side_px, side_px, 1, 24, 0, 0, 0, 0, 0, 0)
+    return header + pixels

@@ -1,0 +1,30 @@
+"""JSON Schemas of messages and files, made by pydantic from ``worker.contract``.
+
+    schemas()["message"]    what a producer sends: worker.contract.ClassifyRequest
+
+The wheel has them as files too, in ``jobs/schemas/``, for programs that are not written in Python.
+"""
+
+from typing import Any, Final
+
+from worker.contract import ClassifyRequest, Document, Job, ModelManifest, PredictionRow, Summary
+
+#: The ``schema_version`` that they describe. A new field has a default, so it belongs to the same version.
+VERSION: Final = 1
+
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"  #: which pydantic writes
+_KINDS: Final[dict[str, type[Document]]] = {
+    "message": ClassifyRequest,
+    "row": PredictionRow,
+    "job": Job,
+    "summary": Summary,
+    "model": ModelManifest,
+}
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Returns all schemas by name. They accept what the code accepts, and also counts that do not add up."""
+    return {
+        name: {"$schema": _DIALECT, "$id": f"urn:twofold:{name}:{VERSION}", **kind.model_json_schema()}
+        for name, kind in _KINDS.items()
+    }

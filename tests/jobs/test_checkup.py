@@ -1,0 +1,247 @@
+"""``twofold doctor`` on a whole set-up and on broken ones."""
+
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from jobs import checkup, store
+from jobs.commands.app import app
+from tests.conftest import Bench
+from tests.jobs.local.test_playground import free_port
+from worker.aws.clients import open_session
+from worker.aws.storage import Storage
+from worker.errors import ErrorCode, Reject
+
+NAMES = ["versions", "settings", "cores", "credentials", "queue", "redrive policy", "output", "model", "score"]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("TWOFOLD_SHARED", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def whole(bench: Bench, models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """Settings with which everything works."""
+    _set(monkeypatch, bench, bench.put_bundle(models))
+    yield bench
+    assert not [key for key in bench.keys("predictions/") if "doctor" in key]  # whatever happened
+
+
+@pytest.fixture
+def set_up(ministack_bench: Bench, models: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """The same on one emulator, for what does not depend on it."""
+    _set(monkeypatch, ministack_bench, ministack_bench.put_bundle(models))
+    return ministack_bench
+
+
+def _set(monkeypatch: pytest.MonkeyPatch, bench: Bench, model_uri: str) -> None:
+    own = {
+        "TWOFOLD_QUEUE_URL": bench.queues.requests_url,
+        "TWOFOLD_OUTPUT_URI": bench.output_uri,
+        "TWOFOLD_MODEL_URI": model_uri,
+    }
+    for name, value in (bench.environment | own).items():
+        monkeypatch.setenv(name, value)
+    for module in (checkup, store):  # a session reads the descriptions of services, which takes half of the time
+        monkeypatch.setattr(module, "open_session", _session)
+
+
+_session = functools.cache(open_session)
+
+
+def _doctor() -> tuple[int, dict[str, dict[str, Any]]]:
+    """The exit status, and the checks by name; all of them, in order, and none without a next step if it needs one."""
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    assert done.exit_code in {0, 1}, (done.output, done.exception)
+    document = json.loads(done.stdout)
+    assert [check["name"] for check in document["checks"]] == NAMES
+    assert all((check["advice"] is None) == (check["status"] == "ok") for check in document["checks"])
+    assert (document["status"] == "fail") == (done.exit_code == 1)
+    return done.exit_code, {check["name"]: check for check in document["checks"]}
+
+
+def _statuses(checks: dict[str, dict[str, Any]], status: str) -> set[str]:
+    return {name for name, check in checks.items() if check["status"] == status}
+
+
+def test_a_whole_set_up_is_ok_on_every_line(whole: Bench) -> None:
+    """Exit status 0, and nothing is left in the bucket or taken from the queue."""
+    whole.send({"schema_version": 1, "job_id": "waits", "images": ["s3://a-bucket/a.jpg"]})
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "ok")) == (0, set(NAMES)), checks
+    assert "1 waiting" in checks["queue"]["found"]
+    (message,) = whole.sqs.receive_message(
+        QueueUrl=whole.queues.requests_url, MessageSystemAttributeNames=["ApproximateReceiveCount"]
+    )["Messages"]
+    assert message["Attributes"]["ApproximateReceiveCount"] == "1"
+
+
+def test_a_person_reads_one_line_for_each_check(set_up: Bench) -> None:
+    """With its status first, and the sum last."""
+    done = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "80"})
+    starts = [line.split("  ")[0] for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert starts == ["ok"] * len(NAMES) + ["Everything works."]
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_a_person_reads_each_next_step_once() -> None:
+    """Where nothing is set, several checks have the same."""
+    done = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"})
+    steps = [line.strip() for line in done.stdout.splitlines() if "→" in line]
+    assert len(steps) == len(set(steps)) == 3, done.stdout
+    assert done.stdout.splitlines()[-1] == "2 checks failed, 5 warnings."
+
+
+def test_without_any_setting_it_says_what_to_set_and_where_to_get_it() -> None:
+    """A first set-up: nothing is set, and there are no credentials."""
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "fail")) == (1, {"settings", "credentials"})
+    assert "TWOFOLD_QUEUE_URL (the request queue) is not set" in checks["settings"]["found"]
+    assert "twofold local" in checks["settings"]["advice"]
+    assert "No AWS region" in checks["credentials"]["found"]
+    assert checks["output"]["found"] == "not tried: AWS cannot be used"
+
+
+def test_an_address_of_the_cloud_that_is_none_is_a_failure_like_any_other(
+    set_up: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no traceback."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost")
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "fail")) == (1, {"credentials"})
+    assert "Invalid endpoint" in checks["credentials"]["found"]
+
+
+def test_a_model_on_this_machine_is_checked_without_a_cloud(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It needs no credentials."""
+    monkeypatch.setenv("TWOFOLD_MODEL_URI", str(models / "digits/champion.json"))
+    _, checks = _doctor()
+    assert (checks["model"]["status"], checks["score"]["status"]) == ("ok", "ok")
+    assert checks["credentials"]["status"] == "fail"
+
+
+def test_a_cloud_that_does_not_answer_is_one_failure_and_no_long_wait(
+    set_up: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings of a ``twofold local`` that has ended."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "fail")) == (1, {"credentials"})
+    assert "no response" in checks["credentials"]["found"]
+    assert "local' running" in checks["credentials"]["advice"]
+
+
+def test_a_queue_without_a_redrive_policy_fails(set_up: Bench) -> None:
+    """And one that gives up too early is a warning, as are dead letters."""
+    url = set_up.queues.requests_url
+    arn = set_up.sqs.get_queue_attributes(QueueUrl=set_up.queues.dead_letter_url, AttributeNames=["QueueArn"])
+    policy = {"deadLetterTargetArn": arn["Attributes"]["QueueArn"], "maxReceiveCount": 3}
+    set_up.sqs.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": json.dumps(policy)})
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "warn")) == (0, {"redrive policy"})
+    assert "set maxReceiveCount to 10" in checks["redrive policy"]["advice"]
+    bare = set_up.sqs.create_queue(QueueName=f"{set_up.bucket}-bare")["QueueUrl"]
+    status, checks = _with_queue(bare)
+    assert (status, _statuses(checks, "fail")) == (1, {"redrive policy"})
+    assert "redrive policy with maxReceiveCount 10" in checks["redrive policy"]["advice"]
+
+
+def _with_queue(url: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TWOFOLD_QUEUE_URL", url)
+        return _doctor()
+
+
+def test_a_queue_that_does_not_exist_fails(whole: Bench) -> None:
+    """Its redrive policy cannot be read either, which is no failure of its own."""
+    status, checks = _with_queue(f"{whole.queues.requests_url}-gone")
+    assert (status, _statuses(checks, "fail"), _statuses(checks, "warn")) == (1, {"queue"}, {"redrive policy"})
+    assert "TWOFOLD_QUEUE_URL" in checks["queue"]["advice"]
+
+
+def test_an_output_that_cannot_be_written_fails(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bucket does not exist."""
+    monkeypatch.setenv("TWOFOLD_OUTPUT_URI", "s3://no-such-bucket-anywhere/predictions/")
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "fail")) == (1, {"output"})
+    assert checks["output"]["advice"] == "Create the bucket, or correct TWOFOLD_OUTPUT_URI."
+
+
+def test_an_output_that_ignores_conditions_fails(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some servers that resemble S3 do. No emulator of the tests does."""
+    write = Storage._put_if
+    monkeypatch.setattr(Storage, "_put_if", lambda self, uri, body, kind, **_: write(self, uri, body, kind))
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "fail")) == (1, {"output"})
+    assert "If-None-Match" in checks["output"]["found"]
+
+
+def test_what_cannot_be_removed_is_named(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker's own role may delete nothing. No emulator of the tests enforces that."""
+
+    def refuse(_: Storage, uri: str) -> None:
+        raise Reject(ErrorCode.ACCESS_DENIED, f"{uri}: AccessDenied")
+
+    monkeypatch.setattr(Storage, "remove", refuse)
+    status, checks = _doctor()
+    (left,) = set_up.keys("predictions/")
+    assert (status, _statuses(checks, "warn")) == (0, {"output"})
+    assert f"Delete s3://{set_up.bucket}/{left} yourself" in checks["output"]["advice"]
+
+
+@pytest.mark.parametrize(("file", "fails"), [("model.tflite", {"model", "score"}), ("report.html", {"model"})])
+def test_a_model_with_an_altered_file_fails(set_up: Bench, file: str, fails: set[str]) -> None:
+    """A model whose graph is altered does not score either."""
+    key = f"models/digits/v1/{file}"
+    body = bytearray(set_up.get(f"s3://{set_up.bucket}/{key}"))
+    body[len(body) // 2] ^= 1
+    set_up.put(key, bytes(body))
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "fail")) == (1, fails)
+    assert f"{file}: altered" in checks["model"]["found"]
+
+
+def test_a_model_that_is_not_there_fails(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the commands that put one there."""
+    monkeypatch.setenv("TWOFOLD_MODEL_URI", f"s3://{set_up.bucket}/models/cats/champion.json")
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "fail")) == (1, {"model"})
+    assert "twofold train run" in checks["model"]["advice"]
+
+
+def test_a_variable_that_is_no_setting_is_a_warning(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so are more processes than cores."""
+    misspelt = "TWOFOLD_" + "HEARTBEATS"
+    monkeypatch.setenv(misspelt, "/tmp/beat")
+    monkeypatch.setenv("TWOFOLD_THREADS", "1000")
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "warn")) == (0, {"settings", "cores"})
+    assert f"{misspelt} (did you mean TWOFOLD_HEARTBEAT?)" in checks["settings"]["found"]
+
+
+def test_a_wrong_setting_does_not_hide_what_works(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are used as they are."""
+    monkeypatch.setenv("TWOFOLD_STOP_S", "soon")
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "fail")) == (1, {"settings"})
+    assert "TWOFOLD_STOP_S" in checks["settings"]["found"]
+
+
+def test_the_settings_of_the_folder_are_used(set_up: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in ``twofold batch``."""
+    monkeypatch.delenv("TWOFOLD_QUEUE_URL")
+    Path("twofold.toml").write_text(f'TWOFOLD_QUEUE_URL = "{set_up.queues.requests_url}"\n')
+    status, checks = _doctor()
+    monkeypatch.delenv("TWOFOLD_QUEUE_URL", raising=False)
+    assert (status, _statuses(checks, "ok")) == (0, set(NAMES)), checks
