@@ -36,9 +36,11 @@ def train_on(config: TrainConfig, *, environment: dict[str, str], reporter: Repo
     given = config.model_dump(mode="json", exclude=_PLACES, exclude_defaults=True)
     given |= {"redirect_hosts": config.redirect_hosts} if config.redirect_hosts else {}
     options = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    return train_sample(
+    uri = train_sample(
         config.data, config.output, *options, name=config.name, environment=environment, reporter=reporter
     )
+    reporter.say(f"The report on this model is at {uri}/report.html")
+    return uri
 
 
 def _trained_before(config: TrainConfig, digest: str) -> str | None:
@@ -71,7 +73,7 @@ def train_sample(
     UserError if it fails.
     """
     command = ["train", "run", "--data", str(images), "--output", output, "--name", name, *options]
-    reporter.say(f"{program()} {shlex.join(command)}")
+    reporter.say(f"Running {program()} {shlex.join(command)}")
     process = tether.start("jobs.cli", *command, "--json", environment=environment, stdout=subprocess.PIPE)
     try:
         with if_stopped("The training has stopped. What it finished is saved: run the same command again to go on."):
@@ -81,6 +83,4 @@ def train_sample(
         tether.end(process, within_s=_STOP_S)
     if status:
         raise UserError(f"Training ended with exit status {status}. The reason is printed above.")
-    uri = str(json.loads(printed)["uri"])
-    reporter.say(f"The report on this model is at {uri}/report.html")
-    return uri
+    return str(json.loads(printed)["uri"])
