@@ -13,7 +13,7 @@ from typing import Final
 #: Patterns of files and folders, relative to the libraries, and the reason why the worker does not need them.
 UNUSED: Final = {
     "ai_edge_litert/libLiteRtWebGpuAccelerator.so": "runs graphs on a graphics card",
-    "ai_edge_litert/libLiteRt.so": "the runtime of CompiledModel; the interpreter has its own in libpywrap_litert_common",
+    "ai_edge_litert/libLiteRt.so": "runs a CompiledModel; the interpreter has a runtime of its own",
     "ai_edge_litert/aot": "compiles graphs for the accelerators of phones",
     "ai_edge_litert/tools": "compiles graphs for the accelerators of phones",
     "ai_edge_litert/vendors": "drivers of the accelerators of phones",
