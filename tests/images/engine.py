@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -161,7 +162,7 @@ class Image:
         settings = [*self.config["Env"], *(f"{name}={value}" for name, value in (environment or {}).items())]
         source, target = folder or ("", "")
         inside = ["env", "-i", f"--chdir={self.config['WorkingDir']}", *settings, *program]
-        prefix = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _START, "start"]
+        prefix = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", _START, "start"]
         place = [str(self.root), self.config["User"], str(source), target]
         return Container(
             self,
@@ -218,7 +219,12 @@ class Container:
         try:
             log, _ = self.process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            self.process.kill()  # unshare takes process 1 with it
+            self.kill()
             log, _ = self.process.communicate()
             return 137, log
         return self.process.returncode, log
+
+    def kill(self) -> None:
+        """Kills process 1, and all others of the container with it."""
+        if self.process.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)

@@ -44,7 +44,7 @@ def worker(worker_image: Image, settings: dict[str, str]) -> Iterator[Container]
     container = worker_image.start(environment=settings)
     container.wait_for("ready")
     yield container
-    container.process.kill()
+    container.kill()
     container.end()
 
 
@@ -125,6 +125,6 @@ def test_the_image_answers_calls_of_lambda(
             records = Function(api, ministack_bench, tmp_path).records(asked)
             assert api.ask(Call({"Records": records})) == Reply("response", {"batchItemFailures": []})
         finally:
-            container.process.kill()
+            container.kill()
             print(container.end()[1])
     assert [row.label in {"three", "eight"} for row in ministack_bench.rows("job")] == [True]
