@@ -39,6 +39,65 @@ def test_every_package_has_hashes_and_no_index_is_named(name: str) -> None:
     assert "://" not in text
 
 
+@pytest.mark.slow
+def test_the_commands_of_the_page_compile_exactly_these_files(tmp_path: Path) -> None:
+    """An edit of pyproject.toml, or of a file by hand, would part them."""
+    shutil.copytree(INFRA, tmp_path / "infra")
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    shutil.copy(REPOSITORY / "README.md", tmp_path)
+    (commands,) = blocks("infra/README.md", "Images", "sh")
+    own = os.environ | {"UV_PYTHON_DOWNLOADS": "never"}  # none is needed to resolve for another version
+    done = subprocess.run(["sh", "-ec", commands], cwd=tmp_path, env=own, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in NAMES:
+        made = (tmp_path / "infra" / f"{name}-requirements.txt").read_text()
+        assert made == (INFRA / f"{name}-requirements.txt").read_text(), f"compile infra/{name}-requirements.txt again"
+
+
+def test_no_file_has_a_package_that_is_only_for_older_versions_of_python() -> None:
+    """Pip refuses to install it on the image's Python; uv installs it all the same."""
+    assert [name for name in NAMES if "backports-strenum" in _pins(name)] == []
+
+
+#: What each file is for, as the code that an image or its build starts.
+STARTED = {
+    "worker": "import awslambdaric, worker.__main__, worker.serverless, worker.scoring.litert",
+    "train": "import jobs.container, jobs.train",
+    "build": "import hatchling.build",
+}
+
+
+@pytest.fixture(scope="session")
+def image_python() -> str:
+    """A Python of the version of the images."""
+    uv = shutil.which("uv")
+    assert uv, "uv is not installed: pip install uv"
+    find = [uv, "python", "find", "--no-python-downloads", "--no-project", "3.13"]
+    found = subprocess.run(find, capture_output=True, text=True, check=False)
+    if found.returncode != 0:
+        pytest.skip("no Python 3.13 here (uv python install 3.13); tests/images installs the files with pip, too")
+    return found.stdout.strip()
+
+
+def _pip(image_python: str, folder: Path) -> list[str]:
+    """Pip in a new virtual environment, as the Dockerfiles call it."""
+    subprocess.run([image_python, "-m", "venv", str(folder)], check=True)
+    return [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(STARTED))
+def test_pip_installs_the_file_and_what_the_image_starts_can_be_imported(
+    name: str, image_python: str, tmp_path: Path
+) -> None:
+    """Pip and not uv, hashes required, no package built here, on the Python of the images."""
+    pip = _pip(image_python, tmp_path / "venv")
+    file = str(INFRA / f"{name}-requirements.txt")
+    subprocess.run([*pip, "--require-hashes", "--only-binary", ":all:", "--requirement", file], check=True)
+    subprocess.run([*pip, str(REPOSITORY)], check=True)
+    subprocess.run([pip[0], "-c", STARTED[name]], check=True, cwd=tmp_path)
+
+
 def _requirements(extra: str) -> list[Requirement]:
     """Returns what an extra installs, including the extras that it names, such as twofold[cli]."""
     found = [Requirement(line) for line in PROJECT["optional-dependencies"][extra]]
