@@ -83,9 +83,20 @@ def make_base(folder: Path) -> str:
     return BASE
 
 
-def _buildah_bud(*arguments: str) -> None:
+def _buildah_bud(*arguments: str) -> str:
     isolation = ("--isolation", "chroot", "--network", "host")
-    command("buildah", "bud", "--format", "docker", *isolation, *arguments)
+    return command("buildah", "bud", "--format", "docker", *isolation, *arguments)
+
+
+def run_in_build(base: str, folder: Path, name: str, options: str) -> str:
+    """Runs ``pip install`` with a file of requirements on the base, and returns its log. The image is removed."""
+    tag = f"localhost/twofold-test-pip:{os.getpid()}"
+    install = f"pip install --no-cache-dir --require-hashes {options} --requirement /tmp/{name}-requirements.txt"
+    steps = [f"FROM {base}", f"COPY infra/{name}-requirements.txt /tmp/", f"RUN {install}"]
+    (folder / "Dockerfile").write_text("\n".join(steps) + "\n")
+    log = _buildah_bud(*pip_options(folder), "--tag", tag, "--file", str(folder / "Dockerfile"), str(REPOSITORY))
+    command("buildah", "rmi", tag)
+    return log
 
 
 def pip_options(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.cloud.training_request import PLACEHOLDERS, TrainingJob, build_request
 from tests.conftest import Bench
-from tests.images.engine import USER, Image
+from tests.images.engine import USER, Image, run_in_build
 
 pytestmark = pytest.mark.image
 
@@ -63,3 +63,11 @@ def test_the_health_check_of_the_image_passes(train_image: Image) -> None:
     kind, *check = train_image.config["Healthcheck"]["Test"]
     assert kind == "CMD"
     assert train_image.start(*check[1:], entry=check[:1]).end()[0] == 0
+
+
+@pytest.mark.slow
+def test_pip_resolves_the_libraries_with_cuda_and_checks_every_hash(base: str, tmp_path: Path) -> None:
+    """On the Python of the image: pip downloads all of it, some 3 GB, and would refuse a single other byte."""
+    log = run_in_build(base, tmp_path, "train-gpu", "--dry-run --ignore-installed --no-deps --only-binary :all:")
+    assert "Would install" in log
+    assert "nvidia-cudnn-cu12" in log
