@@ -20,7 +20,8 @@ COPY jobs jobs
 COPY worker worker
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/twofold/bin/python install --no-cache-dir --no-deps --no-index /wheels/*.whl \
-    && /opt/twofold/bin/python -c "import awslambdaric, worker.__main__, worker.serverless"
+    && python -m jobs.cloud.lean /opt/twofold/lib/python3.*/site-packages \
+    && /opt/twofold/bin/python -c "import awslambdaric, worker.__main__, worker.serverless, worker.scoring.litert"
 
 FROM ${PYTHON}
 LABEL org.opencontainers.image.title="twofold-worker" org.opencontainers.image.licenses="Apache-2.0"
@@ -32,6 +33,7 @@ VOLUME ["/tmp"]
 USER 10001:10001
 WORKDIR /tmp
 HEALTHCHECK --interval=60s --timeout=10s --start-period=60s --retries=3 CMD ["python", "-m", "worker.health"]
-# Exec form, so that the worker is process 1 and receives SIGTERM.
-ENTRYPOINT ["python", "-m"]
+# Exec form, so that the worker is process 1 and receives SIGTERM. The kernel drops a signal to process 1 that has no
+# handler yet. A blocked signal waits instead, until the worker has set its handler and takes it.
+ENTRYPOINT ["env", "--block-signal=INT,TERM", "python", "-m"]
 CMD ["worker"]

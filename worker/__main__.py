@@ -28,6 +28,8 @@ if __name__ == "__main__":  # before the imports below, which take most of a sec
     # The kernel drops a signal to process 1 of a container that has no handler for it.
     for _number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(_number, _end_early)
+    # The image starts with both blocked, so that one that came before these lines has waited.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
 
 from worker.scoring.template import Template
 

@@ -18,6 +18,7 @@ from typing import Final, Literal
 
 import jobs
 import worker
+from jobs.cloud import lean
 from jobs.user_error import UserError
 
 Architecture = Literal["arm64", "x86_64"]
@@ -105,6 +106,7 @@ def _install(folder: Path, architecture: Architecture) -> None:
     if done.returncode:
         raise UserError(f"uv could not fetch the worker's libraries:\n{done.stderr.strip()[-2000:]}")
     shutil.rmtree(folder / "bin", ignore_errors=True)  # scripts with the path of this machine's Python
+    lean.strip(folder)
 
 
 def python_version() -> str:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -93,8 +94,9 @@ def submit(
         text = f"{done} Run '{program()} batch status {job.job_id}' to see its progress."
         _print(expected, text, job_id=job.job_id, as_json=as_json)
         return
-    reporter.say(done)
-    _wait(client, job.job_id, reporter, as_json=as_json)
+    with _as_waiting(job.job_id):  # from the moment at which the job goes on by itself
+        reporter.say(done)
+        _wait(client, job.job_id, reporter, as_json=as_json)
 
 
 @app.command("status", epilog="Example: twofold batch status june-3f2a9c01 --watch")
@@ -326,11 +328,15 @@ def _list(client: "BatchClient", *, as_json: bool) -> None:
         print(f"No jobs yet. Run '{program()} batch submit --help' to see how to submit one.")
 
 
+def _as_waiting(job_id: str) -> AbstractContextManager[None]:
+    return if_stopped(f"The job goes on. Run '{program()} batch status {job_id} --watch' to wait for it again.")
+
+
 def _wait(client: "BatchClient", job_id: str, reporter: Reporter, *, as_json: bool) -> None:
     """Waits until the job makes no further progress by itself. Exits with 1 unless it is complete and has a score."""
     from jobs.commands.batch_view import watch  # noqa: PLC0415
 
-    with if_stopped(f"The job goes on. Run '{program()} batch status {job_id} --watch' to wait for it again."):
+    with _as_waiting(job_id):
         job_status = watch(client.status_reader(job_id), reporter.console)
     _show(job_status, as_json=as_json)
     if not job_status.complete or job_status.without_answers:

@@ -85,7 +85,7 @@ def _use(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in bench.environment.items():
         monkeypatch.setenv(name, value)
     session = open_session()
-    monkeypatch.setattr("jobs.data.sources.open_session", lambda: session)
+    monkeypatch.setattr("jobs.store.open_session", lambda: session)
 
 
 def _upload(bench: Bench, data: Path, prefix: str) -> str:

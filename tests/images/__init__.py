@@ -1,0 +1,1 @@
+"""Tests that build the images and run what is in them."""
