@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("twofold", deadline=None)  # a busy laptop breaks no promise
 hypothesis.settings.load_profile("twofold")
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for whatever a script starts with &
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 REPOSITORY = Path(__file__).parent.parent
 
 #: Processes that share the tests, unless -n says otherwise: the suite waits more than it computes.
