@@ -1,6 +1,7 @@
 """Files on this machine: which of them are images, and why the others are not submitted.
 
-A file is an image by its suffix or, where it has none, by how its content begins.
+A file is an image by its suffix or, where it has none, by how its content begins. So is one that is named as HEIC:
+programs that convert photographs may keep the name.
 """
 
 import re
@@ -35,8 +36,8 @@ def unfit(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return None
-    if _SUFFIX.fullmatch(suffix):
-        return HEIC if suffix in _HEIC_SUFFIXES else NOT_AN_IMAGE
+    if _SUFFIX.fullmatch(suffix) and suffix not in _HEIC_SUFFIXES:
+        return NOT_AN_IMAGE
     try:
         with path.open("rb") as file:
             start = file.read(_START_BYTES)
@@ -44,4 +45,4 @@ def unfit(path: Path) -> str | None:
         return UNREADABLE
     if _IMAGE.match(start):
         return None
-    return HEIC if _HEIC.match(start) else NOT_AN_IMAGE
+    return HEIC if _HEIC.match(start) or suffix in _HEIC_SUFFIXES else NOT_AN_IMAGE
