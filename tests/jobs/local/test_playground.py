@@ -139,7 +139,7 @@ def test_a_taken_port_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["local", "--keep", str(tmp_path), "--port", str(port)]) == 1
-    message = f"Error: Port {port} is taken, perhaps by another 'twofold local'. Choose another with --port.\n"
+    message = f"Error: Port {port} is taken, perhaps by another '{program()} local'. Choose another with --port.\n"
     assert capsys.readouterr().err == message
 
 
@@ -148,7 +148,7 @@ def test_a_folder_has_one_playground_at_a_time(tmp_path: Path, capsys: pytest.Ca
     with claimed(tmp_path, Reporter(quiet=True)):
         assert main(["local", "--keep", str(tmp_path), "--port", str(free_port())]) == 1
     assert capsys.readouterr().err == (
-        f"Error: {tmp_path} is in use by another 'twofold local', process {os.getpid()}. "
+        f"Error: {tmp_path} is in use by another '{program()} local', process {os.getpid()}. "
         "End it with Ctrl-C in its terminal, or choose another folder with --keep.\n"
     )
     with claimed(tmp_path, Reporter(quiet=True)):
