@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from pydantic import BaseModel
@@ -278,7 +278,7 @@ def _open(output: str | None) -> "BatchClient":
     return BatchClient.open(output_uri=output)
 
 
-def _check_option(name: str, kind: object, value: str | None) -> None:
+def _check_option(name: str, kind: Any, value: str | None) -> None:  # noqa: ANN401 - an annotated type
     """Raises BadParameter, by the name of the option, for a value that is not of the kind of the contract."""
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
 
