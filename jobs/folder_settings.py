@@ -10,12 +10,14 @@ takes precedence.
 
 import json
 import os
+import socket
 import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from jobs.user_error import UserError
 from jobs.wording import program
@@ -23,6 +25,10 @@ from jobs.wording import program
 FILE: Final = "twofold.toml"
 _TWOFOLD: Final = "TWOFOLD_"
 _AWS: Final = "AWS_"
+_ENDPOINT: Final = "AWS_ENDPOINT_URL"
+_HERE: Final = {"127.0.0.1", "localhost", "::1"}
+#: A port of this machine answers at once, or refuses at once.
+_ANSWER_S: Final = 5
 
 
 def apply(folder: Path, environment: MutableMapping[str, str] | None = None) -> None:
@@ -52,6 +58,38 @@ def read(folder: Path) -> dict[str, str]:
     for name, value in found.items():
         _check(path, name, value)
     return {name: str(value) for name, value in found.items()}
+
+
+def check_emulator(folder: Path | None = None) -> None:
+    """Raises UserError if the settings are those of an emulator on this machine, and nothing listens on its port.
+
+    The clients of the SDK would try five times, and then name an address that the user has never typed.
+    """
+    endpoint = os.environ.get(_ENDPOINT, "")
+    if not _is_refused(endpoint):
+        return
+    start = f"Start '{program()} local' in another terminal"
+    folder = folder or Path.cwd()
+    if read(folder).get(_ENDPOINT) == endpoint:
+        raise UserError(f"The emulator of {FILE} does not answer at {endpoint}. {start}, or remove {folder / FILE}.")
+    raise UserError(f"The emulator of {_ENDPOINT} does not answer at {endpoint}. {start}, or unset {_ENDPOINT}.")
+
+
+def _is_refused(endpoint: str) -> bool:
+    try:
+        address = urlsplit(endpoint)
+        host, port = address.hostname, address.port or (443 if address.scheme == "https" else 80)
+    except ValueError:  # no address, which the SDK says in its own words
+        return False
+    if host not in _HERE:
+        return False
+    try:
+        socket.create_connection((host, port), timeout=_ANSWER_S).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:  # it may only be slow
+        return False
+    return False
 
 
 def _check(path: Path, name: str, value: object) -> None:

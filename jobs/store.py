@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from jobs import folder_settings
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_storage
@@ -197,7 +198,11 @@ class _BucketSettings(BaseSettings):
 
 
 def open_buckets() -> Storage:
-    """Opens the storage of the environment. Every call names the owner that TWOFOLD_EXPECTED_BUCKET_OWNER names."""
+    """Opens the storage of the environment. Every call names the owner that TWOFOLD_EXPECTED_BUCKET_OWNER names.
+
+    Raises UserError if the settings are those of an emulator that does not run.
+    """
+    folder_settings.check_emulator()
     return open_storage(open_session(), bucket_owner=_BucketSettings().expected_bucket_owner)
 
 

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from jobs.batch.closing import Closer, Closing
 from jobs.batch.dead_letters import DeadLetters
 from jobs.batch.status import StatusReader
-from jobs.folder_settings import missing
+from jobs.folder_settings import check_emulator, missing
 from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_sqs, open_storage
 from worker.aws.failures import BOTO_ERRORS, from_messaging
@@ -91,7 +91,10 @@ class BatchClient:
 
     @classmethod
     def open(cls, *, output_uri: str | None) -> Self:
-        """Opens a client with the settings of the environment. ``output_uri`` takes precedence over its variable."""
+        """Opens a client with the settings of the environment. ``output_uri`` takes precedence over its variable.
+
+        Raises UserError if they are those of an emulator that does not run.
+        """
         settings = BatchSettings(output_uri=output_uri) if output_uri else BatchSettings()
         try:
             session = open_session()
@@ -99,6 +102,7 @@ class BatchClient:
             if settings.unset():  # all that is missing is named at once
                 raise UserError(missing(settings.unset(), also=str(error))) from error
             raise
+        check_emulator()
         return cls(settings, session, open_storage(session, bucket_owner=settings.expected_bucket_owner))
 
     def record(self, job_id: str) -> JobRecord:

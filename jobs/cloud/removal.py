@@ -20,6 +20,7 @@ class Deployment:
     bucket: str | None
     dead_letter_url: str | None
     repositories: tuple[str, ...]
+    code_bucket: str | None  #: with the worker's zip; all stacks of the account and region use it
 
     @classmethod
     def find(cls, connect: Connect, name: str) -> "Deployment":
@@ -33,6 +34,7 @@ class Deployment:
             raise UserError(f"There is no stack {name} in {region}, so there is nothing to delete.")
         settings = as_settings(worker or {})
         output = settings.get("TWOFOLD_OUTPUT_URI")
+        code = stacks.parameters(name).get("CodeBucket")
         images = [uri for key, uri in (training or {}).items() if key.endswith("Repository")]
         return cls(
             name=name,
@@ -40,20 +42,26 @@ class Deployment:
             bucket=split(output)[0] if output else None,
             dead_letter_url=settings.get("TWOFOLD_DEAD_LETTER_URL"),
             repositories=tuple(uri.partition("/")[2] for uri in images),
+            code_bucket=None if code in (None, "unset") else code,
         )
 
     def plan(self, *, with_data: bool) -> list[str]:
         """Returns what is going to be deleted and what stays, as a user reads it."""
         data = [f"the bucket {self.bucket} with all images, models and results"] if self.bucket else []
         data += ["the dead-letter queue with the refused requests"] if self.dead_letter_url else []
+        kept = [] if with_data else data
         deleted = [f"the stack {name}" for name in self.stacks]
         deleted += [f"the container images in {name}" for name in self.repositories]
         lines = ["To be deleted:", *(f"  {what}" for what in deleted + (data if with_data else []))]
-        return (
-            lines
-            if with_data or not data
-            else [*lines, "To be kept, unless --with-data is given:", *(f"  {what}" for what in data)]
-        )
+        if kept:
+            lines += ["To be kept, unless --with-data is given:", *(f"  {what}" for what in kept)]
+        if self.code_bucket:
+            lines += [
+                "To be kept, because other stacks of this account and region may use it:",
+                f"  the bucket {self.code_bucket} with the worker's code, a few megabytes",
+                f"  To delete it, if there are none: aws s3 rb --force s3://{self.code_bucket}",
+            ]
+        return lines
 
 
 def destroy(connect: Connect, deployment: Deployment, *, with_data: bool, reporter: Reporter) -> None:

@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from jobs.commands.conventions import Command, Group, InFolder
+from jobs.wording import program
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ app = typer.Typer(
     epilog="Example: twofold demo\n\n"
     "Example: twofold train run --data pets/ --output out/models --name pets\n\n"
     "Example: twofold batch submit photos/ --wait\n\n"
-    "'twofold COMMAND --help' explains a command.",
+    f"'{program()} COMMAND --help' explains a command.",
 )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from pydantic import BaseModel
@@ -67,7 +67,9 @@ def submit(
     from jobs.batch.submit import SubmitOptions, estimate, plan_job, read_sources, submit_job  # noqa: PLC0415
     from jobs.commands import submit_view  # noqa: PLC0415
     from worker.batch.shards import Shards  # noqa: PLC0415
+    from worker.contract import JobId  # noqa: PLC0415
 
+    _check_option("--job-id", JobId, job_id)
     reporter = Reporter()
     client = _open(output)
     output_uri = client.settings.needed_output()
@@ -270,8 +272,25 @@ def cancel(job_id: JobArgument, output: Output = None, as_json: Json = False) ->
 
 def _open(output: str | None) -> "BatchClient":
     from jobs.batch.client import BatchClient  # noqa: PLC0415
+    from worker.contract import S3Uri  # noqa: PLC0415
 
+    _check_option("--output", S3Uri, output)
     return BatchClient.open(output_uri=output)
+
+
+def _check_option(name: str, kind: Any, value: str | None) -> None:  # noqa: ANN401 - an annotated type
+    """Raises BadParameter, by the name of the option, for a value that is not of the kind of the contract."""
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
+
+    from worker.contract import describe  # noqa: PLC0415
+
+    if value is None:
+        return
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        what = describe(error.errors(include_url=False)[0])
+        raise typer.BadParameter(what, param_hint=name) from None
 
 
 def _refuse_file(output: str | None) -> None:

@@ -84,7 +84,9 @@ def local(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Train on these images first, and serve that model. Takes what 'twofold train run' takes."),
+        typer.Option(
+            help=f"Train on these images first, and serve that model. Takes what '{program()} train run' takes."
+        ),
     ] = None,
     keep: Annotated[
         Path, typer.Option(help="Folder for the bucket, the queues and models; reused if it exists.")

@@ -107,7 +107,9 @@ def promote(
 
     location = find(where)
     if location.version is None:
-        raise UserError(f"{where} is a model. Name one of its versions. Run 'twofold model list {where}' to list them.")
+        raise UserError(
+            f"{where} is a model. Name one of its versions. Run '{program()} model list {where}' to list them."
+        )
     try:
         gate = Gate(margin=margin, force=force, data=data, reporter=Reporter())
         change = promotion.promote(location.store, location.name, location.version, gate)
@@ -129,7 +131,7 @@ def copy(
         str, typer.Argument(metavar="TO", help="A folder or s3:// prefix of models. Names and versions stay.")
     ],
     champion: Annotated[
-        bool, typer.Option("--champion", help="Promote the copy, as 'twofold model promote' does.")
+        bool, typer.Option("--champion", help=f"Promote the copy, as '{program()} model promote' does.")
     ] = False,
     as_json: Json = False,
 ) -> None:

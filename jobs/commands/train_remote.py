@@ -82,8 +82,10 @@ def submit(
     request = build_request(job)
     if dry_run:
         print(json.dumps(request, indent=2))
+    elif target == "here" and detach:
+        _run_detached(job, request, as_json=as_json)
     elif target == "here":
-        _run_here(job, request, detach=detach, as_json=as_json)
+        _run_here(options, as_json=as_json)
     else:
         if not yes:
             _confirm(job)
@@ -102,13 +104,18 @@ def _passed_on(fields: Iterable[str]) -> Iterator[inspect.Parameter]:
 _OWN: Final = train_run.named_parameters(submit)
 
 
-def _run_here(job: TrainingJob, request: dict[str, Any], *, detach: bool, as_json: bool) -> None:
-    """Trains in this process, or with ``detach`` in one that goes on when this terminal is closed."""
+def _run_here(options: dict[str, str], *, as_json: bool) -> None:
+    """Trains in this process, so that nothing outlives it.
+
+    Only a version that the user has named is passed on: with a new one each time, the same command would not resume.
+    """
     folder_settings.apply(Path.cwd())
-    if not detach:
-        options = {name.replace("-", "_"): value for name, value in job.options.items()}
-        train_run.train_run(as_json=as_json, **options)
-        return
+    train_run.train_run(as_json=as_json, **{name.replace("-", "_"): value for name, value in options.items()})
+
+
+def _run_detached(job: TrainingJob, request: dict[str, Any], *, as_json: bool) -> None:
+    """Trains in a process that goes on when this terminal is closed."""
+    folder_settings.apply(Path.cwd())
     log = Path(f"{job.name}.log")
     with log.open("xb") as file:
         process = subprocess.Popen(

@@ -21,6 +21,7 @@ import boto3
 
 from jobs.local import tether
 from jobs.user_error import UserError
+from jobs.wording import program
 
 if TYPE_CHECKING:
     import subprocess
@@ -204,7 +205,9 @@ def check_free(port: int) -> None:
     """Raises UserError if another program listens on the port: it would be mistaken for the emulator."""
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise UserError(f"Port {port} is taken, perhaps by another 'twofold local'. Choose another with --port.")
+            raise UserError(
+                f"Port {port} is taken, perhaps by another '{program()} local'. Choose another with --port."
+            )
 
 
 def _free_port() -> int:

@@ -24,6 +24,7 @@ from jobs.models.registry import read_manifest
 from jobs.progress import Reporter
 from jobs.store import Store, open_store
 from jobs.user_error import UserError
+from jobs.wording import program
 from worker.contract import ModelManifest
 from worker.uris import split
 
@@ -135,7 +136,7 @@ def claimed(folder: Path, reporter: Reporter) -> Iterator[IO[str]]:
             owner = lock.read().strip()
             if not owner or _is_alive(int(owner)):
                 raise UserError(
-                    f"{folder} is in use by another 'twofold local', process {owner or 'unknown'}. "
+                    f"{folder} is in use by another '{program()} local', process {owner or 'unknown'}. "
                     "End it with Ctrl-C in its terminal, or choose another folder with --keep."
                 )
             _wait_for(lock, folder, reporter)

@@ -21,6 +21,8 @@ from jobs.wording import program
 _PLACES: Final = {"data", "output", "name", "version"}
 #: What a job saves is complete or not there, so it need not be asked first.
 _STOP_S: Final = 1
+#: The exit statuses of a command that has printed why: see ``jobs.cli``.
+_WITH_REASON: Final = {1, 2}
 
 
 def train_on(config: TrainConfig, *, environment: dict[str, str], reporter: Reporter) -> str:
@@ -69,8 +71,8 @@ def train_sample(
 ) -> str:
     """Trains the model ``name`` on ``images`` with ``twofold train run``, and returns the URI of its bundle.
 
-    It runs as a separate process with this ``environment``, and its progress goes straight to the terminal. Raises
-    UserError if it fails.
+    It runs as a separate process with this ``environment``, and its progress goes straight to the terminal, and so does
+    the reason if it fails: that raises SystemExit with its status. Raises UserError if it ends without a reason.
     """
     command = ["train", "run", "--data", str(images), "--output", output, "--name", name, *options]
     reporter.say(f"Running {program()} {shlex.join(command)}")
@@ -81,6 +83,8 @@ def train_sample(
             status = process.wait()
     finally:
         tether.end(process, within_s=_STOP_S)
+    if status in _WITH_REASON:
+        raise SystemExit(status)  # an error here would be a second one
     if status:
-        raise UserError(f"Training ended with exit status {status}. The reason is printed above.")
+        raise UserError(f"Training ended with exit status {status}.")
     return str(json.loads(printed)["uri"])

@@ -1,6 +1,7 @@
 """``twofold.toml``: written once, and read by the commands of its folder; and what they say if a setting is missing."""
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tests.console import on_terminal
 from worker.settings import WorkerSettings
 
 SETTINGS = {"TWOFOLD_QUEUE_URL": "http://127.0.0.1:4566/000000000000/requests", "AWS_REGION": "us-east-1"}
+OUTPUT = "TWOFOLD_OUTPUT_URI"
 NAMES = [f"TWOFOLD_{field.upper()}" for field in WorkerSettings.model_fields]
 
 
@@ -159,5 +161,66 @@ def test_one_missing_setting_is_named_alone(
 
 def test_a_wrong_output_is_explained_by_its_setting(nothing_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Whether it is an option or a variable."""
-    assert main(["batch", "status", "--output", "predictions"]) == 2
-    assert "must be s3://BUCKET or s3://BUCKET/KEY, not 'predictions'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["batch", "status", "--output", "predictions"])
+    wrong = "must be s3://BUCKET or s3://BUCKET/KEY, not 'predictions'"
+    assert (ended.value.code, f"Invalid value for --output: {wrong}\n" in capsys.readouterr().err) == (2, True)
+
+
+@pytest.fixture
+def stale(nothing_set: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The file of a ``twofold local`` that has ended. Returns the address of its emulator."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+    settings = SETTINGS | {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    folder_settings.save(nothing_set, settings | {OUTPUT: "s3://twofold/predictions/"}, written_by="twofold local")
+    for name in (*settings, OUTPUT):
+        monkeypatch.setenv(name, "")  # which counts as unset, and is what is put back
+    return endpoint
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "batch submit .",
+        "batch status",
+        "batch results june",
+        "batch redrive june",
+        "model list s3://twofold/models/pets",
+    ],
+)
+def test_an_emulator_that_no_longer_runs_is_said_in_one_sentence(
+    stale: str, nothing_set: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """And what to do about it: the settings of ``twofold local`` outlive it."""
+    assert _error(capsys, *command.split()) == (
+        "Settings: twofold.toml\n"
+        f"Error: The emulator of twofold.toml does not answer at {stale}. "
+        f"Start '{program()} local' in another terminal, or remove {nothing_set / 'twofold.toml'}.\n"
+    )
+
+
+def test_a_folder_needs_no_emulator(stale: str, nothing_set: Path) -> None:
+    """A model can be trained and looked at on this machine while ``twofold local`` does not run."""
+    assert main(["model", "list", str(nothing_set)]) == 1  # it has no models
+    assert folder_settings.read(nothing_set)["AWS_ENDPOINT_URL"] == stale
+
+
+def test_an_emulator_of_the_environment_is_named_by_its_variable(
+    stale: str, nothing_set: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where nothing was written."""
+    for name, value in folder_settings.read(nothing_set).items():
+        monkeypatch.setenv(name, value)
+    (nothing_set / "twofold.toml").unlink()
+    assert _error(capsys, "batch", "status") == (
+        f"Error: The emulator of AWS_ENDPOINT_URL does not answer at {stale}. "
+        f"Start '{program()} local' in another terminal, or unset AWS_ENDPOINT_URL.\n"
+    )
+
+
+@pytest.mark.parametrize("endpoint", ["", "localhost", "http://[", "http://192.0.2.1:9", "https://s3.amazonaws.com"])
+def test_any_other_address_is_left_to_the_sdk(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """What is not on this machine may take its time to answer."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    folder_settings.check_emulator()

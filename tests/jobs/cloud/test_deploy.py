@@ -177,6 +177,7 @@ def test_the_status_says_what_is_deployed_and_all_of_it_can_be_destroyed(
     found = json.loads(capsys.readouterr().out)
     assert (found["bucket"], found["has_model"], found["has_image"]) == (deployed.bucket, True, False)
     assert exit_status("destroy", *stack, "--yes", "--with-data") == 0
+    assert "other stacks of this account and region may use it" in capsys.readouterr().err  # the code is no data
     assert not _exists(cloud, deployed.bucket)
 
 
@@ -191,6 +192,10 @@ def test_destroying_a_stack_keeps_the_bucket_unless_told(
     assert exit_status("destroy", "--stack", "removed", "--yes") == 0
     gone, kept = capfd.readouterr().err.split("To be kept, unless --with-data is given:")
     assert ("the stack removed" in gone, deployed.bucket in kept) == (True, True)
+    code = "twofold-code-000000000000-us-east-1"
+    assert f"  the bucket {code} with the worker's code" in kept
+    assert f"aws s3 rb --force s3://{code}" in kept
+    assert _exists(cloud, code)
     assert exit_status("status", "--stack", "removed") == 1
     assert cloud.s3().head_object(Bucket=deployed.bucket, Key="models/model/champion.json")
 

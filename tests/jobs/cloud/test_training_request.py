@@ -25,6 +25,7 @@ from jobs.cloud.training_jobs import BatchJobs, SageMakerJobs, TrainingStatus, f
 from jobs.cloud.training_request import Quote, Target, TrainingJob, TrainingStack, build_request
 from jobs.config import TrainConfig
 from jobs.user_error import UserError
+from tests.conftest import Trainer
 
 GOLDEN = Path(__file__).parent / "golden"
 STACK = TrainingStack(
@@ -456,6 +457,22 @@ def test_a_detached_job_on_this_machine_goes_on_by_itself(
     os.kill(started["process"], signal.SIGKILL)
     os.waitpid(started["process"], 0)
     assert Path(started["log"]).parent == tmp_path
+
+
+@pytest.mark.slow
+def test_a_job_on_this_machine_ends_with_its_command_and_the_same_command_resumes_it(
+    trainer: Trainer, few_digits: Path, tmp_path: Path
+) -> None:
+    """Without ``--detach`` the job is this process. It says to run the same command again."""
+    places = (f"--data={few_digits}", f"--output={tmp_path}/models", f"--cache={tmp_path}/cache")
+    command = ("train", "submit", "--on", "here", *places, "--image-size=32")
+    interrupted = trainer.start(*command)
+    interrupted.wait_for("✓ Training the head")
+    os.kill(interrupted.pid, signal.SIGHUP)
+    assert interrupted.wait() == 128 + signal.SIGHUP
+    resumed = trainer.start(*command)
+    assert resumed.wait() == 0, resumed.stderr
+    assert "resuming version" in resumed.stderr
 
 
 def _error(code: str, message: str) -> ClientError:

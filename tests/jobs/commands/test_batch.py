@@ -452,6 +452,12 @@ def test_a_mistake_in_an_option_is_described_without_the_words_of_libraries(
     """What was given, what is allowed, and what was probably meant."""
     status, output = command("redrive", "june", "--only", "not_fuond")
     assert (status, "--only not_fuond is not an error_code. Did you mean not_found?" in output) == (2, True), output
+    for arguments, reason in {
+        ("submit", ".", "--job-id", "a b"): "--job-id: must be 1 to 128 letters, digits, '.', '_' or '-'",
+        ("submit", ".", "--output", "out"): "--output: must be s3://BUCKET or s3://BUCKET/KEY, not 'out'",
+    }.items():
+        status, output = command(*arguments)
+        assert (status, reason in output, "TWOFOLD_" in output) == (2, True, False), output
     monkeypatch.setenv("TWOFOLD_NOTIFY_ARN", "topic")
     status, output = command("status", "june")
     assert (status, "must be the ARN of an SNS topic or of an EventBridge bus, not 'topic'" in output) == (2, True)

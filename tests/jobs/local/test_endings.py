@@ -22,6 +22,7 @@ CLOSED: Final = "the terminal is closed"
 Ending = signal.Signals | str
 
 #: All that a person or a machine may do to a command; SIGKILL is what the kernel does when memory runs out.
+PLAIN: Final = os.environ | {"PYTHONPATH": str(REPOSITORY)}
 ENDINGS: Final[list[Ending]] = [CTRL_C, CLOSED, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL]
 
 
@@ -54,7 +55,7 @@ def _last_line(terminal: Terminal, how: Ending) -> str | None:
 
 def _local(models: Path, tmp_path: Path) -> Terminal:
     options = ("--model", models, "--keep", tmp_path / "local", "--port", str(free_port()))
-    return Terminal(_command("local", *options), cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+    return Terminal(_command("local", *options), cwd=tmp_path, env=PLAIN)
 
 
 @pytest.mark.slow
@@ -85,11 +86,12 @@ def test_nothing_of_the_demo_outlives_it(how: Ending, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [CTRL_C, CLOSED, signal.SIGKILL])
-def test_nothing_of_a_training_outlives_it(how: Ending, few_digits: Path, tmp_path: Path) -> None:
-    """The processes that decode images. What the signals mean to it is in tests/jobs/test_signals.py."""
+@pytest.mark.parametrize("how", [CTRL_C, CLOSED, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("command", ["run", "submit --on here"])
+def test_nothing_of_a_training_outlives_it(command: str, how: Ending, few_digits: Path, tmp_path: Path) -> None:
+    """The processes that decode images, wherever it was started from; only ``--detach`` lets it go on."""
     places = ("--data", few_digits, "--output", tmp_path / "models", "--cache", tmp_path / "cache")
-    with Terminal(_command("train", "run", *places), cwd=REPOSITORY) as terminal:
+    with Terminal(_command("train", *command.split(), *places), cwd=tmp_path, env=PLAIN) as terminal:
         terminal.wait_for("Training the head")
         _end(terminal, how)
         last = _last_line(terminal, how)

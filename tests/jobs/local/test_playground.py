@@ -110,6 +110,21 @@ def test_a_model_of_ones_own_is_served_and_served_again(models: Path, bundle: Pa
 
 
 @pytest.mark.slow
+def test_images_of_ones_own_are_trained_on_once_and_their_model_is_served(few_digits: Path, tmp_path: Path) -> None:
+    """``--data`` trains first. Typed again, it serves the version that it has."""
+    options = ("--data", str(few_digits), "--name", "pets", "--image-size", "32", "--json")
+    places = ("--keep", str(tmp_path / "local"), "--port", str(free_port()))
+    versions = []
+    for _ in range(2):
+        with left_running([sys.executable, "-m", "jobs.cli", "local", *options, *places], cwd=REPOSITORY) as (_, ready):
+            assert (ready["model"]["name"], ready["model"]["labels"]) == ("pets", ["eight", "three"])
+            assert ready["environment"]["TWOFOLD_MODEL_URI"] == "s3://twofold/models/pets/champion.json"
+            versions.append(ready["model"]["version"])
+    assert versions[0] == versions[1]
+    assert [path.name for path in (tmp_path / "local/models/pets").glob("*/model.json")] == ["model.json"]
+
+
+@pytest.mark.slow
 def test_a_manifest_in_the_inbox_is_answered_and_the_data_survives_a_restart(
     models: Path, digit_images: Path, tmp_path: Path
 ) -> None:
@@ -139,7 +154,7 @@ def test_a_taken_port_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["local", "--keep", str(tmp_path), "--port", str(port)]) == 1
-    message = f"Error: Port {port} is taken, perhaps by another 'twofold local'. Choose another with --port.\n"
+    message = f"Error: Port {port} is taken, perhaps by another '{program()} local'. Choose another with --port.\n"
     assert capsys.readouterr().err == message
 
 
@@ -148,7 +163,7 @@ def test_a_folder_has_one_playground_at_a_time(tmp_path: Path, capsys: pytest.Ca
     with claimed(tmp_path, Reporter(quiet=True)):
         assert main(["local", "--keep", str(tmp_path), "--port", str(free_port())]) == 1
     assert capsys.readouterr().err == (
-        f"Error: {tmp_path} is in use by another 'twofold local', process {os.getpid()}. "
+        f"Error: {tmp_path} is in use by another '{program()} local', process {os.getpid()}. "
         "End it with Ctrl-C in its terminal, or choose another folder with --keep.\n"
     )
     with claimed(tmp_path, Reporter(quiet=True)):

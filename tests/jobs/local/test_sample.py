@@ -11,6 +11,7 @@ from jobs.config import TrainConfig
 from jobs.local.sample import train_on, train_sample
 from jobs.progress import Reporter
 from jobs.user_error import UserError
+from tests.console import on_terminal
 
 #: An interpreter that records its arguments and exits with the given status.
 RECORDER = f"""#!{sys.executable} -SE
@@ -47,10 +48,27 @@ def test_a_model_is_trained_by_the_command_line(record: Path) -> None:
     assert json.loads(record.read_text()) == [*command.split(), "--json"]
 
 
-def test_a_failed_training_ends_the_command(record: Path) -> None:
-    """The reason is already on the terminal, because the process writes to it directly."""
-    with pytest.raises(UserError, match=r"exit status 3\. The reason is printed above"):
-        _train(record, status=3)
+@pytest.mark.slow
+def test_a_failed_training_ends_the_command_with_one_error(tmp_path: Path, few_digits: Path) -> None:
+    """The training itself says why, and writes to the terminal directly."""
+    weights = tmp_path / "none.weights.h5"
+    command = ("demo", "--data", str(few_digits), "--keep", str(tmp_path / "kept"), "--weights", str(weights))
+    status, shown = on_terminal(sys.executable, "-m", "jobs.cli", *command)
+    assert (status, shown.count("Error: "), f"Error: No weights at {weights}" in shown) == (1, 1, True), shown
+
+
+@pytest.mark.parametrize("status", [1, 2])
+def test_a_training_that_has_said_why_it_failed_is_not_explained_again(record: Path, status: int) -> None:
+    """The command ends with its status."""
+    with pytest.raises(SystemExit) as ended:
+        _train(record, status)
+    assert ended.value.code == status
+
+
+def test_a_training_that_ends_without_a_reason_is_an_error(record: Path) -> None:
+    """As when the machine has no memory left."""
+    with pytest.raises(UserError, match=r"Training ended with exit status 137\."):
+        _train(record, status=137)
 
 
 def _train_on(config: TrainConfig, record: Path) -> str:
