@@ -51,6 +51,9 @@ REPOSITORY = Path(__file__).parent.parent
 #: Processes that share the tests, unless -n says otherwise: the suite waits more than it computes.
 PROCESSES: Final = 2
 
+#: The fixtures with an endpoint of S3 and SQS. Tests run on each, so that they do not lean on one emulator's quirks.
+EMULATORS: Final = ("ministack", "moto", pytest.param("localstack", marks=pytest.mark.localstack))
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
@@ -60,6 +63,14 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config.option.numprocesses = PROCESSES
     if has_xdist and config.option.numprocesses and config.option.dist == "no":
         config.option.dist = "worksteal"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what installs LocalStack, unless -m names it: -m slow is not meant to."""
+    if "localstack" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("localstack")]
+        items[:] = [item for item in items if not item.get_closest_marker("localstack")]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @dataclass(frozen=True)
@@ -177,7 +188,20 @@ def moto() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["ministack", "moto"])
+@pytest.fixture(scope="session")
+def localstack(once: "Once", tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The endpoint of LocalStack as a process. Where it cannot be installed, the test is skipped with the reason."""
+    from tests.localstack import Unavailable, install, running  # noqa: PLC0415 - which knows REPOSITORY
+
+    try:
+        installed = once.make("localstack", install)
+    except Unavailable as missing:
+        pytest.skip(str(missing))
+    with running(installed, tmp_path_factory.mktemp("localstack-files")) as url:
+        yield url
+
+
+@pytest.fixture(params=EMULATORS)
 def endpoint(request: pytest.FixtureRequest) -> str:
     """Each emulator in turn, so that no test leans on one emulator's quirks."""
     url: str = request.getfixturevalue(request.param)

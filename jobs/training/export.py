@@ -56,13 +56,21 @@ def _renumber(node: Any, numbers: dict[int, int]) -> Any:  # noqa: ANN401 - JSON
 
 
 def to_litert_bytes(model: "keras.Model") -> bytes:
-    """Returns ``model.tflite``, which maps ``(1, H, W, 3)`` uint8 RGB to ``(1, …)`` float32, in 32-bit floats."""
+    """Returns ``model.tflite``, which maps ``(1, H, W, 3)`` uint8 RGB to ``(1, …)`` float32, in 32-bit floats.
+
+    Raises UserError if the installed TensorFlow has no converter.
+    """
     import keras  # noqa: PLC0415 - see above
 
     if keras.backend.backend() != "tensorflow":
         return _by_tensorflow(model)
     import tensorflow as tf  # noqa: PLC0415 - only the export needs it
 
+    if not hasattr(tf, "lite"):
+        raise UserError(
+            f"TensorFlow {tf.__version__} has no converter to LiteRT any more. "
+            "Install one that has: pip install 'tensorflow<2.22'"
+        )
     # The converter makes constants only of the variables that it finds in the object it is given, and in a Keras 3
     # model it finds none. Those that stay variables are empty, and every score is NaN. Hence a module that has them.
     module = tf.Module()

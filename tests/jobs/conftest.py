@@ -15,11 +15,11 @@ import pytest
 
 from jobs.store import BucketStore, FolderStore, Store
 from jobs.training.spot_notice import ENDPOINT
-from tests.conftest import Bench, Once, Run, Trainer
+from tests.conftest import EMULATORS, Bench, Once, Run, Trainer
 from tests.metadata import metadata_service
 
 
-@pytest.fixture(params=["folder", "ministack", "moto"])
+@pytest.fixture(params=["folder", *EMULATORS])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     if request.param == "folder":
         return FolderStore(tmp_path / "store")

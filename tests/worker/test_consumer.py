@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from jobs.local.emulator import create_queues
-from tests.conftest import REPOSITORY, Bench
+from tests.conftest import EMULATORS, REPOSITORY, Bench
 from worker.aws.queue import Queue
 from worker.consumer import Consumer, Stop
 from worker.dispatch import Dispatch, Done, Outcome
@@ -118,7 +118,7 @@ class Drained:
     letters: dict[str, str]  #: error_code by body
 
 
-@pytest.fixture(scope="module", params=["ministack", "moto"])
+@pytest.fixture(scope="module", params=EMULATORS)
 def drained(
     request: pytest.FixtureRequest, bench_on: Callable[[str], Bench], models: Path, digit_images: Path
 ) -> Drained:

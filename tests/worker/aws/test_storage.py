@@ -8,6 +8,7 @@ import pytest
 from botocore.exceptions import IncompleteReadError
 
 from tests.conftest import Bench
+from tests.desk import ON_BOTH_EMULATORS
 from worker.aws.clients import open_session, open_storage
 from worker.aws.storage import Storage
 from worker.errors import ErrorCode, Reject, Retry
@@ -240,11 +241,22 @@ def test_a_stream_of_an_empty_object_has_no_pieces(bench: Bench, storage: Storag
     assert caught.value.code is ErrorCode.NOT_FOUND
 
 
+def _listed_uris(bench: Bench) -> list[str]:
+    """Puts an object at each key, and returns their addresses in S3's order."""
+    return sorted((bench.put(f"list/{key}", b"x") for key in KEYS if key != "two//slashes.jpg"), key=str.encode)
+
+
+@ON_BOTH_EMULATORS  # LocalStack compares keys in their URL encoding here, where é comes before a letter
+def test_a_listing_goes_on_after_a_key(bench: Bench, storage: Storage) -> None:
+    """In the order of the keys' bytes, as the listing itself."""
+    uris = _listed_uris(bench)
+    assert [item.uri for item in storage.list(f"s3://{bench.bucket}/list/", start_after=uris[2])] == uris[3:]
+
+
 def test_a_listing_has_every_key_in_order(bench: Bench, storage: Storage) -> None:
     """Unchanged, from as many pages as there are."""
-    uris = sorted((bench.put(f"list/{key}", b"x") for key in KEYS if key != "two//slashes.jpg"), key=str.encode)
+    uris = _listed_uris(bench)
     assert [item.uri for item in storage.list(f"s3://{bench.bucket}/list/")] == uris
-    assert [item.uri for item in storage.list(f"s3://{bench.bucket}/list/", start_after=uris[2])] == uris[3:]
     assert list(storage.list(f"s3://{bench.bucket}/none/")) == []
     with pytest.raises(Reject, match="no such bucket"):
         list(storage.list("s3://nobody-has-this-bucket/"))
