@@ -25,7 +25,7 @@ from jobs.metrics import classification, scored_images
 from jobs.metrics.learning_curve import Curve
 from jobs.models import bundle
 from jobs.progress import Reporter, hushed
-from jobs.report import from_training
+from jobs.report import from_training, model_card
 from jobs.report.gallery import Gallery
 from jobs.store import open_store
 from jobs.training import backbone, devices, evaluation, export, fine_tuning, network
@@ -243,6 +243,7 @@ class _Job:
             "report.html": from_training.render_report(
                 manifest, figures, test, self._config, gallery=gallery, curve=curve, left_out=quarantined
             ),
+            "README.md": model_card.render(manifest, figures),
             scored_images.FILE: scored_images.to_csv(test.rows),
             "quarantine.csv": quarantine_csv(self._dataset.labels, quarantined),
         }
