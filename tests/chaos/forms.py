@@ -73,7 +73,7 @@ SCENARIOS: Final = {
     ),
     "faults": Scenario(
         short=partial(scenarios.faults, requests=2, workers=2, share=0.1),
-        long=partial(scenarios.faults, requests=500, workers=16),
+        long=partial(scenarios.faults, requests=500, workers=8),
     ),
     "races": Scenario(
         short=partial(scenarios.races, writers=2, rounds=2),
