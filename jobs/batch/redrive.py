@@ -50,7 +50,7 @@ class Redrive:
         job = self._results.job
         if job.parent is not None:
             raise UserError(f"{job.job_id} is a redrive of {job.parent}. Run '{program()} batch redrive {job.parent}'.")
-        self._results.check_complete()
+        self._results.check_complete(for_redrive=True)
         with Shards() as shards:
             self._fill(shards, codes, reporter)
             if not shards.images:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from jobs.batch.closing import Closer, Closing
 from jobs.batch.dead_letters import Letters, LettersRead
 from jobs.batch.job_names import job_ids, no_such_job
-from jobs.batch.results import Results
+from jobs.batch.results import Results, going_on
 from jobs.user_error import UserError
 from jobs.wording import program
 from worker.aws.storage import Storage
@@ -130,6 +130,8 @@ class StatusReader:
         rate = done / seconds if seconds >= _LEAST_S else None
         waiting = job.images - done
         state = self._state(job, complete=complete, failed=failed, closing=closing, refused=len(refused))
+        if state in {"cancelled", "stuck"}:  # no row follows
+            rate = None
         return JobStatus(
             job_id=job.job_id,
             state=state,
@@ -209,6 +211,9 @@ class StatusReader:
                 return None  # ``closing`` says why
             again = f"'{program()} batch redrive {job_id}'"
             return f"It cannot go on: its requests were refused. Remove the cause, then run {again}."
+        if state == "cancelled" and job:
+            read = f"'{program()} batch results {job_id} --partial'"
+            return f"{going_on(job)}, or read what is there with {read}."
         if state == "complete with failures":
             what = "Some images have no score" if scored else "No image could be scored"
             return (

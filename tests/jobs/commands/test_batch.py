@@ -212,8 +212,14 @@ def test_a_cancelled_job_stays_incomplete(bench: Bench, twofold: Twofold, work: 
     found = json.loads(twofold("status", "june", "--json")[1])
     assert (found["state"], found["done"], found["waiting"]) == ("cancelled", 0, 600)
     status, output = twofold("status", "june", "--watch")
-    assert (status, "cancelled" in output) == (1, True)
-    assert twofold("results", "june")[0] == 1
+    assert (status, "cancelled" in output, "a second" in output) == (1, True, False)
+    read = f"'{program()} batch results june --partial'"
+    assert f"Submit the same again to go on, or read what is there with {read}." in output
+    again = "june is cancelled. Submit the same again to go on"
+    status, output = twofold("results", "june")
+    assert (status, f"{again}, or add --partial for the rows it has." in output) == (1, True), output
+    status, output = twofold("redrive", "june")
+    assert (status, f"{again}." in output, "--partial" in output) == (1, True, False), output
     assert bench.dead_letters() == []
 
 
