@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # boto3 takes half a second to load, and --help does not need
     from jobs.batch.client import BatchClient
     from jobs.batch.dead_letters import LettersRead
     from jobs.batch.status import JobStatus
+    from worker.contract import Job
 
 app = typer.Typer()
 
@@ -169,10 +170,7 @@ def results(
         chunks = found.chunks(join=bool(joined), partial=partial)
         counts = results_file.write(chunks, path, joined=joined, advance=advance, force=force, excel=excel)
     text = f"{counted(counts.rows, 'row')} = {counts.scored:,} scored + {counts.failed:,} with an error code: {path}"
-    skipped = sum(group.files for group in found.job.skipped.values())
-    if skipped:
-        were = "was" if skipped == 1 else "were"
-        text += f"\n{counted(skipped, 'file')} {were} skipped at submit: see '{program()} batch status {job_id}'."
+    text += _skipped(found.job)
     if path == results_file.STDOUT:
         print(text, file=sys.stderr)
     else:
@@ -303,6 +301,14 @@ def _refuse_file(output: str | None) -> None:
     """Raises BadParameter for ``--output june.csv``, which is how other programs name the file."""
     if output is not None and "://" not in output:
         raise typer.BadParameter(f"--output is the s3:// prefix of all jobs. Name the file with -o {output}")
+
+
+def _skipped(job: "Job") -> str:
+    """Returns a line about the files that have no row, or nothing."""
+    files = sum(group.files for group in job.skipped.values())
+    were = "was" if files == 1 else "were"
+    again = f"'{program()} batch status {job.job_id}'"
+    return f"\n{counted(files, 'file')} {were} skipped at submit: see {again}." if files else ""
 
 
 def _check_page(file: Path) -> None:
