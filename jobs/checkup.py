@@ -62,6 +62,7 @@ class Check:
     status: Status
     found: str
     advice: str | None = None
+    is_unset: bool = False  #: nothing is wrong: a setting of queues, outputs or models is missing, or what needs it
 
 
 def verdict(checks: list[Check]) -> Status:
@@ -104,8 +105,9 @@ def _read_settings() -> tuple[WorkerSettings, Check]:
         wrong = {str(item["loc"][0]) for item in error.errors(include_url=False) if item["loc"]}
         fields = WorkerSettings.model_fields
         defaults = {name: fields[name].get_default(call_default_factory=True) for name in wrong if name in fields}
+        unset = all(item["type"] == "missing" for item in error.errors(include_url=False))
         settings = WorkerSettings(**defaults | ({"queue_url": ""} if "queue_url" in wrong else {}))
-        return settings, Check("settings", "fail", explain_settings(error), _SETTINGS_FROM)
+        return settings, Check("settings", "fail", explain_settings(error), _SETTINGS_FROM, is_unset=unset)
     try:
         check_settings(settings)
     except ValueError as error:
@@ -133,7 +135,8 @@ def _sign_in() -> "tuple[boto3.Session | None, Check]":
     try:
         session = open_session()
     except ValueError as error:
-        return None, Check("credentials", "fail", " ".join(str(error).split()), _SETTINGS_FROM)
+        unset = error.__cause__ is None  # or what is set cannot be used
+        return None, Check("credentials", "fail", " ".join(str(error).split()), _SETTINGS_FROM, is_unset=unset)
     try:
         return session, Check("credentials", "ok", caller(session))
     except (UserError, ValueError) as error:  # a ValueError: AWS_ENDPOINT_URL is no address
@@ -141,7 +144,8 @@ def _sign_in() -> "tuple[boto3.Session | None, Check]":
 
 
 def _skipped(name: str, why: str) -> Check:
-    return Check(name, "warn", f"not tried: {why}", "Repair what failed above, and run this command again.")
+    advice = "Repair what failed above, and run this command again."
+    return Check(name, "warn", f"not tried: {why}", advice, is_unset=True)
 
 
 def _queue(settings: WorkerSettings, session: "boto3.Session") -> Iterator[Check]:
@@ -199,7 +203,7 @@ def _output(settings: WorkerSettings, session: "boto3.Session") -> Check:
     """Writes an object on the condition that it does not exist, twice, and removes it."""
     if settings.output_uri is None:
         advice = "Set TWOFOLD_OUTPUT_URI, or name an output_uri in every request."
-        return Check("output", "warn", "TWOFOLD_OUTPUT_URI is not set", advice)
+        return Check("output", "warn", "TWOFOLD_OUTPUT_URI is not set", advice, is_unset=True)
     storage = open_storage(session, bucket_owner=settings.expected_bucket_owner)
     uri = f"{settings.output_uri.rstrip('/')}/{_PROBE}{uuid.uuid4().hex}"
     try:
@@ -229,7 +233,7 @@ def _removed(storage: Storage, uri: str) -> TwofoldError | None:
 def _model(uri: str | None) -> Iterator[Check]:
     if uri is None:
         advice = "Set TWOFOLD_MODEL_URI, or name a model_uri in every request."
-        yield Check("model", "warn", "TWOFOLD_MODEL_URI is not set", advice)
+        yield Check("model", "warn", "TWOFOLD_MODEL_URI is not set", advice, is_unset=True)
         yield _skipped("score", "there is no model")
         return
     try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from jobs.batch.dead_letters import DeadLetters
+from jobs.batch.job_names import no_such_job
 from jobs.user_error import UserError
 from jobs.wording import program
 from worker.batch.job_folder import EDITION, JobRecord
@@ -26,9 +27,7 @@ def cancel(record: JobRecord, dead_letters: DeadLetters | None) -> bool:
         return False
     refused = dead_letters.take(folder.job_id) if dead_letters else []
     if not refused and next(iter(storage.list(f"{folder.uri}/")), None) is None:
-        raise UserError(
-            f"No job named {folder.job_id} in {folder.output_uri}. Run '{program()} batch status' to list the jobs."
-        )
+        raise no_such_job(folder.job_id, folder.output_uri, storage)
     storage.write(folder.cancelled, b"workers drop the requests of this job\n", content_type="text/plain")
     if dead_letters:
         # They would be taken for those of the next job of that name.
@@ -52,10 +51,7 @@ class NameUse:
             try:
                 check_same(use.written, job)
             except Reject as error:
-                raise UserError(
-                    f"There is a job named {job.job_id} with other images, another model or another threshold. "
-                    "Choose another --job-id. Nothing was uploaded."
-                ) from error
+                raise _name_taken(use.written, job) from error
         return use
 
     def prepare(self, job: Job) -> Job:
@@ -90,6 +86,21 @@ class NameUse:
         except Reject:
             return False
         return self.written.model_uri == job.model_uri
+
+
+def _name_taken(written: Job, job: Job) -> UserError:
+    """Returns the error for the name of another job, which says what the other one has."""
+    other_images = (written.digest, written.images, written.shards) != (job.digest, job.images, job.shards)
+    differs = {
+        "other images": other_images,
+        "another model": written.asked_model_uri != job.asked_model_uri,
+        "another threshold": written.threshold != job.threshold,
+    }
+    found = " and ".join(what for what, is_so in differs.items() if is_so) or "another origin"
+    again = f"To try repaired files again: '{program()} batch redrive {job.job_id}'. " if other_images else ""
+    return UserError(
+        f"There is a job named {job.job_id} with {found}. {again}Choose another --job-id. Nothing was uploaded."
+    )
 
 
 def _clear(record: JobRecord, *, keep: set[str]) -> None:

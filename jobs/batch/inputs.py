@@ -25,8 +25,9 @@ from jobs.wording import counted
 from worker.aws.storage import Storage
 from worker.batch.job_folder import UPLOADS
 from worker.contract import ManifestRef
+from worker.errors import Reject
 from worker.manifest.formats import ImageRef
-from worker.manifest.references import of_file, references
+from worker.manifest.references import EXPECTED, of_file, references
 
 #: Why a name of a list gets a row with an error code, as people read it.
 MISSING: Final = "not there"
@@ -135,6 +136,8 @@ class Inputs:
     def _of_folder(self, folder: Path) -> Iterator[ImageRef]:
         before = self.skipped.total
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        if not names:
+            raise UserError(f"There are no images to submit in {printable(str(folder))}: the folder is empty.")
         taken = []
         for name in names:
             reason = self._refuse(folder, name)
@@ -165,7 +168,14 @@ class Inputs:
                     yield piece
 
         refs: Iterable[ImageRef] = of_file(pieces(), str(path), declared=None, opener=self._open)
-        return (ref if "://" in ref.source_ref else self._of_name(path.parent, ref) for ref in refs)
+        try:
+            for ref in refs:
+                yield ref if "://" in ref.source_ref else self._of_name(path.parent, ref)
+        except Reject as error:
+            reason = error.message.removeprefix(f"{path}: ")
+            if not reason.startswith(EXPECTED):
+                raise
+            raise UserError(f"{printable(str(path))} is neither an image nor a list of images: {reason}") from error
 
     def _of_name(self, folder: Path, ref: ImageRef) -> ImageRef:
         """Returns the image of a line that is no URI: an image file in ``folder``, or else one that will not be found.
@@ -180,7 +190,9 @@ class Inputs:
         else:
             reason = MISSING if has_image_suffix(name) else _NO_IMAGE
         self.unusable.add(reason, name)
-        return self._missing(name, ref.columns) if reason == MISSING else ref
+        if reason == MISSING:
+            return self._missing(name, ref.columns)
+        return ref if reason == _NO_IMAGE else ref._replace(columns={"file": _text(name)} | ref.columns)
 
     def _missing(self, name: str, columns: dict[str, str]) -> ImageRef:
         """Returns an image that is not there, so that its row is ``not_found``, and a redrive looks for the file."""

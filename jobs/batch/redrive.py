@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import count
+from typing import Final
 
 from pydantic import BaseModel
 
@@ -12,12 +13,24 @@ from jobs.batch.results import Results
 from jobs.batch.submit import upload
 from jobs.progress import Reporter
 from jobs.user_error import UserError
-from jobs.wording import program
+from jobs.wording import counted, program
 from worker.batch.job_folder import JobFolder, JobRecord
 from worker.batch.plan import ModelChoice, Planner, Sender, new_job
 from worker.batch.shards import Shards
 from worker.errors import ErrorCode, Reject
 from worker.manifest.formats import ImageRef
+
+#: What fails again with the same file.
+_OF_THE_FILE: Final = frozenset(
+    {
+        ErrorCode.DAMAGED,
+        ErrorCode.EMPTY,
+        ErrorCode.NOT_AN_IMAGE,
+        ErrorCode.TOO_MANY_BYTES,
+        ErrorCode.TOO_MANY_PIXELS,
+        ErrorCode.UNSUPPORTED_PIXELS,
+    }
+)
 
 
 class Redriven(BaseModel):
@@ -50,7 +63,7 @@ class Redrive:
         job = self._results.job
         if job.parent is not None:
             raise UserError(f"{job.job_id} is a redrive of {job.parent}. Run '{program()} batch redrive {job.parent}'.")
-        self._results.check_complete()
+        self._results.check_complete(for_redrive=True)
         with Shards() as shards:
             self._fill(shards, codes, reporter)
             if not shards.images:
@@ -64,12 +77,17 @@ class Redrive:
         return Results(self._record)
 
     def _fill(self, shards: Shards, codes: Iterable[str], reporter: Reporter) -> None:
+        same = 0
         with reporter.step("Reading the failed rows"):
             for row, asked in self._results.failed(frozenset(codes)):
                 # An uploaded image is uploaded again if its file has changed: users repair their own copy.
                 file = asked.columns.get("file", "")
                 ref = self._inputs.repaired(row.source_ref, file, self._results.job.sources)
+                same += ref == row.source_ref and ref in self._inputs.files and row.error_code in _OF_THE_FILE
                 shards.add(ImageRef(ref, asked.version_id, asked.columns), row=row.row)
+        if same:
+            which = "The files" if same == shards.images else f"{same:,} of {counted(shards.images, 'file')}"
+            reporter.say(f"{which} have not changed since: replace them first, and redrive once more.")
 
     def _ask(self, shards: Shards, reporter: Reporter) -> str:
         """Submits under the next free name and returns it. Skips a redrive with other images that was never sent."""

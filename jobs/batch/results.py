@@ -38,8 +38,8 @@ class Results:
         self.record = record
         self.job = needed_job(record)
 
-    def check_complete(self) -> None:
-        """Raises UserError, which names the missing parts, unless every image has a row."""
+    def check_complete(self, *, for_redrive: bool = False) -> None:
+        """Raises UserError, which names the missing parts and the next step, unless every image has a row."""
         there = set(self.record.part_numbers())
         missing = [number for number in range(self.job.parts) if number not in there]
         if not missing:
@@ -53,9 +53,18 @@ class Results:
             else f"parts {named} of {self.job.parts:,} are"
         )
         raise UserError(
-            f"{images:,} of {counted(self.job.images, 'image')} {have} no row yet: {parts} missing. Run "
-            f"'{program()} batch status {self.job.job_id}' to see why, or add --partial for the rows that are there."
+            f"{images:,} of {counted(self.job.images, 'image')} {have} no row yet: {parts} missing. "
+            f"{self._next_step(for_redrive=for_redrive)}"
         )
+
+    def _next_step(self, *, for_redrive: bool) -> str:
+        name = self.job.job_id
+        if self.record.is_cancelled():
+            again = going_on(self.job)
+            return f"{name} is cancelled. {again}{'.' if for_redrive else ', or add --partial for the rows it has.'}"
+        if for_redrive:
+            return f"{name} is not complete yet: wait for it with '{program()} batch status {name} --watch'."
+        return f"Run '{program()} batch status {name}' to see why, or add --partial for the rows that are there."
 
     def chunks(self, *, join: bool = False, partial: bool = False) -> Iterator[list[Line]]:
         """Yields the rows in the order of the manifest, part by part. A row that was redriven replaces the failed one.
@@ -145,6 +154,13 @@ def needed_job(record: JobRecord) -> Job:
         again = f"'{program()} batch status {folder.job_id} --watch'"
         raise UserError(f"{folder.job_id} is still being planned. Run {again} to wait for it.")
     raise no_such_job(folder.job_id, folder.output_uri, record.storage)
+
+
+def going_on(job: Job) -> str:
+    """Returns what makes a cancelled job go on, as a sentence without its end."""
+    if job.parent:
+        return f"Run '{program()} batch redrive {job.parent}' to try its images again"
+    return "Submit the same again to go on"
 
 
 def _line_of(row: PredictionRow) -> ShardLine:

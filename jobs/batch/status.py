@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from jobs.batch.closing import Closer, Closing
 from jobs.batch.dead_letters import Letters, LettersRead
 from jobs.batch.job_names import job_ids, no_such_job
-from jobs.batch.results import Results
+from jobs.batch.results import Results, going_on
 from jobs.user_error import UserError
 from jobs.wording import program
 from worker.aws.storage import Storage
@@ -130,6 +131,8 @@ class StatusReader:
         rate = done / seconds if seconds >= _LEAST_S else None
         waiting = job.images - done
         state = self._state(job, complete=complete, failed=failed, closing=closing, refused=len(refused))
+        if state in {"cancelled", "stuck"}:  # no row follows
+            rate = None
         return JobStatus(
             job_id=job.job_id,
             state=state,
@@ -202,22 +205,25 @@ class StatusReader:
         job_id = self._record.folder.job_id
         whole = job.parent if job and job.parent else job_id
         if state == "stuck":
-            if not refused and job and len(self._written) < job.parts:
-                again = f"Run '{program()} batch cancel {job_id}' and submit it again"
-                return f"It cannot go on: the queue holds no request any more. They expire after some days. {again}."
-            if not refused:
-                return None  # ``closing`` says why
-            again = f"'{program()} batch redrive {job_id}'"
-            return f"It cannot go on: its requests were refused. Remove the cause, then run {again}."
+            return self._note_when_stuck(job, refused=refused)
+        if state == "cancelled" and job:
+            read = f"'{program()} batch results {job_id} --partial'"
+            return f"{going_on(job)}, or read what is there with {read}."
         if state == "complete with failures":
-            what = "Some images have no score" if scored else "No image could be scored"
-            return (
-                f"{what}: run '{program()} batch results {whole}' to see which and why, and "
-                f"'{program()} batch redrive {whole}' to try them again."
-            )
+            return _how_to_read_failures(whole, scored=scored)
         if state in {"waiting", "running"} and job and job.shards and not self._record.is_submitted():
             return "Its requests are still being sent. If 'submit' was interrupted, run the same command again."
         return "No worker has answered yet." if state == "waiting" else None
+
+    def _note_when_stuck(self, job: Job | None, *, refused: bool) -> str | None:
+        job_id = self._record.folder.job_id
+        if not refused and job and len(self._written) < job.parts:
+            again = f"Run '{program()} batch cancel {job_id}' and submit it again"
+            return f"It cannot go on: the queue holds no request any more. They expire after some days. {again}."
+        if not refused:
+            return None  # ``closing`` says why
+        again = f"'{program()} batch redrive {job_id}'"
+        return f"It cannot go on: its requests were refused. Remove the cause, then run {again}."
 
     def _without_job(self, closing: Closing | None) -> JobStatus:
         """Returns the status before job.json exists. Raises UserError if nothing is known about the job."""
@@ -261,6 +267,15 @@ class StatusReader:
                         shard=request.shard, error_code=letter.error_code, error_message=letter.error_message
                     )
         return list(found.values())
+
+
+def _how_to_read_failures(job_id: str, *, scored: int) -> str:
+    what = "Some images have no score" if scored else "No image could be scored"
+    force = " --force" if Path(f"{job_id}.csv").exists() else ""  # the results were written here before
+    return (
+        f"{what}: run '{program()} batch results {job_id}{force}' to see which and why, and "
+        f"'{program()} batch redrive {job_id}' to try them again."
+    )
 
 
 def _nothing_known(job_id: str, state: JobState, note: str | None) -> JobStatus:

@@ -104,6 +104,11 @@ def plan_job(names: Sequence[str], shards: Shards, options: SubmitOptions, input
     return job.model_copy(update={"skipped": inputs.skipped.groups()})
 
 
+def check_name(job: Job, inputs: Inputs) -> NameUse:
+    """Returns what holds the name of the job. Raises UserError when that is another job that was not cancelled."""
+    return NameUse.of(JobRecord(JobFolder(job.output_uri, job.job_id), inputs.storage), job)
+
+
 def upload(inputs: Inputs, reporter: Reporter) -> None:
     """Uploads files to where the workers can read them."""
     if inputs.files:
@@ -117,9 +122,8 @@ def submit_job(shards: Shards, job: Job, inputs: Inputs, planner: Planner, repor
 
     Raises UserError before anything is uploaded when another job has the name, unless that was cancelled.
     """
-    folder = JobFolder(job.output_uri, job.job_id)
     with if_stopped("Stopped. Nothing was sent. Run the same command again: it goes on where it was."):
-        name = NameUse.of(JobRecord(folder, inputs.storage), job)
+        name = check_name(job, inputs)
         upload(inputs, reporter)
         job = name.prepare(job)
         with reporter.step("Writing the plan", total=job.parts) as advance:

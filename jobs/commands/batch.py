@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # boto3 takes half a second to load, and --help does not need
     from jobs.batch.client import BatchClient
     from jobs.batch.dead_letters import LettersRead
     from jobs.batch.status import JobStatus
+    from worker.contract import Job
 
 app = typer.Typer()
 
@@ -64,7 +65,7 @@ def submit(
 ) -> None:
     """Submit a job with one row for every image. Run the command again to resume it after an interruption."""
     from jobs.batch.inputs import Inputs, Patterns  # noqa: PLC0415 - LiteRT takes a moment to load
-    from jobs.batch.submit import SubmitOptions, estimate, plan_job, read_sources, submit_job  # noqa: PLC0415
+    from jobs.batch.submit import SubmitOptions, check_name, estimate, plan_job, read_sources, submit_job  # noqa: PLC0415
     from jobs.commands import submit_view  # noqa: PLC0415
     from worker.batch.shards import Shards  # noqa: PLC0415
     from worker.contract import JobId  # noqa: PLC0415
@@ -83,6 +84,7 @@ def submit(
             read_sources(sources, inputs, shards, reporter)
             options = SubmitOptions(output_uri=output_uri, job_id=job_id, model=choice, threshold=threshold)
             job = plan_job(sources, shards, options, inputs)
+            check_name(job, inputs)
             expected = estimate(job, inputs, emulated=client.is_emulated())
             reporter.say("\n".join(submit_view.lines(job.job_id, expected)))
             if dry_run:
@@ -168,6 +170,7 @@ def results(
         chunks = found.chunks(join=bool(joined), partial=partial)
         counts = results_file.write(chunks, path, joined=joined, advance=advance, force=force, excel=excel)
     text = f"{counted(counts.rows, 'row')} = {counts.scored:,} scored + {counts.failed:,} with an error code: {path}"
+    text += _skipped(found.job)
     if path == results_file.STDOUT:
         print(text, file=sys.stderr)
     else:
@@ -194,6 +197,7 @@ def report(
 
     _refuse_file(output)
     if file:
+        _check_page(file)
         output_file.check_free(file, force=force)
     client = _open(output)
     job_id = _job_id(client, job_id)
@@ -297,6 +301,24 @@ def _refuse_file(output: str | None) -> None:
     """Raises BadParameter for ``--output june.csv``, which is how other programs name the file."""
     if output is not None and "://" not in output:
         raise typer.BadParameter(f"--output is the s3:// prefix of all jobs. Name the file with -o {output}")
+
+
+def _skipped(job: "Job") -> str:
+    """Returns a line about the files that have no row, or nothing."""
+    files = sum(group.files for group in job.skipped.values())
+    were = "was" if files == 1 else "were"
+    again = f"'{program()} batch status {job.job_id}'"
+    return f"\n{counted(files, 'file')} {were} skipped at submit: see {again}." if files else ""
+
+
+def _check_page(file: Path) -> None:
+    """Raises BadParameter for a name like ``report.pdf``, which no program opens if HTML is in it."""
+    if file.suffix.lower() not in {".html", ".htm"}:
+        page = file.with_suffix(".html")
+        raise typer.BadParameter(
+            f"{file} must end in .html or .htm. For a PDF or paper, write {page} and print it from the browser",
+            param_hint="-o",
+        )
 
 
 def _check_codes(codes: Iterable[str]) -> None:

@@ -1,6 +1,7 @@
 """``twofold doctor``: what works here, what does not, and what to do next."""
 
 import json
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:  # boto3 takes half a second to load, and --help does not need
     from jobs.checkup import Check
 
 DOCTOR_EXAMPLE: Final = "Example: twofold doctor --json"
+#: Wider than any line.
+_UNLIMITED: Final = 100_000
+#: A command in what a check found.
+_EXPORT: Final = re.compile(r"\bexport \w+=\S+")
+_NOT_NEEDED: Final = "Training and models on this machine need none of this."
 _STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -28,30 +34,43 @@ def doctor(*, as_json: Json = False) -> None:
     from jobs.checkup import examine, verdict  # noqa: PLC0415 - see above
 
     out = Console(highlight=False)
+    if not out.is_terminal:  # a line of a file or a pipe is whole, whatever its length
+        out.width = _UNLIMITED
     checks: list[Check] = []
     for check in examine():
         if not as_json:
-            out.print(_line(check, advise=all(check.advice != other.advice for other in checks)))
+            _show(check, out, advise=all(check.advice != other.advice for other in checks))
         checks.append(check)
     status = verdict(checks)
     if as_json:
-        print(json.dumps({"status": status, "checks": [asdict(check) for check in checks]}))
+        print(json.dumps({"status": status, "checks": [_document(check) for check in checks]}))
     else:
         out.print(_sum(checks))
     if status == "fail":
         raise typer.Exit(1)
 
 
-def _line(check: "Check", *, advise: bool) -> Table:
-    """Returns one line, or a paragraph, of three columns that look the same for every check."""
+def _document(check: "Check") -> dict[str, str | None]:
+    return {name: value for name, value in asdict(check).items() if name != "is_unset"}
+
+
+def _show(check: "Check", out: Console, *, advise: bool) -> None:
+    """Prints one line, or a paragraph. A command to copy has a line of its own, which is never broken."""
+    status = Text(check.status, style=_STYLES[check.status])
+    out.print(_line(status, check.name, Text(printable_lines(_EXPORT.sub("", check.found)))))
+    for command in _EXPORT.findall(check.found):
+        out.print(Text(f"  {printable_lines(command)}"), soft_wrap=True)
+    if check.advice is not None and advise:
+        out.print(_line(Text(), "", Text(f"→ {printable_lines(check.advice)}", style="bold")))
+
+
+def _line(status: Text, name: str, text: Text) -> Table:
+    """Returns three columns that look the same for every check."""
     table = Table.grid(padding=(0, 2))
     table.add_column(width=4)
     table.add_column(width=14)
     table.add_column(overflow="fold")
-    found = Text(printable_lines(check.found))
-    if check.advice is not None and advise:
-        found.append(f"\n→ {printable_lines(check.advice)}", style="bold")
-    table.add_row(Text(check.status, style=_STYLES[check.status]), check.name, found)
+    table.add_row(status, name, text)
     return table
 
 
@@ -59,4 +78,5 @@ def _sum(checks: "list[Check]") -> str:
     failed, warned = (sum(check.status == status for check in checks) for status in ("fail", "warn"))
     if not failed and not warned:
         return "Everything works."
-    return f"{counted(failed, 'check')} failed, {counted(warned, 'warning')}."
+    found = f"{counted(failed, 'check')} failed, {counted(warned, 'warning')}."
+    return f"{found} {_NOT_NEEDED}" if all(check.status == "ok" or check.is_unset for check in checks) else found

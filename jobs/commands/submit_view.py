@@ -30,9 +30,9 @@ def lines(job_id: str, expected: "Estimate") -> list[str]:
 
 
 def dry_run(expected: "Estimate", *, files: int) -> str:
-    """Returns what would have been done, and what the estimate rests on."""
+    """Returns what would have been done, and what the estimate rests on. Some files may be there already."""
     assumes = f" Assumed: {expected.assumes}." if expected.assumes else ""
-    return f"Nothing was sent. {counted(files, 'file')} would be uploaded.{assumes}"
+    return f"Nothing was sent. Up to {counted(files, 'file')} would be uploaded.{assumes}"
 
 
 def confirm(expected: "Estimate", *, yes: bool) -> None:

@@ -19,6 +19,9 @@ from worker.errors import ErrorCode, Reject
 
 NAMES = ["versions", "settings", "cores", "credentials", "queue", "redrive policy", "output", "model", "score"]
 
+#: Standard output is one of 80 columns and without colours.
+TERMINAL = {"COLUMNS": "80", "TTY_COMPATIBLE": "1", "TERM": "dumb"}
+
 
 @pytest.fixture(autouse=True)
 def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -88,11 +91,23 @@ def test_a_whole_set_up_is_ok_on_every_line(whole: Bench) -> None:
 
 
 def test_a_person_reads_one_line_for_each_check(set_up: Bench) -> None:
-    """With its status first, and the sum last."""
-    done = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "80"})
+    """With its status first, and the sum last. It fits into the terminal."""
+    done = CliRunner().invoke(app, ["doctor"], env=TERMINAL)
     starts = [line.split("  ")[0] for line in done.stdout.splitlines() if not line.startswith(" ")]
     assert starts == ["ok"] * len(NAMES) + ["Everything works."]
     assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_a_command_to_copy_is_whole_on_a_terminal_and_everything_is_in_a_pipe() -> None:
+    """A terminal of 80 columns breaks other lines between words; a pipe has none."""
+    command = "  export TWOFOLD_QUEUE_URL=https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE"
+    shown = CliRunner().invoke(app, ["doctor"], env=TERMINAL).stdout.splitlines()
+    assert command in shown, shown
+    assert max(len(line) for line in shown if line != command) <= 80
+    piped = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "60"}).stdout.splitlines()
+    assert command in piped, piped
+    _, checks = _doctor()
+    assert f"fail  credentials     {checks['credentials']['found']}" in [line.rstrip() for line in piped]
 
 
 def test_a_person_reads_each_next_step_once() -> None:
@@ -100,7 +115,16 @@ def test_a_person_reads_each_next_step_once() -> None:
     done = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"})
     steps = [line.strip() for line in done.stdout.splitlines() if "→" in line]
     assert len(steps) == len(set(steps)) == 3, done.stdout
-    assert done.stdout.splitlines()[-1] == "2 checks failed, 5 warnings."
+    assert done.stdout.splitlines()[-1] == (
+        "2 checks failed, 5 warnings. Training and models on this machine need none of this."
+    )
+
+
+def test_what_is_wrong_is_not_called_unneeded(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is not set at all."""
+    monkeypatch.setenv("TWOFOLD_OUTPUT_URI", "s3://no-such-bucket-anywhere/predictions/")
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.stdout.splitlines()[-1] == "1 check failed, 0 warnings."
 
 
 def test_without_any_setting_it_says_what_to_set_and_where_to_get_it() -> None:

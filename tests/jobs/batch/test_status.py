@@ -177,6 +177,8 @@ def test_the_rate_counts_from_the_creation_of_the_job(desk: Desk) -> None:
         desk.bench.put("predictions/job/job.json", created.model_dump_json().encode())
         status = _status(desk)
         assert (status.images_per_s, status.left_s) == expected
+    desk.storage.write(desk.folder().cancelled, b"x", content_type="text/plain")
+    assert (_status(desk).images_per_s, _status(desk).left_s) == (None, None)  # no row follows
 
 
 def test_every_job_has_a_state_in_the_list_newest_first(desk: Desk, digit_images: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from jobs.batch.dead_letters import DeadLetters
 from jobs.local.emulator import send_inbox_to
+from jobs.progress import Reporter
 from jobs.wording import program
 from tests.conftest import Bench
 from tests.console import on_terminal
@@ -63,6 +64,8 @@ def test_a_folder_becomes_a_table_and_a_failed_image_is_redriven(
     out = tmp_path / "out.csv"
     status, output = twofold("results", job_id, "-o", str(out))
     assert "11 rows = 10 scored + 1 with an error code" in output
+    skipped = f"2 files were skipped at submit: see '{program()} batch status {job_id}'."
+    assert output.splitlines()[1] == skipped
     rows = _table(out)
     assert [row["file"] for row in rows] == sorted(row["file"] for row in rows)
     assert {row["file"] for row in rows if row["error_code"]} == {"broken.png"}
@@ -98,7 +101,7 @@ def test_the_same_command_again_sends_nothing(
 
 @ON_BOTH_EMULATORS
 def test_an_empty_file_stops_neither_the_next_submit_nor_a_redrive(
-    twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path
+    twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is uploaded like any other, its row says that it is empty, and a file that was mended is redriven."""
     folder = _folder(digit_images, tmp_path, 2)
@@ -108,10 +111,15 @@ def test_an_empty_file_stops_neither_the_next_submit_nor_a_redrive(
         assert status == 0, output
     work()
     assert json.loads(twofold("status", "at-0.5", "--json")[1])["errors"] == {"empty": 1}
+    said: list[str] = []
+    monkeypatch.setattr(Reporter, "say", lambda _, text: said.append(text))
     assert twofold("redrive", "at-0.5")[0] == 0
+    assert said[0] == "The files have not changed since: replace them first, and redrive once more."
     work()
     shutil.copy(next(digit_images.rglob("*.png")), folder / "broken.png")
+    said.clear()
     assert twofold("redrive", "at-0.5")[0] == 0
+    assert [text for text in said if "not changed" in text] == []
     work()
     assert twofold("redrive", "at-0.5")[1] == "No image of at-0.5 has failed.\n"
 
@@ -145,13 +153,16 @@ def test_a_source_that_cannot_be_read_is_refused_with_the_reason(
 ) -> None:
     """And nothing is sent."""
     (tmp_path / "empty").mkdir()
+    (tmp_path / "hollow").mkdir()
     (tmp_path / "empty" / "readme.md").write_text("not an image")
     (tmp_path / "notes.txt").write_text("buy milk\n")
     monkeypatch.chdir(tmp_path)
     for source, reason in {
         "nowhere": "nowhere is not a file, a folder or an s3:// URI",
         "empty": "No images to submit among the 1 file in empty.\n  1 not an image: readme.md\nAdd --include '*'",
-        "notes.txt": "the first line is 'buy milk",
+        "notes.txt": "notes.txt is neither an image nor a list of images: expected a CSV",
+        "./notes.txt": "the first line is 'buy milk",
+        "hollow": "There are no images to submit in hollow: the folder is empty.",
         f"s3://{bench.bucket}/none.csv": "no such object",
         f"s3://{bench.bucket}/none/": "no images",
     }.items():
@@ -199,6 +210,7 @@ def test_a_local_list_may_name_files_next_to_it(
         ("Far", "not_allowed"),
         ("Key", "bad_source_ref"),
     ]
+    assert [row["file"] for row in rows] == ["rex, the dog.png", "gone.png", "", "id_rsa"]
     assert rows[0]["source_ref"].endswith("/rex, the dog.png")
     assert len(_uploads(bench)) == 1
 
@@ -212,8 +224,14 @@ def test_a_cancelled_job_stays_incomplete(bench: Bench, twofold: Twofold, work: 
     found = json.loads(twofold("status", "june", "--json")[1])
     assert (found["state"], found["done"], found["waiting"]) == ("cancelled", 0, 600)
     status, output = twofold("status", "june", "--watch")
-    assert (status, "cancelled" in output) == (1, True)
-    assert twofold("results", "june")[0] == 1
+    assert (status, "cancelled" in output, "a second" in output) == (1, True, False)
+    read = f"'{program()} batch results june --partial'"
+    assert f"Submit the same again to go on, or read what is there with {read}." in output
+    again = "june is cancelled. Submit the same again to go on"
+    status, output = twofold("results", "june")
+    assert (status, f"{again}, or add --partial for the rows it has." in output) == (1, True), output
+    status, output = twofold("redrive", "june")
+    assert (status, f"{again}." in output, "--partial" in output) == (1, True, False), output
     assert bench.dead_letters() == []
 
 
@@ -347,6 +365,7 @@ def test_a_name_that_no_job_has_brings_up_the_ones_that_are_nearly_it(desk: Desk
     """With every command: the beginning of a name, or a misspelling of it."""
     desk.plan(["no URI"], job_id="volunteer-2f91045a")
     names = {"status": "volunteer", "results": "Volunteer-2f9", "report": "voluntear", "redrive": "volunteer-2f91054a"}
+    names["cancel"] = "volunt"
     for subcommand, name in names.items():
         status, output = twofold(subcommand, name)
         assert (status, f"No job named {name} in s3://" in output) == (1, True), output
@@ -389,7 +408,7 @@ def _settings(bench: Bench) -> dict[str, str]:
 
 
 def test_a_job_whose_rows_all_failed_is_not_simply_complete(
-    twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path
+    twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its status exits with 1 and says so, with --watch too. With one score it exits with 0, and with none failed."""
     (tmp_path / "list.csv").write_text("source_ref\nno URI\nno URI\n")
@@ -401,6 +420,8 @@ def test_a_job_whose_rows_all_failed_is_not_simply_complete(
         assert f"No image could be scored: run '{program()} batch results june' to see which and why" in output
     status, output = twofold("results", "june", "-o", str(tmp_path / "june.csv"))
     assert (status, "2 rows = 0 scored + 2 with an error code" in output) == (0, True)
+    monkeypatch.chdir(tmp_path)  # where june.csv is in the way of the same command
+    assert f"run '{program()} batch results june --force' to see which and why" in twofold("status", "june")[1]
     folder = tmp_path / "photos"
     folder.mkdir()
     shutil.copy(next(digit_images.rglob("*.png")), folder / "a.png")
@@ -551,6 +572,9 @@ def test_a_report_that_has_nowhere_to_go_is_refused_before_anything_is_read(twof
     """There is no such job either, which it would take a request to find out."""
     status, output = twofold("report", "june", "-o", str(tmp_path / "reports/june.html"))
     assert (status, f"There is no folder {tmp_path / 'reports'} for june.html." in output) == (1, True)
+    status, output = twofold("report", "june", "-o", "june.pdf")
+    assert (status, "june.pdf must end in .html or .htm." in output) == (2, True), output
+    assert "write june.html and print it from the browser" in output
 
 
 def test_a_cancelled_job_without_rows_says_so(twofold: Twofold, digit_images: Path, tmp_path: Path) -> None:

@@ -175,7 +175,12 @@ def test_the_name_of_another_job_is_refused_before_anything_is_uploaded(
     first, second = map(str, sorted(digit_images.rglob("*.png"))[:2])
     assert twofold("submit", first, "--job-id", "june")[0] == 0
     before = bench.keys("predictions/")
-    assert "Choose another --job-id" in twofold("submit", second, "--job-id", "june")[1]
+    redrive = f"To try repaired files again: '{program()} batch redrive june'. Choose another --job-id."
+    for options in ((), ("--dry-run",)):
+        status, message = twofold("submit", second, "--job-id", "june", *options)
+        assert (status, f"There is a job named june with other images. {redrive}" in message) == (1, True), message
+    message = twofold("submit", first, "--job-id", "june", "--threshold", "0.9")[1]
+    assert "There is a job named june with another threshold. Choose another --job-id." in message
     assert bench.keys("predictions/") == before
 
 
@@ -284,7 +289,7 @@ def test_time_and_cost_are_in_words_and_an_emulator_has_no_prices(
     submit = ("submit", image, "--dry-run", "--job-id", "june")
     output = twofold(*submit)[1]
     assert said == ["june: 1 image, about 82 seconds, 2 seconds of it uploading."]
-    assert output == "Nothing was sent. 1 file would be uploaded.\n"
+    assert output == "Nothing was sent. Up to 1 file would be uploaded.\n"
     said.clear()
     monkeypatch.setenv("TWOFOLD_QUEUE_URL", AWS_QUEUE)
     output = twofold(*submit)[1]
