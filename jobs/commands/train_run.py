@@ -18,6 +18,7 @@ from jobs.commands.conventions import InFolder
 from jobs.commands.options import Json
 from jobs.config import OptionHelp, TrainConfig
 from jobs.extras import require
+from jobs.metrics import threshold_rule
 from jobs.progress import Reporter, hushed
 from jobs.training.interruption import Interruption
 from jobs.training.spot_notice import watching
@@ -108,8 +109,6 @@ def default_cache() -> Path:
 
 
 def _print_summary(trained: "TrainedBundle") -> None:
-    from jobs.metrics import threshold_rule  # noqa: PLC0415 - imports scikit-learn, which takes a second
-
     out = Console(highlight=False)
     table = Table("on the test images", "")
     for figure, value in trained.manifest.metrics.items():

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.metrics.classification import evaluate, wilson
+from jobs.metrics.classification import evaluate
 from jobs.metrics.threshold_rule import RuleOutcome, outcome
+from jobs.metrics.wilson import wilson
 
 
 def _evaluation(rule: str | None, *, right: int, called: int, ones: int) -> dict[str, Any]:
