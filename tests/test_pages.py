@@ -251,6 +251,12 @@ def test_the_readme_is_short() -> None:
     assert len(PAGES["README.md"].encode()) <= MAX_README_BYTES
 
 
+def test_the_wheel_that_the_readme_installs_is_the_one_that_is_built() -> None:
+    """Its name has the version."""
+    wheel = f"twofold-{PROJECT['project']['version']}-py3-none-any.whl"
+    assert re.findall(r"dist/([^\[']+)", PAGES["README.md"]) == [wheel]
+
+
 def test_the_readme_starts_with_the_two_commands() -> None:
     """The demo and the tests, each in one line."""
     first = [

@@ -125,6 +125,14 @@ def test_a_copy_becomes_the_champion_if_it_passes_the_gate(models_folder: Path, 
     )
 
 
+def test_a_folder_with_one_model_is_enough_to_show_and_verify_its_champion(models_folder: Path) -> None:
+    """As for a copy. A command that changes the champion wants its name, and advises a list that has it."""
+    assert _json("show", models_folder)["manifest"]["version"] == "v1"
+    assert _json("verify", models_folder)["findings"] == []
+    done = CliRunner().invoke(app, ["model", "rollback", str(models_folder)])
+    assert f"model list {models_folder}' to list" in str(done.exception)
+
+
 def test_names_from_a_bundle_are_not_interpreted(models_folder: Path, bundle: Path) -> None:
     """Neither as markup nor as control characters of the terminal."""
     labels = ["[red]eight[/red]", "\x1b[2Jthree"]
