@@ -83,6 +83,8 @@ def _check(command: list[str]) -> None:
             _check_program(program)
         case ["fresh/bin/twofold", *arguments]:
             _parse(app, arguments)
+        case ["aws", "s3", "sync", _, target]:
+            assert re.fullmatch(r"s3://[a-z0-9.-]{3,63}/.+/", target)  # a bucket has no capitals
         case ["uv" | "pip", "sync" | "build" | "venv" | "install" | "pip", *_]:
             pass  # the names of extras are checked below
         case ["uvx", "--from", _, "cyclonedx-py", "requirements", requirements, *_]:

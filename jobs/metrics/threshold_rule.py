@@ -37,10 +37,10 @@ class RuleOutcome:
         return f"{chance} To be safer, {more}keep more images for validation (--validation-split)."
 
     def __str__(self) -> str:
-        """Asked for precision ≥ 0.99; on the test images 0.984, interval 0.972 to 0.994."""
+        """Asked for a precision of at least 0.99; on the test images 0.984, interval 0.972 to 0.994."""
         low, high = (f"{end:.{_DIGITS}f}" for end in self.interval_95)
         return (
-            f"asked for {self.figure} ≥ {self.asked:g}; on the test images {self._found()}, "
+            f"asked for a {self.figure} of at least {self.asked:g}; on the test images {self._found()}, "
             f"95 % interval {low} to {high}"
         )
 

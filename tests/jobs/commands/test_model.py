@@ -95,7 +95,7 @@ def test_show_says_that_the_test_images_do_not_bear_out_the_threshold(models_fol
     path.write_text(json.dumps(evaluation))
     second = " ".join(_run("show", models_folder / "digits/v1").split()).partition(" ┏")[0].partition("%). ")[2]
     assert second == (
-        "The test images do not bear out the threshold: asked for recall ≥ 0.99; on the test images 0.950, "
+        "The test images do not bear out the threshold: asked for a recall of at least 0.99; on the test images 0.950, "
         "95 % interval 0.900 to 0.980."
     )
 

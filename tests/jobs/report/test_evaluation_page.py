@@ -201,9 +201,9 @@ _TRUTH, _SCORES = [0] * 40 + [1] * 20, [0.9] * 2 + [0.1] * 38 + [0.9] * 20
 @pytest.mark.parametrize(
     ("rule", "found", "said"),
     [
-        ("precision>=0.99", "0.909", "The test images do not bear it out: asked for precision ≥ 0.99;"),
-        ("precision>=0.9", "0.909", "It was asked for precision ≥ 0.9;"),
-        ("recall>=1.0", "1.000", "It was asked for recall ≥ 1;"),
+        ("precision>=0.99", "0.909", "The test images do not bear it out: asked for a precision of at least 0.99;"),
+        ("precision>=0.9", "0.909", "You asked for a precision of at least 0.9;"),
+        ("recall>=1.0", "1.000", "You asked for a recall of at least 1;"),
     ],
 )
 def test_a_rule_that_the_test_set_does_not_bear_out_is_said_in_the_summary(rule: str, found: str, said: str) -> None:
