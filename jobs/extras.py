@@ -33,8 +33,8 @@ def explain_missing(error: ModuleNotFoundError) -> str | None:
     module = (error.name or "").partition(".")[0]
     for extra in EXTRAS:
         if module in extra.modules:
-            # Whoever compares two models does not train, and needs SciPy all the same.
-            need = f"this command needs {module}" if extra.name == "train" else extra.need
+            # Whoever promotes a model does not train, and needs SciPy all the same.
+            need = f"promoting compares two models with {module}" if extra.name == "train" else extra.need
             return _sentence([need], [extra.name])
     return None
 

@@ -83,6 +83,8 @@ def _check(command: list[str]) -> None:
             _check_program(program)
         case ["fresh/bin/twofold", *arguments]:
             _parse(app, arguments)
+        case ["aws", "s3", "sync", _, target]:
+            assert re.fullmatch(r"s3://[a-z0-9.-]{3,63}/.+/", target)  # a bucket has no capitals
         case ["uv" | "pip", "sync" | "build" | "venv" | "install" | "pip", *_]:
             pass  # the names of extras are checked below
         case ["uvx", "--from", _, "cyclonedx-py", "requirements", requirements, *_]:
@@ -249,6 +251,12 @@ def test_every_csv_block_is_a_manifest() -> None:
 def test_the_readme_is_short() -> None:
     """A newcomer finishes it."""
     assert len(PAGES["README.md"].encode()) <= MAX_README_BYTES
+
+
+def test_the_wheel_that_the_readme_installs_is_the_one_that_is_built() -> None:
+    """Its name has the version."""
+    wheel = f"twofold-{PROJECT['project']['version']}-py3-none-any.whl"
+    assert re.findall(r"dist/([^\[']+)", PAGES["README.md"]) == [wheel]
 
 
 def test_the_readme_starts_with_the_two_commands() -> None:

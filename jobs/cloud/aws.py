@@ -29,6 +29,8 @@ _QUOTA: Final = (
     "On-Demand G and VT instances', in vCPUs; SageMaker: 'TYPE for training job usage')."
 )
 
+_SEE: Final = "See infra/README.md."
+
 #: A pattern for an error's code and message or for a job's status reason, and the next step. The first match counts.
 _NEXT_STEPS: Final = (
     (r"ExpiredToken|token.*expired|RequestExpired", "Sign in again with 'aws sso login', or create new keys."),
@@ -102,9 +104,9 @@ def explained(doing: str) -> Iterator[None]:
 def as_user_error(error: Exception, doing: str) -> UserError:
     """Returns one of ``BOTO_ERRORS`` as a message with a next step."""
     if isinstance(error, NoCredentialsError):
-        return UserError(f"{doing} needs AWS credentials. Run 'aws configure sso', or set AWS_PROFILE.")
+        return UserError(f"{doing} needs AWS credentials. Run 'aws configure sso', or set AWS_PROFILE. {_SEE}")
     if isinstance(error, NoRegionError):
-        return UserError(f"{doing} needs a region. Set AWS_REGION.")
+        return UserError(f"{doing} needs a region. Set AWS_REGION. {_SEE}")
     if isinstance(error, EndpointConnectionError):
         return UserError(f"{doing} failed: no response. Check the region and the network. {error}")
     message = str(error)

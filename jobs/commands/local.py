@@ -52,7 +52,7 @@ def demo(
     """Run everything once on this machine: an emulated cloud, a training job, a queue, a worker and its CSV."""
     require("train", "local")
     reporter = Reporter()
-    with reporter.step("Starting"):
+    with reporter.step("Loading the libraries"):
         from jobs.local import demo as loop  # noqa: PLC0415 - scikit-learn would delay --help by a second
 
     folder = keep or Path(tempfile.mkdtemp(prefix="twofold-demo-"))

@@ -58,7 +58,7 @@ def list_models(
 
 @app.command(epilog=f"Example: twofold model show {_VERSION}")
 def show(
-    where: Annotated[str, typer.Argument(help="A version, or a model to show its champion.")],
+    where: Annotated[str, typer.Argument(help="A version, a model (its champion), or a folder with one model.")],
     digests: Annotated[
         bool, typer.Option("--digests", help="Show the digests of files, images and decoder, too.")
     ] = False,
@@ -67,9 +67,9 @@ def show(
     """Show what is known about a version: its accuracy, all figures with intervals, how it was made, the history."""
     from jobs.models import registry  # noqa: PLC0415
     from jobs.models.champion import Champions  # noqa: PLC0415
-    from jobs.models.location import find  # noqa: PLC0415
+    from jobs.models.location import find_bundle  # noqa: PLC0415
 
-    location = find(where)
+    location = find_bundle(where)
     version = location.bundle()
     manifest = registry.read_manifest(location.store, location.name, version)
     evaluation = registry.read_evaluation(location.store, location.name, version)
@@ -179,7 +179,7 @@ def rollback(
 
 @app.command(epilog=f"Example: twofold model verify {_VERSION} --data pets/")
 def verify(
-    where: Annotated[str, typer.Argument(help="A version, or a model to verify its champion.")],
+    where: Annotated[str, typer.Argument(help="A version, a model (its champion), or a folder with one model.")],
     data: Data = None,
     tolerance: Annotated[
         float | None,
@@ -194,10 +194,10 @@ def verify(
 ) -> None:
     """Check every file of a version against its digest, and score its test images again. Exit status 1: a finding."""
     from jobs.models.bundle import read_bundle  # noqa: PLC0415
-    from jobs.models.location import find  # noqa: PLC0415
+    from jobs.models.location import find_bundle  # noqa: PLC0415
     from jobs.models.verification import verify as check  # noqa: PLC0415
 
-    location = find(where)
+    location = find_bundle(where)
     reporter = Reporter()
     bundle = read_bundle(location.store, location.name, location.bundle(), reporter)
     verification = check(bundle, data=data, tolerance=tolerance, reporter=reporter)

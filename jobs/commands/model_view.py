@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from jobs.metrics import threshold_rule
 from jobs.wording import program
 from worker.contract import ModelManifest
 
@@ -105,8 +106,6 @@ def evaluation(found: dict[str, Any], labels: tuple[str, str]) -> Table:
 
 def unmet(found: dict[str, Any]) -> Text | None:
     """Returns what the test images say about the rule of the threshold, if they do not bear it out."""
-    from jobs.metrics import threshold_rule  # noqa: PLC0415 - imports scikit-learn, which takes a second
-
     try:
         rule = threshold_rule.outcome(found)
     except (KeyError, TypeError, ValueError):  # the bundle is not one of ours

@@ -60,7 +60,7 @@ def submit(
     as_json: Json = False,
     **passed_on: object,
 ) -> None:
-    """Train on a cloud GPU. Takes the options of 'train run' too."""
+    """Train on a cloud GPU, or here in the background. Takes the options of 'train run' too."""
     target = _target(on)
     given = {"data": data, "output": output, **passed_on}
     options = {name.replace("_", "-"): str(value) for name, value in given.items() if value is not None}

@@ -18,7 +18,9 @@ from jobs.commands.conventions import InFolder
 from jobs.commands.options import Json
 from jobs.config import OptionHelp, TrainConfig
 from jobs.extras import require
+from jobs.metrics import threshold_rule
 from jobs.progress import Reporter, hushed
+from jobs.training import weights
 from jobs.training.interruption import Interruption
 from jobs.training.spot_notice import watching
 from jobs.wording import counted, program
@@ -81,7 +83,8 @@ def train_run(*, as_json: Json = False, **options: object) -> None:
     config = TrainConfig.model_validate({"cache": default_cache()} | given)
     reporter, interruption = Reporter(), Interruption()
     with interruption.listening(), watching(os.environ, say=reporter.say):
-        with reporter.step("Starting"):
+        _check_early(config)
+        with reporter.step("Loading the libraries"):
             from jobs.data.prepare import open_dataset  # noqa: PLC0415 - imports scikit-learn, which takes a second
 
         dataset = open_dataset(config, reporter)  # first, so that a wrong folder is reported before TensorFlow starts
@@ -98,8 +101,29 @@ def train_run(*, as_json: Json = False, **options: object) -> None:
         print(json.dumps({"uri": trained.uri, "champion": trained.champion, "evaluation": trained.evaluation}))
     else:
         _print_summary(trained)
-        if not config.output.startswith("s3://"):
-            print(f"To classify images with it on this machine: {program()} local --model {shlex.quote(config.output)}")
+        _print_next(trained, config)
+
+
+def _check_early(config: TrainConfig) -> None:
+    """Raises UserError for what need not wait until TensorFlow has started: no weights, or a version that exists."""
+    from jobs.models.bundle import check_free  # noqa: PLC0415
+    from jobs.models.location import open_output  # noqa: PLC0415
+
+    weights.check(config.weights)
+    output = open_output(config.output) if config.version else None
+    if config.version and output is not None and not _was_begun(config):
+        check_free(output, name=config.name, version=config.version)
+
+
+def _was_begun(config: TrainConfig) -> bool:
+    """Returns whether an interrupted job may have written this version. Then the job itself knows if it resumes."""
+    from jobs.data.cache import ArrayCache  # noqa: PLC0415
+    from jobs.store import open_store  # noqa: PLC0415
+
+    store = open_store(config.checkpoint or str(config.cache))
+    entries = (name for name in store.names("jobs/") if name.endswith("/begun.arrays"))
+    begun = (ArrayCache(store, name.removesuffix("/begun.arrays")).get_bytes("begun") for name in entries)
+    return any(json.loads(entry)[0] == config.version for entry in begun if entry is not None)
 
 
 def default_cache() -> Path:
@@ -108,8 +132,6 @@ def default_cache() -> Path:
 
 
 def _print_summary(trained: "TrainedBundle") -> None:
-    from jobs.metrics import threshold_rule  # noqa: PLC0415 - imports scikit-learn, which takes a second
-
     out = Console(highlight=False)
     table = Table("on the test images", "")
     for figure, value in trained.manifest.metrics.items():
@@ -122,6 +144,20 @@ def _print_summary(trained: "TrainedBundle") -> None:
         out.print(f"The test images do not bear out the threshold: {rule}. {rule.advice}", style="yellow")
     quarantined = trained.evaluation["images"]["quarantined"]
     if quarantined:
-        were = "was" if quarantined == 1 else "were"
-        print(f"{counted(quarantined, 'file')} {were} left out. quarantine.csv lists each with its reason.")
+        were, each = ("was", "it") if quarantined == 1 else ("were", "each")
+        print(f"{counted(quarantined, 'file')} {were} left out. {trained.uri}/quarantine.csv lists {each} and why.")
     print(f"The bundle is at {trained.uri}{' and is the champion' if trained.champion else ''}.")
+
+
+def _print_next(trained: "TrainedBundle", config: TrainConfig) -> None:
+    """Prints what to type next: how to use this version, and how to make it the champion if it is not."""
+    from jobs.models.champion import Champions  # noqa: PLC0415 - takes a moment, as the AWS SDK does
+    from jobs.store import open_store  # noqa: PLC0415
+
+    where = shlex.quote(trained.uri)
+    if not trained.champion:
+        current = Champions(open_store(config.output), config.name).current()
+        still = f"The champion is still {current.tenure.version}. " if current else ""
+        print(f"{still}To put this version in its place: {program()} model promote {where}")
+    if not config.output.startswith("s3://"):
+        print(f"To classify images with this version on this machine: {program()} local --model {where}")

@@ -126,8 +126,8 @@ def _labels(listing: Listing, folder: str) -> tuple[str, str]:
     found = listing.folders_in(folder)
     if len(found) != 2:  # noqa: PLR2004 - two classes
         raise UserError(
-            f"{_shown(listing, folder)} must hold exactly two class folders; found {len(found)}: "
-            f"{', '.join(found[:10]) or 'none'}."
+            f"{_shown(listing, folder)} must hold exactly two class folders; found "
+            f"{f'{len(found)}: ' if found else ''}{', '.join(found[:10]) or 'none'}."
         )
     for name in found:
         try:

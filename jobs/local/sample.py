@@ -28,7 +28,7 @@ _WITH_REASON: Final = {1, 2}
 def train_on(config: TrainConfig, *, environment: dict[str, str], reporter: Reporter) -> str:
     """Trains a model as ``config`` says, unless a version has the same images and options. Returns its bundle's URI."""
     require("train")
-    with reporter.step("Starting"):
+    with reporter.step("Loading the libraries"):
         from jobs.data.prepare import open_dataset  # noqa: PLC0415 - scikit-learn takes a second
 
     known = _trained_before(config, open_dataset(config, reporter).digest)

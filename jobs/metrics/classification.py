@@ -6,7 +6,6 @@ score >= threshold is class 1.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn import metrics
 
 from jobs.metrics.arrays import Classes, Scores
+from jobs.metrics.wilson import wilson
 
 #: ``(N,)``: how often each image is in a resample.
 Weights = NDArray[np.float64]
@@ -26,8 +26,6 @@ _DRAWN_IMAGES: Final = 20_000_000
 BINS: Final = 15
 #: Scores of exactly 0 or 1 would have an infinite loss. scikit-learn clips float64 at the same value.
 _EPSILON: Final = float(np.finfo(np.float64).eps)
-#: The 97.5th percentile of the standard normal distribution.
-_Z: Final = 1.959964
 
 
 def evaluate(truth: Classes, scores: Scores, *, threshold: float, seed: int = 0) -> dict[str, Any]:
@@ -35,6 +33,7 @@ def evaluate(truth: Classes, scores: Scores, *, threshold: float, seed: int = 0)
 
     AUC, log loss, Brier score and calibration error use the scores, not the predicted classes. An interval is the
     2.5th to the 97.5th percentile over bootstrap resamples of the images (Efron and Tibshirani 1993, chapter 13).
+    A bootstrap has nothing to draw from where accuracy, precision or recall is 0 or 1: that interval is Wilson's.
     """
     sample = _Sample.of(truth, scores, threshold)
     matrix = metrics.confusion_matrix(truth, sample.predicted, labels=[0, 1])
@@ -43,11 +42,16 @@ def evaluate(truth: Classes, scores: Scores, *, threshold: float, seed: int = 0)
         "confusion_matrix": {str(t): {str(g): int(matrix[t, g]) for g in (0, 1)} for t in (0, 1)}
     }
     values = _reference(truth, scores, sample.predicted)
+    #: how many images each of these is a share of
+    counts = {"accuracy": len(truth), "precision": int(sample.predicted.sum()), "recall": int(truth.sum())}
     draws = _resample(sample, np.random.default_rng(seed))
     for name, figure in _FIGURES.items():
+        value = float(values[name]) if name in values else figure(sample, np.ones(len(truth)))
         low, high = np.nanpercentile(draws[name], [2.5, 97.5])
+        if name in counts and value in (0.0, 1.0):
+            low, high = wilson(value, counts[name])
         figures[name] = {
-            "value": float(values[name]) if name in values else figure(sample, np.ones(len(truth))),
+            "value": value,
             "standard_deviation": float(np.nanstd(draws[name])),
             "interval_95": [float(low), float(high)],
         }
@@ -185,18 +189,3 @@ _FIGURES: Final[dict[str, Callable[[_Sample, Weights], float]]] = {
     "brier_score": _brier,
     "expected_calibration_error": _calibration_error,
 }
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Returns the 95 % confidence interval of a share observed in ``count`` independent images (Wilson 1927).
-
-    Unlike a bootstrap or mean ± 2 standard errors, it has a width even if the share is 0 or 1. Without images it is
-    [0, 1].
-    """
-    if count == 0:
-        return 0.0, 1.0
-    spread = _Z**2 / count
-    middle = (share + spread / 2) / (1 + spread)
-    half = _Z / (1 + spread) * sqrt(share * (1 - share) / count + spread / count / 4)
-    # At the ends of the scale the bound is exactly 0 or 1; rounding would miss it.
-    return (0.0 if share == 0 else middle - half), (1.0 if share == 1 else middle + half)

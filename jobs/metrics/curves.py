@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from jobs.metrics.arrays import Classes, Scores
-from jobs.metrics.classification import BINS, wilson
+from jobs.metrics.classification import BINS
+from jobs.metrics.wilson import wilson
 
 Points = list[tuple[float, float]]
 

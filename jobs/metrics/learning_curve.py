@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs.metrics.arrays import Classes, Features, Scores
-from jobs.metrics.classification import RESAMPLES, wilson
+from jobs.metrics.classification import RESAMPLES
+from jobs.metrics.wilson import wilson
 
 #: Takes ``(N, D)`` features and ``(N,)`` classes. Returns a function from ``(M, D)`` features to ``(M,)`` scores.
 Fit = Callable[[Features, Classes], Callable[[Features], Scores]]

@@ -6,8 +6,6 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from jobs.metrics.classification import wilson
-
 _DIGITS: Final = 3
 _MOST_DIGITS: Final = 6
 
@@ -39,10 +37,10 @@ class RuleOutcome:
         return f"{chance} To be safer, {more}keep more images for validation (--validation-split)."
 
     def __str__(self) -> str:
-        """Asked for precision ≥ 0.99; on the test images 0.984, interval 0.972 to 0.994."""
+        """Asked for a precision of at least 0.99; on the test images 0.984, interval 0.972 to 0.994."""
         low, high = (f"{end:.{_DIGITS}f}" for end in self.interval_95)
         return (
-            f"asked for {self.figure} ≥ {self.asked:g}; on the test images {self._found()}, "
+            f"asked for a {self.figure} of at least {self.asked:g}; on the test images {self._found()}, "
             f"95 % interval {low} to {high}"
         )
 
@@ -58,21 +56,11 @@ class RuleOutcome:
 def outcome(evaluation: dict[str, Any]) -> RuleOutcome | None:
     """Returns what became of the rule in an ``evaluation.json``; None for a rule without a bound, or without a rule.
 
-    The interval is that of the evaluation. Where a bootstrap has nothing to draw from, because the figure is 0 or 1, it
-    is Wilson's.
+    The interval is that of the evaluation.
     """
     figure, _, least = str(evaluation.get("threshold_rule", "")).partition(">=")
     figures = evaluation.get("binary_classification_metrics", {})
     if not least or figure not in figures:
         return None
-    found = float(figures[figure]["value"])
     low, high = figures[figure]["interval_95"]
-    if low == high:
-        low, high = wilson(found, _images(figure, figures["confusion_matrix"]))
-    return RuleOutcome(figure, float(least), found, (low, high))
-
-
-def _images(figure: str, matrix: dict[str, dict[str, int]]) -> int:
-    """Returns how many images the figure is a share of: those predicted as class 1, or those of class 1."""
-    others = matrix["0"]["1"] if figure == "precision" else matrix["1"]["0"]
-    return matrix["1"]["1"] + others
+    return RuleOutcome(figure, float(least), float(figures[figure]["value"]), (low, high))

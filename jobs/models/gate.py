@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from jobs.metrics import scored_images
 from jobs.metrics.arrays import Scores
-from jobs.metrics.comparison import Comparison, compare
 from jobs.metrics.scored_images import ScoredImage
 from jobs.models.bundle import Bundle
 from jobs.models.verification import score_again
@@ -21,6 +20,9 @@ from jobs.progress import Reporter
 from jobs.user_error import UserError
 from worker.errors import Reject
 from worker.scoring.models import MANIFEST_FILE, MODEL_FILE
+
+if TYPE_CHECKING:
+    from jobs.metrics.comparison import Comparison
 
 
 class PromotionRefused(UserError):
@@ -55,6 +57,8 @@ class Gate:
 
     def judge(self, challenger: Bundle, champion: Bundle) -> Judgement:
         """Compares the two. Raises PromotionRefused if they have different classes, which ``force`` cannot overrule."""
+        from jobs.metrics.comparison import compare  # noqa: PLC0415 - needs SciPy, and a rollback judges nothing
+
         _check_labels(challenger, champion)
         try:
             images = challenger.images()
@@ -120,7 +124,7 @@ def _check_truth(images: Sequence[ScoredImage], recorded: Sequence[ScoredImage])
         )
 
 
-def _objection(outcome: Comparison, margin: float) -> str:
+def _objection(outcome: "Comparison", margin: float) -> str:
     low, high = outcome.accuracy_difference.interval_95
     return (
         f"on the same {outcome.n:,} test images its accuracy is {outcome.challenger_accuracy:.4f} against "

@@ -59,8 +59,9 @@ def find(where: str) -> ModelLocation:
     parent, name = parts
     location = _version_at(parent, name) or _model_at(parent, name)
     if location is None:
+        listed = where.rstrip("/") if _model_names(where) else parent
         raise UserError(
-            f"No model or version at {where}. Run '{program()} model list {parent}' to list those that exist."
+            f"No model or version at {where}. Run '{program()} model list {listed}' to list those that exist."
         )
     return location
 
@@ -103,14 +104,19 @@ def open_output(output: str) -> Store | None:
 
 
 def _only_model(output: str) -> ModelLocation | None:
-    store = open_output(output.rstrip("/"))
-    names = sorted({match[1] for match in map(BUNDLE.fullmatch, store.names("") if store else []) if match})
+    store, names = open_output(output.rstrip("/")), _model_names(output)
     if store is None or not names:
         return None
     if len(names) > 1:
         where = f"{store.uri}/{names[0]}"
         raise UserError(f"{output} has {len(names)} models: {', '.join(names)}. Name one of them, such as {where}.")
     return ModelLocation(store, names[0], None)
+
+
+def _model_names(output: str) -> list[str]:
+    """Returns the names of the models in an output, without repetition; none if there is no such output."""
+    store = open_output(output.rstrip("/"))
+    return sorted({match[1] for match in map(BUNDLE.fullmatch, store.names("") if store else []) if match})
 
 
 def _split_last(folder: str) -> tuple[str, str] | None:

@@ -15,7 +15,6 @@ from typing import Any, Final
 from jobs.config import fixed_threshold
 from jobs.metrics import curves, threshold_rule
 from jobs.metrics.arrays import Classes, Scores
-from jobs.metrics.classification import wilson
 from jobs.metrics.learning_curve import Curve
 from jobs.report import charts, html
 from jobs.report.gallery import Gallery
@@ -122,15 +121,6 @@ class _View:
         self.matrix = Matrix(((cells["0"]["0"], cells["0"]["1"]), (cells["1"]["0"], cells["1"]["1"])))
         self.threshold: float = facts.evaluation["threshold"]
         self.rule = threshold_rule.outcome(facts.evaluation)
-
-    @property
-    def accuracy_interval(self) -> tuple[float, float]:
-        """The bootstrap interval; Wilson's if all or no images are correct, because no resample then differs."""
-        accuracy = self.figures["accuracy"]
-        if self.is_degenerate:
-            return wilson(accuracy["value"], self._facts.evaluation["n"])
-        low, high = accuracy["interval_95"]
-        return low, high
 
     @property
     def is_degenerate(self) -> bool:

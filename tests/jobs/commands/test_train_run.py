@@ -3,13 +3,23 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from jobs.commands.train_run import _print_summary
+from jobs.commands.app import app
+from jobs.commands.train_run import _check_early, _print_next, _print_summary
+from jobs.config import TrainConfig
+from jobs.data.cache import ArrayCache
+from jobs.models.champion import Champions
+from jobs.store import FolderStore
+from jobs.training import weights
+from jobs.user_error import UserError
+from jobs.wording import program
 from tests.conftest import Trainer
 from tests.jobs.report.strict_html import Page
 from worker.contract import ModelManifest
@@ -48,9 +58,62 @@ def test_a_threshold_rule_that_the_test_set_does_not_bear_out_is_said_in_the_ter
     _print_summary(done)
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
-    said = "asked for precision ≥ 0.99; on the test images 0.984, 95 % interval 0.972 to 0.994. That may be chance."
+    said = "asked for a precision of at least 0.99; on the test images 0.984, 95 % interval 0.972 to 0.994. That may be chance."
     assert (said in " ".join(printed.split())) is (rule == "precision>=0.99")
     assert ("bear out" in printed) is (rule == "precision>=0.99")
+
+
+def test_what_is_left_out_is_listed_in_a_file_with_a_path(
+    bundle: Path, evaluation: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file is in the bundle, and not in the folder where the command runs."""
+    manifest = ModelManifest.model_validate_json((bundle / "model.json").read_bytes())
+    evaluation["images"]["quarantined"] = 1
+    done: Any = SimpleNamespace(uri="models/pets/v1", manifest=manifest, evaluation=evaluation, champion=True)
+    _print_summary(done)
+    assert "1 file was left out. models/pets/v1/quarantine.csv lists it and why.\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("champion", [True, False])
+def test_the_next_step_is_about_the_version_that_was_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, champion: bool
+) -> None:
+    """The folder of all models would serve the champion, which a second version is not."""
+    Champions(FolderStore(tmp_path), "pets").set_champion("v1", expected=None, how="first")
+    uri = f"{tmp_path}/pets/v{1 if champion else 2}"
+    done: Any = SimpleNamespace(uri=uri, champion=champion)
+    _print_next(done, TrainConfig(data="pets", output=str(tmp_path), name="pets"))
+    promote = f"The champion is still v1. To put this version in its place: {program()} model promote {uri}\n"
+    serve = f"To classify images with this version on this machine: {program()} local --model {uri}\n"
+    assert capsys.readouterr().out == ("" if champion else promote) + serve
+
+
+def test_a_version_that_exists_is_refused_before_tensorflow_starts(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless an interrupted job has begun it: that one may resume, and only the job knows."""
+    shutil.copytree(bundle, tmp_path / "models/digits/v1")
+    config = TrainConfig(
+        data="pets", output=str(tmp_path / "models"), name="digits", version="v1", cache=tmp_path / "cache"
+    )
+    with pytest.raises(UserError, match="digits/v1"):
+        _check_early(config)
+    _check_early(config.model_copy(update={"version": "v2"}))
+    ArrayCache(FolderStore(tmp_path / "cache"), "jobs/0a1b").put_bytes("begun", b'["v1", "2026-11-24T14:05:09Z"]')
+    _check_early(config)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"), [("package", "not-installed is not installed. Install it with: pip"), ("none.h5", "No weights")]
+)
+def test_weights_that_are_missing_are_reported_before_tensorflow_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str, said: str
+) -> None:
+    """Not a minute later, when all images have been read."""
+    monkeypatch.setattr(weights, "PACKAGE", "not-installed")
+    monkeypatch.setitem(sys.modules, "jobs.data.prepare", None)  # reading the images would fail
+    done = CliRunner().invoke(app, ["train", "run", "--data=pets", f"--output={tmp_path}", f"--weights={chosen}"])
+    assert said in str(done.exception)
 
 
 @pytest.mark.slow
@@ -68,7 +131,7 @@ def test_a_real_job_says_that_its_test_set_does_not_bear_out_the_rule(
     figure = json.loads((bundle / "evaluation.json").read_text())["binary_classification_metrics"]["precision"]
     assert figure["value"] < 0.9
     said = (
-        f"asked for precision ≥ 0.9; on the test images {figure['value']:.3f}, 95 % interval "
+        f"asked for a precision of at least 0.9; on the test images {figure['value']:.3f}, 95 % interval "
         f"{figure['interval_95'][0]:.3f} to {figure['interval_95'][1]:.3f}"
     )
     printed = re.sub(r"\s+", " ", done.stdout)

@@ -198,6 +198,10 @@ def test_the_command_unpacks_to_the_users_cache_folder(
     assert main(["train", "run", "--data", str(archive), "--output", str(tmp_path / "out")]) == 1
     assert "zoo.tgz/zoo must hold exactly two class folders; found 3: cats, dogs, eels" in capsys.readouterr().err
     assert (tmp_path / "home/twofold/data/unpacked").is_dir()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/a.txt").touch()
+    assert main(["train", "run", "--data", str(tmp_path / "empty"), "--output", str(tmp_path / "out")]) == 1
+    assert "two class folders; found none." in capsys.readouterr().err
 
 
 def test_a_missing_bucket_or_object_is_reported(

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.metrics.classification import _FIGURES, _reference, _Sample, evaluate, headline
+from jobs.metrics.wilson import wilson
 
 
 def test_the_metrics_of_six_images_match_a_hand_computation() -> None:
@@ -45,6 +46,16 @@ def test_the_resampled_metrics_are_those_of_scikit_learn(pairs: list[tuple[int, 
     ours = {name: figure(sample, np.ones(len(truth))) for name, figure in _FIGURES.items()}
     reference = _reference(truth, scores, sample.predicted)
     assert {name: ours[name] for name in reference} == pytest.approx(reference)
+
+
+def test_where_all_answers_are_right_the_intervals_are_wilsons() -> None:
+    """20 right answers do not mean that no other one is wrong. Accuracy, precision and recall are shares of images."""
+    figures = evaluate(np.array([0] * 12 + [1] * 8), np.array([0.1] * 12 + [0.9] * 8), threshold=0.5)[
+        "binary_classification_metrics"
+    ]
+    for name, images in (("accuracy", 20), ("precision", 8), ("recall", 8)):
+        assert (figures[name]["value"], figures[name]["interval_95"]) == (1.0, list(wilson(1.0, images)))
+        assert figures[name]["interval_95"][0] < 0.9
 
 
 def test_the_auc_uses_scores_and_not_predicted_classes() -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from jobs.metrics import curves
-from jobs.metrics.classification import _FIGURES, _Sample, wilson
+from jobs.metrics.classification import _FIGURES, _Sample
+from jobs.metrics.wilson import wilson
 from jobs.report import charts
 
 PAIRS = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), max_size=40)

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.metrics.classification import evaluate, wilson
+from jobs.metrics.classification import evaluate
 from jobs.metrics.threshold_rule import RuleOutcome, outcome
+from jobs.metrics.wilson import wilson
 
 
 def _evaluation(rule: str | None, *, right: int, called: int, ones: int) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def test_the_sentence_says_what_was_asked_for_and_what_was_found() -> None:
     assert found is not None
     low, high = evaluation["binary_classification_metrics"]["precision"]["interval_95"]
     assert str(found) == (
-        f"asked for precision ≥ 0.99; on the test images 0.984, 95 % interval {low:.3f} to {high:.3f}"
+        f"asked for a precision of at least 0.99; on the test images 0.984, 95 % interval {low:.3f} to {high:.3f}"
     )
     assert (found.borne_out, found.may_be_chance) == (False, True)
     assert found.advice.startswith("That may be chance. To be safer, ask for more (precision>=0.995), or keep more")

