@@ -375,7 +375,7 @@ def test_what_is_not_an_image_is_quoted_and_an_ellipsis_says_that_there_is_more(
     """Twelve bytes tell an error page from a PDF file."""
     for data, said in ((b"not a picture at all", "'not a pictur'…"), (b"not a pictur", "'not a pictur'")):
         with pytest.raises(Reject) as refused:
-            decode(data, 32)
+            decode(data, size_px=32)
         assert refused.value.message.endswith(f"; begins with {said}")
 
 
