@@ -32,6 +32,7 @@ from worker.manifest.references import references
 from worker.manifest.text import BOMB_BYTES, BOMB_RATIO, MAX_LINE
 from worker.predictions import COLUMNS
 from worker.settings import WorkerSettings
+from worker.uris import is_bucket
 
 #: What a newcomer reads in five minutes.
 MAX_README_BYTES: Final = 8192
@@ -95,6 +96,16 @@ def _check(command: list[str]) -> None:
             pass
         case _:
             pytest.fail(f"{command} is not a command that a page may show")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_job_for_sagemaker_is_accepted_as_it_is_printed(page: str) -> None:
+    """Its addresses are of a bucket that may exist: none has capitals."""
+    for block in BLOCKS:
+        if (block.page, block.language) == (page, "sh"):
+            for line in block.text.replace("\\\n", " ").splitlines():
+                if "--on sagemaker" in line:
+                    assert all(is_bucket(name) for name in re.findall("s3://([^/]+)", line)), line
 
 
 def _check_program(program: list[str]) -> None:

@@ -58,7 +58,10 @@ def test_a_threshold_rule_that_the_test_set_does_not_bear_out_is_said_in_the_ter
     _print_summary(done)
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
-    said = "asked for a precision of at least 0.99; on the test images 0.984, 95 % interval 0.972 to 0.994. That may be chance."
+    said = (
+        "asked for a precision of at least 0.99; on the test images 0.984, 95 % interval 0.972 to 0.994. "
+        "That may be chance."
+    )
     assert (said in " ".join(printed.split())) is (rule == "precision>=0.99")
     assert ("bear out" in printed) is (rule == "precision>=0.99")
 

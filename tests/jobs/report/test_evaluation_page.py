@@ -219,6 +219,14 @@ def test_a_rule_that_the_test_set_does_not_bear_out_is_said_in_the_summary(rule:
     assert (called in page.text, all_found in page.text) == (rule.startswith("precision"), rule.startswith("recall"))
 
 
+def test_on_a_telephone_each_figure_of_a_class_has_its_name_next_to_it() -> None:
+    """There the head of the table is hidden, because its five columns do not fit beside each other."""
+    html = render(_facts(_TRUTH, _SCORES))
+    named = re.findall('data-label="([^"]+)"', html.partition("Each class by itself")[2].partition("</table>")[0])
+    assert named == ["images", "found", "right when predicted", "both in one figure"] * 2
+    assert "content: attr(data-label)" in html
+
+
 @pytest.mark.parametrize("rule", ["0.5", "max-f1"])
 def test_a_threshold_without_a_bound_has_nothing_to_bear_out(rule: str) -> None:
     """A number, or the best F1, promises nothing about other images."""

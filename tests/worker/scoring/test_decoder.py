@@ -371,6 +371,14 @@ ODD: dict[str, ErrorCode | tuple[int, int, int]] = {
 }
 
 
+def test_what_is_not_an_image_is_quoted_and_an_ellipsis_says_that_there_is_more() -> None:
+    """Twelve bytes tell an error page from a PDF file."""
+    for data, said in ((b"not a picture at all", "'not a pictur'…"), (b"not a pictur", "'not a pictur'")):
+        with pytest.raises(Reject) as refused:
+            decode(data, size_px=32)
+        assert refused.value.message.endswith(f"; begins with {said}")
+
+
 def test_every_odd_file_has_its_expected_outcome(odd_images: Path) -> None:
     """The table lists all of them, and no others."""
     assert sorted(path.name for path in odd_images.iterdir()) == sorted(ODD)
