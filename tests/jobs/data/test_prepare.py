@@ -78,7 +78,7 @@ def test_files_of_the_operating_system_are_ignored(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ({}, "found 0: none"),
+        ({}, "found none"),
         ({"cats": 3}, "found 1: cats"),
         ({"cats": 3, "dogs": 3, "eels": 3}, "found 3: cats, dogs, eels"),
         ({"cats": 0, "dogs": 3}, "cats holds 0 files"),

@@ -1,9 +1,11 @@
 """Verification: every change to a bundle since it was written is found and named."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -90,6 +92,8 @@ def test_every_changed_bit_of_the_manifest_is_noticed(folder: FolderStore, good:
     """No digest protects model.json, but the digests it holds and the evaluation that repeats it do."""
     body = bytearray(good)
     body[data.draw(st.integers(0, len(good) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    with contextlib.suppress(ValueError):
+        hypothesis.assume(json.loads(bytes(body)) != json.loads(good))  # the 17th digit may leave a number as it is
     folder.write("digits/v2/model.json", bytes(body))
     try:
         findings = read_bundle(folder, "digits", "v2", _QUIET).findings

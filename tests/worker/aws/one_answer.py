@@ -48,7 +48,9 @@ def _serve(server: socket.socket, answer: bytes, requests: list[str]) -> None:
             return
         with closing(connection):
             request = b""
-            while b"\r\n\r\n" not in request:
-                request += connection.recv(65_536)
+            while b"\r\n\r\n" not in request and (received := connection.recv(65_536)):
+                request += received
+            if not request:  # somebody looked whether anything listens here
+                continue
             requests.append(request.decode().partition("\r\n\r\n")[0])
             connection.sendall(answer)
