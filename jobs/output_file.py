@@ -1,13 +1,12 @@
 """The file that a command writes for its user: complete or absent, and never over another file by accident."""
 
-import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from jobs.store import open_draft, remove_abandoned
 from jobs.user_error import UserError
 
 
@@ -33,12 +32,9 @@ def writing(path: Path, *, force: bool) -> Iterator[IO[bytes]]:
     Raises UserError if there is a file of that name by then, unless with ``force``.
     """
     _sweep(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".draft", dir=path.parent)
-    draft = Path(name)
+    handle, draft = open_draft(path)
     try:
         with os.fdopen(handle, "wb") as file:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(handle, fcntl.LOCK_EX)  # its writer is alive
             yield file
             file.flush()
             os.fsync(handle)  # or the name could survive a power cut without the bytes
@@ -67,9 +63,7 @@ def _sweep(path: Path) -> None:
     """Removes the drafts of this file whose writers were killed."""
     for draft in path.parent.glob(".*.draft"):
         if draft.name.startswith(f".{path.name}."):
-            with suppress(OSError), draft.open("rb+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                draft.unlink()
+            remove_abandoned(draft)
 
 
 def _taken(path: Path) -> UserError:

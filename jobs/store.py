@@ -123,7 +123,7 @@ class FolderStore:
     def _complete_file(self, name: str, body: bytes) -> Iterator[Path]:
         """Yields a temporary file with the bytes, next to where it belongs."""
         path = self._root / name
-        handle, draft = _open_draft(path)
+        handle, draft = open_draft(path)
         try:
             with os.fdopen(handle, "wb") as file:
                 self._sweep(path.parent)
@@ -143,7 +143,7 @@ class FolderStore:
         with suppress(OSError):  # the folder is gone
             for path in folder.iterdir():
                 if _DRAFT.fullmatch(path.name):
-                    _remove_abandoned(path)
+                    remove_abandoned(path)
 
 
 class BucketStore:
@@ -232,7 +232,7 @@ def exclusive_lock(path: Path, waiting: str, reporter: Reporter) -> Iterator[Non
         yield
 
 
-def _open_draft(path: Path) -> tuple[int, Path]:
+def open_draft(path: Path) -> tuple[int, Path]:
     """Opens a new file in the folder of ``path``. It stays locked while it is open: its writer is alive."""
     while True:
         try:
@@ -247,7 +247,7 @@ def _open_draft(path: Path) -> tuple[int, Path]:
         os.close(handle)  # another process removed it before it was locked
 
 
-def _remove_abandoned(draft: Path) -> None:
+def remove_abandoned(draft: Path) -> None:
     """Removes a draft that no process holds open."""
     with suppress(OSError), draft.open("rb+") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

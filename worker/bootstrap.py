@@ -64,7 +64,7 @@ def _check_output_apart(settings: WorkerSettings) -> None:
             "Neither may be inside the other: change TWOFOLD_OUTPUT_URI, or name the models in TWOFOLD_MODEL_PREFIXES"
         )
     below = [prefix for prefix in settings.allowed_prefixes if output and is_allowed(prefix, (output,))]
-    inside = [prefix for prefix in below if output and prefix.rstrip("/") != output.rstrip("/")]
+    inside = [prefix for prefix in below if not is_allowed(str(output), (prefix,))]
     if inside:
         raise ValueError(
             f"a job could write among the images: TWOFOLD_OUTPUT_URI is {output}, and TWOFOLD_ALLOWED_PREFIXES has "

@@ -16,10 +16,6 @@ NOT_AN_IMAGE: Final = "not an image"
 UNREADABLE: Final = "cannot be read"
 
 _HEIC_SUFFIXES: Final = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
-#: How the files begin that ``worker.scoring.decoder`` decodes.
-_IMAGE: Final = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|BM....\0\0\0\0|II\*\0|MM\0\*", re.DOTALL
-)
 _HEIC: Final = re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)
 _START_BYTES: Final = 16
 #: ``2026-11-24 10.30.12`` is a name without a suffix.
@@ -43,6 +39,8 @@ def unfit(path: Path) -> str | None:
             start = file.read(_START_BYTES)
     except OSError:
         return UNREADABLE
-    if _IMAGE.match(start):
+    from worker.scoring.decoder import SIGNATURE  # noqa: PLC0415 - Pillow takes a moment, and most files have a suffix
+
+    if SIGNATURE.match(start):
         return None
     return HEIC if _HEIC.match(start) or suffix in _HEIC_SUFFIXES else NOT_AN_IMAGE

@@ -42,7 +42,7 @@ Pixels = NDArray[np.uint8]
 #: Pillow registers 43 formats, some of which start other programs (EPS runs Ghostscript). It decodes these six itself.
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 #: How files of these formats begin.
-_SIGNATURE: Final = re.compile(
+SIGNATURE: Final = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|BM....\0\0\0\0|II\*\0|MM\0\*", re.DOTALL
 )
 
@@ -103,7 +103,7 @@ def decode(data: bytes, *, size_px: int, admit: Callable[[int], None] = lambda _
     except (Reject, MemoryError):
         raise
     except UnidentifiedImageError:
-        if _SIGNATURE.match(data):
+        if SIGNATURE.match(data):
             raise Reject(ErrorCode.DAMAGED, "its header is truncated or corrupt") from None
         start = data[:12]
         more = "…" if len(start) < len(data) else ""

@@ -191,7 +191,7 @@ class _Allowance:
         self._slow = 0
 
     def shorten(self) -> None:
-        """Halves the time of each image, from the third slow one on: a request of nothing else would take hours."""
+        """Halves the time of the next images, from the second slow one on: a request of slow ones would take hours."""
         self._slow += 1
         if self._slow >= _SLOW_IMAGES:
             self.cpu_s = max(self.cpu_s / 2, min(_LEAST_CPU_S, self.cpu_s))
