@@ -23,7 +23,7 @@ def cancel(record: JobRecord, dead_letters: DeadLetters | None) -> bool:
     Raises UserError when nothing is known about the job. A complete job is left as it is.
     """
     folder, storage = record.folder, record.storage
-    if record.is_complete():
+    if record.is_complete(record.job()):
         return False
     refused = dead_letters.take(folder.job_id) if dead_letters else []
     if not refused and next(iter(storage.list(f"{folder.uri}/")), None) is None:

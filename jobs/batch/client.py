@@ -188,5 +188,5 @@ class BatchClient:
     def close(self, job_id: str) -> Closing | None:
         """Completes a job whose workers wrote all parts and no more. Returns None where there is nothing to do."""
         record = self.record(job_id)
-        newest = None if record.is_complete() else max((at for _, at in record.parts()), default=None)
+        newest = None if record.is_complete(record.job()) else max((at for _, at in record.parts()), default=None)
         return None if newest is None or record.is_cancelled() else self.closer().close(record, newest=newest)

@@ -125,9 +125,10 @@ class Redrive:
         for number in count(1):
             name = f"{self._record.folder.job_id[:120]}-r{number}"
             redrive = self._record.sibling(name)
-            if name not in taken or not redrive.is_submitted():
+            job = redrive.job()
+            if name not in taken or not redrive.is_submitted(job):
                 yield name
-            elif not redrive.is_complete() and not redrive.is_cancelled():
+            elif not redrive.is_complete(job) and not redrive.is_cancelled():
                 raise UserError(
                     f"{name} is not complete. Wait for it, run '{program()} batch redrive {name}' if it is stuck, or "
                     f"'{program()} batch cancel {name}'."

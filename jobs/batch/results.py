@@ -40,7 +40,7 @@ class Results:
 
     def check_complete(self, *, for_redrive: bool = False) -> None:
         """Raises UserError, which names the missing parts and the next step, unless every image has a row."""
-        there = set(self.record.part_numbers())
+        there = self.record.answered(self.job)
         missing = [number for number in range(self.job.parts) if number not in there]
         if not missing:
             return
@@ -116,7 +116,7 @@ class Results:
     def _numbers(self, *, partial: bool) -> list[int]:
         if not partial:
             return list(range(self.job.parts))
-        return [number for number in self.record.part_numbers() if number < self.job.parts]
+        return list(self.record.answered(self.job))
 
     def _merged(self, number: int, redriven: dict[int, PredictionRow], *, join: bool) -> list[Line]:
         columns = {line.row: line.columns for line in self.shard(number)} if join else {}

@@ -112,11 +112,12 @@ class StatusReader:
         self._pending = pending
         self._written: dict[int, datetime] = {}  #: the parts that are there
         self._reports: dict[int, PartReport] = {}  #: on them, as far as they were read
+        self._edition: str | None = None  #: that of these reports
 
     def read(self) -> JobStatus:
         """Returns the current status. Raises UserError when there is no such job."""
-        job, newest = self._record.job(), self._list_parts()
-        complete = job is not None and self._record.is_complete()
+        job = self._record.job()
+        newest, complete = self._list_parts(job), self._record.is_complete(job)
         closing = None if complete else self._close(job, newest)
         if closing is not None and closing.complete:
             job, complete = self._record.job(), True
@@ -195,11 +196,12 @@ class StatusReader:
     def _is_lost(self, job: Job) -> bool:
         """Whether parts are missing and no request is left that could bring them: it has expired, or was deleted."""
         quiet = datetime.now(UTC) - max([job.created_at, *self._written.values()])
-        if len(self._written) >= job.parts or quiet < _QUIET or not self._record.is_submitted():
+        if len(self._written) >= job.parts or quiet < _QUIET or not self._record.is_submitted(job):
             return False
         if self._pending() != 0:
             return False
-        return set(self._record.part_numbers()) == set(self._written)  # a part that was written meanwhile is an answer
+        now = self._record.answered(job, known=self._reports)
+        return set(now) == set(self._written)  # a part that was written meanwhile is an answer
 
     def _note(self, state: JobState, job: Job | None, *, scored: int, refused: bool) -> str | None:
         job_id = self._record.folder.job_id
@@ -211,7 +213,7 @@ class StatusReader:
             return f"{going_on(job)}, or read what is there with {read}."
         if state == "complete with failures":
             return _how_to_read_failures(whole, scored=scored)
-        if state in {"waiting", "running"} and job and job.shards and not self._record.is_submitted():
+        if state in {"waiting", "running"} and job and job.shards and not self._record.is_submitted(job):
             return "Its requests are still being sent. If 'submit' was interrupted, run the same command again."
         return "No worker has answered yet." if state == "waiting" else None
 
@@ -238,9 +240,11 @@ class StatusReader:
         known = {"refused": refused, "closing": closing.message if closing else None}
         return _nothing_known(folder.job_id, state, note or None).model_copy(update=known)
 
-    def _list_parts(self) -> datetime | None:
+    def _list_parts(self, job: Job | None) -> datetime | None:
         """Lists the parts that are there. Returns the time when the newest one was written."""
-        self._written = dict(self._record.parts())
+        if job and job.edition != self._edition:  # the name was used again
+            self._edition, self._reports = job.edition, {}
+        self._written = self._record.answered(job, known=self._reports) if job else dict(self._record.parts())
         return max(self._written.values(), default=None)
 
     def _read_reports(self) -> None:
@@ -250,7 +254,7 @@ class StatusReader:
             self._reports |= dict(zip(numbers, pool.map(self._read_report, numbers), strict=True))
 
     def _read_report(self, number: int) -> PartReport:
-        report = self._record.report(number)
+        report = self._record.report(number, edition=self._edition)
         if report is None:
             raise UserError(f"{self._record.folder.part(number)} disappeared: the job is being deleted.")
         return report

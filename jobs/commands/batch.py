@@ -211,7 +211,7 @@ def report(
             rows.add(chunk)
             advance(len(chunk))
     with reporter.step("Drawing the page"):
-        complete = found.record.is_complete()
+        complete = found.record.is_complete(found.job)
         model_uri = client.pinned_model_uri()
         facts = batch_page.gather(found, rows, client.storage, model_uri=model_uri, complete=complete)
     with output_file.writing(path, force=force) as page:
