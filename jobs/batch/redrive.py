@@ -137,9 +137,8 @@ class Redrive:
     def _send_refused(self, dead_letters: DeadLetters | None, reporter: Reporter) -> int:
         if dead_letters is None:
             return 0
-        job_id = self._record.folder.job_id
-        sent = 0
-        while letters := dead_letters.take(job_id):  # which reads a thousand at a time
+        job, sent = self._record.job(), 0
+        while letters := dead_letters.take(self._record.folder, job):  # which reads a thousand at a time
             with reporter.step("Sending refused requests again", total=len(letters)) as advance:
                 for letter in letters:
                     self._send(letter.requests)  # of other jobs, too: a letter is removed as a whole

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from jobs.batch.closing import Closer, Closing
-from jobs.batch.dead_letters import Letters, LettersRead
+from jobs.batch.dead_letters import Letters, LettersRead, is_in, is_of
 from jobs.batch.job_names import job_ids, no_such_job
 from jobs.batch.results import Results, going_on
 from jobs.user_error import UserError
@@ -263,10 +263,11 @@ class StatusReader:
         if self._dead_letters is None:
             return []
         found: dict[int | None, RefusedRequest] = {}
-        for letter in self._dead_letters.of(self._record.folder.job_id):
+        folder = self._record.folder
+        for letter in self._dead_letters.of(folder, job):
             for request in letter.requests:
                 answered = (request.shard or 0) in self._written and job is not None
-                if request.job_id == self._record.folder.job_id and not answered:
+                if is_of(request, folder, job) and not answered:
                     found[request.shard] = RefusedRequest(
                         shard=request.shard, error_code=letter.error_code, error_message=letter.error_message
                     )
@@ -311,9 +312,7 @@ def all_jobs(
     A folder in which neither a plan nor a part is, is not a job's.
     """
     names = set(job_ids(output_uri, storage))
-    refused = (
-        {request.job_id for request in letters.requests() if _in(output_uri, request.output_uri)} if letters else ()
-    )
+    refused = {request.job_id for request in letters.requests() if is_in(request, output_uri)} if letters else ()
 
     def read(name: str) -> JobStatus | None:
         record = JobRecord(JobFolder(output_uri, name), storage)
@@ -328,8 +327,3 @@ def all_jobs(
         found = [status for status in pool.map(read, sorted(names.union(refused))) if status is not None]
     oldest = datetime.min.replace(tzinfo=UTC)
     return sorted(found, key=lambda status: status.created_at or oldest, reverse=True)
-
-
-def _in(output_uri: str, asked: str | None) -> bool:
-    """Whether a request writes to ``output_uri``: one that names no prefix writes to the worker's own."""
-    return asked is None or asked.rstrip("/") == output_uri.rstrip("/")

@@ -20,6 +20,7 @@ from jobs.progress import Reporter
 from jobs.report.batch_page import RowSummary
 from jobs.user_error import UserError
 from tests.desk import Desk
+from worker.batch.job_folder import JobFolder
 from worker.contract import ClassifyRequest, Job
 from worker.errors import ErrorCode, Reject, Retry
 
@@ -30,8 +31,8 @@ class FakeDeadLetters:
     def __init__(self, *requests: ClassifyRequest) -> None:
         self._letters = [DeadLetter("", "", (request,), "bad_model", "altered") for request in requests]
 
-    def of(self, job_id: str) -> list[DeadLetter]:
-        return [letter for letter in self._letters if letter.concerns(job_id)]
+    def of(self, folder: JobFolder, job: Job | None) -> list[DeadLetter]:
+        return [letter for letter in self._letters if letter.concerns(folder, job)]
 
 
 def _status(desk: Desk, *refused: ClassifyRequest, closer: Closer | None = None) -> JobStatus:
