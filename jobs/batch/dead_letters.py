@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from jobs.batch.queue_trouble import DEAD_LETTERS, explain
+from jobs.user_error import UserError
 from worker import messages
-from worker.aws.failures import BOTO_ERRORS, from_messaging
+from worker.aws.failures import BOTO_ERRORS
 from worker.batch.job_folder import JobFolder
 from worker.contract import ClassifyRequest, Job
 from worker.errors import ErrorCode
@@ -85,7 +87,7 @@ class LettersRead:
 
 
 class DeadLetters:
-    """Reads a dead-letter queue."""
+    """Reads a dead-letter queue. Every method raises UserError where the queue cannot be used."""
 
     def __init__(self, *, sqs: "SQSClient", url: str) -> None:
         self._sqs = sqs
@@ -139,7 +141,7 @@ class DeadLetters:
         try:
             return getattr(self._sqs, name)(QueueUrl=self._url, **arguments)
         except BOTO_ERRORS as error:
-            raise from_messaging(error, self._url) from error
+            raise UserError(explain(error, self._url, DEAD_LETTERS)) from error
 
 
 def _letter(message: Any) -> DeadLetter:  # noqa: ANN401 - of boto3
