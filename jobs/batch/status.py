@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from jobs.batch.closing import Closer, Closing
 from jobs.batch.dead_letters import Letters, LettersRead, is_in, is_of
 from jobs.batch.job_names import job_ids, no_such_job
-from jobs.batch.results import Results, going_on
+from jobs.batch.redriven import RedrivenCodes
+from jobs.batch.results import going_on
 from jobs.user_error import UserError
 from jobs.wording import program
 from worker.aws.storage import Storage
@@ -92,7 +93,7 @@ class JobStatus(BaseModel):
 
 
 class StatusReader:
-    """Reads the status of one job, any number of times. The report of a part is read once.
+    """Reads the status of one job, any number of times. The report of a part is read once, and each part of a redrive.
 
     ``closer`` completes a job whose workers wrote all parts and no more. ``pending`` counts the requests in the queue,
     of all jobs and roughly.
@@ -112,7 +113,8 @@ class StatusReader:
         self._pending = pending
         self._written: dict[int, datetime] = {}  #: the parts that are there
         self._reports: dict[int, PartReport] = {}  #: on them, as far as they were read
-        self._edition: str | None = None  #: that of these reports
+        self._redriven: RedrivenCodes | None = None
+        self._edition: str | None = None  #: that of the job that these were read of
 
     def read(self) -> JobStatus:
         """Returns the current status. Raises UserError when there is no such job."""
@@ -125,7 +127,7 @@ class StatusReader:
             return self._without_job(closing)
         redrives = self._record.redrives()
         done = sum(map(job.rows_of, self._written))
-        errors = self._errors(complete=complete, redriven=bool(redrives))
+        errors = self._errors(complete=complete, redrives=redrives)
         refused = [] if complete else self._refused(job)
         failed = errors.total()
         seconds = (newest - job.created_at).total_seconds() if newest else 0.0
@@ -157,12 +159,14 @@ class StatusReader:
             skipped=job.skipped,
         )
 
-    def _errors(self, *, complete: bool, redriven: bool) -> Counter[str]:
+    def _errors(self, *, complete: bool, redrives: list[str]) -> Counter[str]:
         """Returns the failed rows by code, as the results have them: a row that was redriven as it is now."""
         errors = self._first_errors(complete=complete)
-        for before, now in Results(self._record).redriven_codes() if redriven else ():
-            errors.subtract([before] if before else [])
-            errors.update([now] if now else [])
+        if redrives:
+            self._redriven = self._redriven or RedrivenCodes(self._record)
+            first, now = self._redriven.read(redrives)
+            errors.subtract(first)
+            errors.update(now)
         return +errors  # without the codes that no row has any more
 
     def _first_errors(self, *, complete: bool) -> Counter[str]:
@@ -243,7 +247,7 @@ class StatusReader:
     def _list_parts(self, job: Job | None) -> datetime | None:
         """Lists the parts that are there. Returns the time when the newest one was written."""
         if job and job.edition != self._edition:  # the name was used again
-            self._edition, self._reports = job.edition, {}
+            self._edition, self._reports, self._redriven = job.edition, {}, None
         self._written = self._record.answered(job, known=self._reports) if job else dict(self._record.parts())
         return max(self._written.values(), default=None)
 
