@@ -23,15 +23,16 @@ def cancel(record: JobRecord, dead_letters: DeadLetters | None) -> bool:
     Raises UserError when nothing is known about the job. A complete job is left as it is.
     """
     folder, storage = record.folder, record.storage
-    if record.is_complete():
+    job = record.job()
+    if record.is_complete(job):
         return False
-    refused = dead_letters.take(folder.job_id) if dead_letters else []
+    refused = dead_letters.take(folder, job) if dead_letters else []
     if not refused and next(iter(storage.list(f"{folder.uri}/")), None) is None:
         raise no_such_job(folder.job_id, folder.output_uri, storage)
     storage.write(folder.cancelled, b"workers drop the requests of this job\n", content_type="text/plain")
     if dead_letters:
         # They would be taken for those of the next job of that name.
-        dead_letters.remove([letter for letter in refused if letter.is_of(folder.job_id)])
+        dead_letters.remove([letter for letter in refused if letter.is_of(folder, job)])
     return True
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from jobs.batch.dead_letters import LettersRead
+from jobs.batch.dead_letters import LettersRead, is_in
 from jobs.printable import printable
 from jobs.user_error import UserError
 from jobs.wording import program
@@ -30,7 +30,7 @@ def find_job(asked: str, output_uri: str, storage: Storage, refused: Callable[[]
         folder = JobFolder(output_uri, asked)
         if next(iter(storage.list(f"{folder.uri}/")), None) is not None:
             return asked
-    found = sorted({*_from_file(asked, output_uri, storage), *_refused(asked, refused())})
+    found = sorted({*_from_file(asked, output_uri, storage), *_refused(asked, output_uri, refused())})
     if len(found) > 1:
         raise UserError(f"{printable(asked)} has become {len(found)} jobs: {', '.join(found)}. Name one of them.")
     return found[0] if found else asked
@@ -63,10 +63,11 @@ def _from_file(asked: str, output_uri: str, storage: Storage) -> Iterator[str]:
                 yield job_id
 
 
-def _refused(asked: str, letters: LettersRead | None) -> Iterator[str]:
+def _refused(asked: str, output_uri: str, letters: LettersRead | None) -> Iterator[str]:
     """Yields the jobs of refused requests for a manifest of that name. They may have no folder."""
     for request in letters.requests() if letters else ():
-        if request.manifest is not None and request.shard is None and _is(request.manifest.uri, asked):
+        of_a_list = request.manifest is not None and request.shard is None and _is(request.manifest.uri, asked)
+        if of_a_list and is_in(request, output_uri):
             yield request.job_id
 
 

@@ -126,9 +126,10 @@ class Redrive:
         for number in count(1):
             name = f"{self._record.folder.job_id[:120]}-r{number}"
             redrive = self._record.sibling(name)
-            if name not in taken or not redrive.is_submitted():
+            job = redrive.job()
+            if name not in taken or not redrive.is_submitted(job):
                 yield name
-            elif not redrive.is_complete() and not redrive.is_cancelled():
+            elif not redrive.is_complete(job) and not redrive.is_cancelled():
                 raise UserError(
                     f"{name} is not complete. Wait for it, run '{program()} batch redrive {name}' if it is stuck, or "
                     f"'{program()} batch cancel {name}'."
@@ -137,9 +138,8 @@ class Redrive:
     def _send_refused(self, dead_letters: DeadLetters | None, reporter: Reporter) -> int:
         if dead_letters is None:
             return 0
-        job_id = self._record.folder.job_id
-        sent = 0
-        while letters := dead_letters.take(job_id):  # which reads a thousand at a time
+        job, sent = self._record.job(), 0
+        while letters := dead_letters.take(self._record.folder, job):  # which reads a thousand at a time
             with reporter.step("Sending refused requests again", total=len(letters)) as advance:
                 for letter in letters:
                     self._send(letter.requests)  # of other jobs, too: a letter is removed as a whole

@@ -18,7 +18,6 @@ from jobs.wording import counted, program
 
 if TYPE_CHECKING:  # boto3 takes half a second to load, and --help does not need it
     from jobs.batch.client import BatchClient
-    from jobs.batch.dead_letters import LettersRead
     from jobs.batch.status import JobStatus
     from worker.contract import Job
 
@@ -213,7 +212,7 @@ def report(
             rows.add(chunk)
             advance(len(chunk))
     with reporter.step("Drawing the page"):
-        complete = found.record.is_complete()
+        complete = found.record.is_complete(found.job)
         model_uri = client.pinned_model_uri()
         facts = batch_page.gather(found, rows, client.storage, model_uri=model_uri, complete=complete)
     with output_file.writing(path, force=force) as page:
@@ -340,19 +339,7 @@ def _job_id(client: "BatchClient", asked: str) -> str:
     """Returns the name of a job that was asked for by it, or by the name of the file that it came from."""
     from jobs.batch.job_names import find_job  # noqa: PLC0415
 
-    return find_job(asked, client.settings.needed_output(), client.storage, lambda: _letters(client))
-
-
-def _letters(client: "BatchClient") -> "LettersRead | None":
-    """Returns all dead letters, or None where they cannot be read: everything else is shown without them."""
-    from worker.errors import TwofoldError  # noqa: PLC0415
-
-    try:
-        letters = client.dead_letters()
-        return letters.all() if letters else None
-    except TwofoldError as error:
-        print(f"Refused requests cannot be shown: {error.message}", file=sys.stderr)
-        return None
+    return find_job(asked, client.settings.needed_output(), client.storage, client.letters)
 
 
 def _list(client: "BatchClient", *, as_json: bool) -> None:
@@ -361,7 +348,7 @@ def _list(client: "BatchClient", *, as_json: bool) -> None:
 
     output_uri = client.settings.needed_output()
     found = all_jobs(
-        output_uri, client.storage, letters=_letters(client), closer=client.closer(), pending=cache(client.pending)
+        output_uri, client.storage, letters=client.letters(), closer=client.closer(), pending=cache(client.pending)
     )
     if as_json:
         print(json.dumps([job_status.model_dump(mode="json") for job_status in found]))

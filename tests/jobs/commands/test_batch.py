@@ -20,6 +20,7 @@ from tests.console import on_terminal
 from tests.desk import ON_BOTH_EMULATORS, Desk
 from tests.jobs.commands.conftest import Twofold, Work
 from tests.jobs.report.strict_html import Page
+from worker.batch.job_folder import JobFolder
 from worker.contract import Summary
 
 
@@ -608,8 +609,8 @@ def test_reading_dead_letters_leaves_them_in_the_queue(bench: Bench, monkeypatch
         bench.sqs.send_message(QueueUrl=bench.queues.dead_letter_url, MessageBody=body)
     letters = DeadLetters(sqs=bench.sqs, url=bench.queues.dead_letter_url)
     for _ in range(2):
-        assert len(letters.of("job-0")) == 12
-        assert len(letters.of("job-1")) == 11
+        assert len(letters.of(JobFolder(bench.output_uri, "job-0"), None)) == 12
+        assert len(letters.of(JobFolder(bench.output_uri, "job-1"), None)) == 11
     name = "ApproximateNumberOfMessages"
     answer = bench.sqs.get_queue_attributes(QueueUrl=bench.queues.dead_letter_url, AttributeNames=[name])
     assert answer["Attributes"][name] == "24"
