@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from jobs.wording import wrapped
+
 Advance = Callable[[int], None]
 
 
@@ -66,8 +68,9 @@ class Reporter:
         self.console.print(Text.assemble(("✓", "green"), f" {title} ", (f"{seconds:.1f} s", "dim")))
 
     def say(self, text: str) -> None:
-        """Prints one line as it is."""
-        self.console.print(Text(text), soft_wrap=True)
+        """Prints a text as it is; a terminal gets lines that are broken between words."""
+        shown = wrapped(text, self.console.width) if self.console.is_terminal else text
+        self.console.print(Text(shown), soft_wrap=True)
 
 
 @contextmanager

@@ -3,10 +3,9 @@
 import sys
 from typing import TYPE_CHECKING
 
-import typer
-
 from jobs.batch.inputs import MISSING
 from jobs.batch.tally import in_words
+from jobs.question import confirm as asked
 from jobs.user_error import UserError
 from jobs.wording import counted, duration, money, program
 
@@ -44,7 +43,7 @@ def confirm(expected: "Estimate", *, yes: bool) -> None:
             f"Nothing was sent, because this is a large job ({_in_words(expected)}) and nobody can be asked here. "
             "Add --yes to send it without a question."
         )
-    if not typer.confirm("This is a large job. Send it?", err=True):
+    if not asked("This is a large job. Send it?"):
         raise UserError("Nothing was sent.")
 
 
