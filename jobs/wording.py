@@ -79,6 +79,12 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
+def model_in_words(uri: str) -> str:
+    """Returns ``pets, version v2`` for ``s3://shelter/models/pets/v2``."""
+    name, _, version = uri.rstrip("/").rpartition("/")
+    return f"{name.rpartition('/')[2]}, version {version}"
+
+
 def money(usd: float) -> str:
     """Under a US cent, about 12 US cents, about 3.40 US dollars."""
     cents = round(100 * usd)

@@ -22,41 +22,41 @@ _OVERSIZE: Final = f"over {MAX_BYTES // MIB} MiB, too large for an image"
 _HEIC_SUFFIXES: Final = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 #: Formats of images that no worker decodes.
 _OTHER_SUFFIXES: Final = frozenset(
-    [
-        "arw",
-        "avif",
-        "avifs",
-        "cr2",
-        "cr3",
-        "dng",
-        "emf",
-        "eps",
-        "exr",
-        "hdr",
-        "icns",
-        "ico",
-        "j2k",
-        "jp2",
-        "jxl",
-        "jxr",
-        "nef",
-        "orf",
-        "pbm",
-        "pcx",
-        "pgm",
-        "pnm",
-        "ppm",
-        "psd",
-        "raf",
-        "rw2",
-        "svg",
-        "svgz",
-        "tga",
-        "wmf",
-        "xbm",
-        "xcf",
-        "xpm",
-    ]
+    {
+        ".arw",
+        ".avif",
+        ".avifs",
+        ".cr2",
+        ".cr3",
+        ".dng",
+        ".emf",
+        ".eps",
+        ".exr",
+        ".hdr",
+        ".icns",
+        ".ico",
+        ".j2k",
+        ".jp2",
+        ".jxl",
+        ".jxr",
+        ".nef",
+        ".orf",
+        ".pbm",
+        ".pcx",
+        ".pgm",
+        ".pnm",
+        ".ppm",
+        ".psd",
+        ".raf",
+        ".rw2",
+        ".svg",
+        ".svgz",
+        ".tga",
+        ".wmf",
+        ".xbm",
+        ".xcf",
+        ".xpm",
+    }
 )
 _HEIC: Final = re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)
 _START_BYTES: Final = 16
@@ -74,7 +74,7 @@ def unfit(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return oversize(path)
-    if suffix[1:] in _OTHER_SUFFIXES:
+    if suffix in _OTHER_SUFFIXES:
         return _OTHER.format(suffix[1:].upper())
     if _SUFFIX.fullmatch(suffix) and suffix not in _HEIC_SUFFIXES:
         return NOT_AN_IMAGE

@@ -53,6 +53,7 @@ class Estimate(BaseModel):
     cost_usd: float | None  #: None: an emulator costs nothing
     assumes: str | None = None
     skipped: dict[str, NamedFiles]  #: files of folders that get no row, by reason
+    model_uri: str | None  #: the bundle; None: the workers' own
     unusable: dict[str, NamedFiles]  #: names in lists whose rows will have an error code, by reason
 
     @property
@@ -74,6 +75,7 @@ def estimate(job: Job, inputs: Inputs, *, emulated: bool) -> Estimate:
         cost_usd=None if emulated else round(price, 6),
         assumes=None if emulated else f"{cost.ASSUMES}, an upload of {_UPLOAD_BYTES_S / 1e6:.0f} MB a second",
         skipped=inputs.skipped.groups(),
+        model_uri=job.model_uri,
         unusable=inputs.unusable.groups(),
     )
 
