@@ -338,7 +338,7 @@ def _skipped(job: "Job") -> str:
     files = sum(group.files for group in job.skipped.values())
     were = "was" if files == 1 else "were"
     again = f"'{program()} batch status {job.job_id}'"
-    return f"\n{counted(files, 'file')} {were} skipped at submit and not in it: see {again}." if files else ""
+    return f"\n{counted(files, 'file')} {were} skipped at submit and have no row: see {again}." if files else ""
 
 
 def _check_page(file: Path) -> None:
