@@ -25,7 +25,7 @@ def endpoint(ministack: str) -> str:
 
 
 def _rows(twofold: Twofold, job_id: str, out: Path) -> list[dict[str, str]]:
-    status, output = twofold("results", job_id, "--join", "--force", "-o", str(out))
+    output = twofold("results", job_id, "--join", "--force", "-o", str(out))[1]
     assert out.exists(), output
     with out.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))

@@ -79,6 +79,7 @@ def test_what_a_folder_holds_besides_images_is_counted_and_named_with_the_reason
     found = json.loads(twofold("status", "june", "--json")[1])
     assert (found["scored"], found["failed"], found["skipped"]) == (2, 0, expected)
     shown = " ".join(twofold("status", "june")[1].split())
+    assert " model digits, version v1 " in shown
     page = folder.parent / "june.html"
     assert twofold("report", "june", "-o", str(page))[0] == 0
     text = page.read_text(encoding="utf-8")
@@ -344,9 +345,8 @@ def test_ctrl_c_says_in_one_line_what_stopped_and_what_to_type_next(
     assert said == "Stopped. Nothing was uploaded, and nothing was sent. Run the same command again.\n"
     assert bench.keys("predictions/") == []
     said = stopped_in(Inputs, "upload")
-    assert said == (
-        "Stopped. No request was sent; what was uploaded is kept. Run the same command again: it goes on where it was.\n"
-    )
+    kept = "Stopped. No request was sent; what was uploaded is kept."
+    assert said == f"{kept} Run the same command again: it goes on where it was.\n"
     assert [key.split("/")[1] for key in bench.keys("predictions/")] == ["_uploads", "_uploads"]
     said = stopped_in(BatchClient, "send")
     assert said == (
