@@ -112,11 +112,10 @@ def test_any_file_name_gives_a_valid_job_id(name: str, identity: str) -> None:
 
 def test_a_job_that_is_named_after_a_file_is_named_without_its_ending() -> None:
     """Of a list, and of a single image."""
-    assert [
-        job_id_of(name, identity="")[:-9] for name in ("in/june.csv.gz", "IMG_15.JPG", "a b.jpeg", "june.final")
-    ] == [
-        "june",
-        "IMG_15",
-        "a-b",
-        "june.final",
-    ]
+    for name, stem in {
+        "in/june.csv.gz": "june",
+        "IMG_15.JPG": "IMG_15",
+        "a b.jpeg": "a-b",
+        "june.v2": "june.v2",
+    }.items():
+        assert job_id_of(name, identity="")[:-9] == stem
