@@ -10,6 +10,7 @@ from contextlib import suppress
 from jobs.extras import explain_missing
 from jobs.signals import Stopped, listening
 from jobs.user_error import UserError
+from jobs.wording import fitted
 
 
 def main(arguments: list[str] | None = None, *, on_error: Callable[[str], object] = lambda _: None) -> int:
@@ -23,10 +24,10 @@ def main(arguments: list[str] | None = None, *, on_error: Callable[[str], object
             status, reason = _run(arguments)
     except Stopped as stopped:
         with suppress(OSError):  # the terminal is gone
-            print(f"{_below_echo()}{stopped}", file=sys.stderr, flush=True)
+            print(f"{_below_echo()}{fitted(str(stopped), sys.stderr)}", file=sys.stderr, flush=True)
         return stopped.status
     if reason is not None:
-        print(f"Error: {reason}", file=sys.stderr)
+        print(fitted(f"Error: {reason}", sys.stderr), file=sys.stderr)
         on_error(reason)
     return status
 

@@ -8,7 +8,7 @@ from typing import Final
 from jobs.batch.dead_letters import LettersRead, is_in
 from jobs.printable import printable
 from jobs.user_error import UserError
-from jobs.wording import program
+from jobs.wording import with_command
 from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, JobRecord
 from worker.messages import job_id_of
@@ -40,9 +40,11 @@ def no_such_job(asked: str, output_uri: str, storage: Storage) -> UserError:
     """Returns the error for a name that no job has. It suggests those that are nearly the same."""
     near = _nearest(asked, job_ids(output_uri, storage))
     question = f" Did you mean {' or '.join(near)}?" if near else ""
+    unknown = f"No job named {printable(asked)} in {output_uri}.{question}"
     return UserError(
-        f"No job named {printable(asked)} in {output_uri}.{question} Run '{program()} batch status' to list the jobs; "
-        "a request that no worker has received yet is not among them."
+        with_command(
+            f"{unknown} A request that no worker has received yet is not listed. To see all jobs:", "batch status"
+        )
     )
 
 
@@ -81,7 +83,7 @@ def _stem(job_id: str) -> str:
 
 def _nearest(asked: str, names: list[str]) -> list[str]:
     """Returns the names that begin as ``asked`` does, or else those that it may be a misspelling of."""
-    low = asked.casefold()
+    low, names = asked.casefold(), sorted(names)  # a job before its redrives
     begin = [name for name in names if low and name.casefold().startswith(low)]
     stems = {name: _stem(name).casefold() for name in names}
     known = {*stems.values(), *(name.casefold() for name in names)}

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from jobs.batch.job_names import no_such_job
 from jobs.user_error import UserError
-from jobs.wording import counted, program
+from jobs.wording import counted, program, with_command
 from worker import predictions
 from worker.batch.job_folder import JobRecord
 from worker.batch.shards import read_shard
@@ -61,8 +61,8 @@ class Results:
             again = going_on(self.job)
             return f"{name} is cancelled. {again}{'.' if for_redrive else ', or add --partial for the rows it has.'}"
         if for_redrive:
-            return f"{name} is not complete yet: wait for it with '{program()} batch status {name} --watch'."
-        return f"Run '{program()} batch status {name}' to see why, or add --partial for the rows that are there."
+            return with_command(f"{name} is not complete yet. Wait for it:", f"batch status {name} --watch")
+        return with_command("Add --partial for the rows that are there, or see why:", f"batch status {name}")
 
     def chunks(self, *, join: bool = False, partial: bool = False) -> Iterator[list[Line]]:
         """Yields the rows in the order of the manifest, part by part. A row that was redriven replaces the failed one.
@@ -136,8 +136,8 @@ def needed_job(record: JobRecord) -> Job:
     if job is not None:
         return job
     if record.has_shards():
-        again = f"'{program()} batch status {folder.job_id} --watch'"
-        raise UserError(f"{folder.job_id} is still being planned. Run {again} to wait for it.")
+        planned = f"{folder.job_id} is still being planned. To wait for it:"
+        raise UserError(with_command(planned, f"batch status {folder.job_id} --watch"))
     raise no_such_job(folder.job_id, folder.output_uri, record.storage)
 
 

@@ -14,8 +14,9 @@ from jobs.batch.dead_letters import Letters, LettersRead, is_in, is_of
 from jobs.batch.job_names import job_ids, no_such_job
 from jobs.batch.redriven import RedrivenCodes
 from jobs.batch.results import going_on
+from jobs.batch.trying_again import how_to_try_again
 from jobs.user_error import UserError
-from jobs.wording import program
+from jobs.wording import with_command
 from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, JobRecord
 from worker.contract import Job, NamedFiles, PartReport, Summary
@@ -70,6 +71,7 @@ class JobStatus(BaseModel):
     left_s: float | None
     refused: list[RefusedRequest]
     closing: str | None = None  #: what came of completing a job whose workers did not, or None
+    model_uri: str | None = None  #: the bundle; None: the workers' own
     sources: tuple[str, ...] = ()
     created_at: datetime | None = None  #: UTC; None: the job is still being planned
     parent: str | None
@@ -139,7 +141,7 @@ class StatusReader:
         return JobStatus(
             job_id=job.job_id,
             state=state,
-            note=self._note(state, job, scored=done - failed, refused=bool(refused)),
+            note=self._note(state, job, scored=done - failed, errors=errors, refused=bool(refused)),
             images=job.images,
             done=done,
             scored=done - failed,
@@ -152,6 +154,7 @@ class StatusReader:
             left_s=round(waiting / rate, 1) if rate and not complete else None,
             refused=refused,
             closing=closing.message if closing else None,
+            model_uri=job.model_uri,
             sources=job.sources,
             created_at=job.created_at,
             parent=job.parent,
@@ -207,16 +210,19 @@ class StatusReader:
         now = self._record.answered(job, known=self._reports)
         return set(now) == set(self._written)  # a part that was written meanwhile is an answer
 
-    def _note(self, state: JobState, job: Job | None, *, scored: int, refused: bool) -> str | None:
+    def _note(
+        self, state: JobState, job: Job | None, *, scored: int, errors: Counter[str], refused: bool
+    ) -> str | None:
         job_id = self._record.folder.job_id
         whole = job.parent if job and job.parent else job_id
         if state == "stuck":
             return self._note_when_stuck(job, refused=refused)
         if state == "cancelled" and job:
-            read = f"'{program()} batch results {job_id} --partial'"
-            return f"{going_on(job)}, or read what is there with {read}."
+            return with_command(f"{going_on(job)}, or read what is there:", f"batch results {job_id} --partial")
         if state == "complete with failures":
-            return _how_to_read_failures(whole, scored=scored)
+            return _how_to_read_failures(whole, scored=scored, errors=errors)
+        if state == "complete":
+            return with_command(f"To write the table{_again(whole)}:", _results(whole))
         if state in {"waiting", "running"} and job and job.shards and not self._record.is_submitted(job):
             return "Its requests are still being sent. If 'submit' was interrupted, run the same command again."
         return "No worker has answered yet." if state == "waiting" else None
@@ -224,12 +230,12 @@ class StatusReader:
     def _note_when_stuck(self, job: Job | None, *, refused: bool) -> str | None:
         job_id = self._record.folder.job_id
         if not refused and job and len(self._written) < job.parts:
-            again = f"Run '{program()} batch cancel {job_id}' and submit it again"
-            return f"It cannot go on: the queue holds no request any more. They expire after some days. {again}."
+            gone = "It cannot go on: the queue holds no request any more. They expire after some days."
+            return with_command(f"{gone} Cancel it, and submit it again:", f"batch cancel {job_id}")
         if not refused:
             return None  # ``closing`` says why
-        again = f"'{program()} batch redrive {job_id}'"
-        return f"It cannot go on: its requests were refused. Remove the cause, then run {again}."
+        refusal = "It cannot go on: its requests were refused. Remove the cause, then send them again:"
+        return with_command(refusal, f"batch redrive {job_id}")
 
     def _without_job(self, closing: Closing | None) -> JobStatus:
         """Returns the status before job.json exists. Raises UserError if nothing is known about the job."""
@@ -240,7 +246,7 @@ class StatusReader:
         state: JobState = "stuck" if refused or (closing and closing.final) else "waiting"
         note = "Its list is being read and split into parts. If 'submit' was interrupted, run the same command again."
         if state == "stuck":
-            note = self._note(state, None, scored=0, refused=bool(refused)) or ""
+            note = self._note(state, None, scored=0, errors=Counter(), refused=bool(refused)) or ""
         known = {"refused": refused, "closing": closing.message if closing else None}
         return _nothing_known(folder.job_id, state, note or None).model_copy(update=known)
 
@@ -278,13 +284,23 @@ class StatusReader:
         return list(found.values())
 
 
-def _how_to_read_failures(job_id: str, *, scored: int) -> str:
+def _how_to_read_failures(job_id: str, *, scored: int, errors: Counter[str]) -> str:
     what = "Some images have no score" if scored else "No image could be scored"
-    force = " --force" if Path(f"{job_id}.csv").exists() else ""  # the results were written here before
-    return (
-        f"{what}: run '{program()} batch results {job_id}{force}' to see which and why, and "
-        f"'{program()} batch redrive {job_id}' to try them again."
-    )
+    read = with_command(f"{what}. To see which and why:", _results(job_id))
+    return f"{read}\n{how_to_try_again(job_id, errors)}"
+
+
+def _is_written(job_id: str) -> bool:
+    """Returns whether the table was written here before."""
+    return Path(f"{job_id}.csv").exists()
+
+
+def _again(job_id: str) -> str:
+    return f" again, in place of the {job_id}.csv that is here" if _is_written(job_id) else ""
+
+
+def _results(job_id: str) -> str:
+    return f"batch results {job_id}{' --force' if _is_written(job_id) else ''}"
 
 
 def _nothing_known(job_id: str, state: JobState, note: str | None) -> JobStatus:

@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from jobs import folder_settings
 from jobs.wording import program
+from worker.errors import Retry
 
 #: What ``--help`` shows for the value of an option, by its type.
 _PLACEHOLDERS: Final = {int: "INTEGER", float: "NUMBER", Path: "PATH"}
@@ -92,9 +93,13 @@ class InFolder(Command):
     """A command that takes the settings of the folder that it is run in."""
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
-        """Reads the settings, then runs the command."""
+        """Reads the settings, then runs the command. Says so if the emulator of the settings is what ended it."""
         folder_settings.apply(Path.cwd())
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except Retry:  # storage or the queue is away
+            folder_settings.check_emulator()
+            raise
 
 
 class Group(_Plain, TyperGroup):

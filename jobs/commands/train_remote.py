@@ -21,6 +21,7 @@ from jobs.commands import train_run
 from jobs.commands.options import Json, StackName, Yes
 from jobs.commands.train_run import app
 from jobs.config import TrainConfig
+from jobs.question import confirm
 from jobs.signals import Stopped
 from jobs.user_error import UserError
 from jobs.wording import program
@@ -263,7 +264,7 @@ def _confirm(job: TrainingJob) -> None:
         print(line, file=sys.stderr)
     if job.target == "sagemaker" and job.spot:
         print("On Spot: up to 90 % less, according to AWS. The saving is known when the job ends.", file=sys.stderr)
-    if not typer.confirm("Proceed?", err=True):
+    if not confirm("Proceed?"):
         raise UserError("Nothing was sent.")
 
 

@@ -30,6 +30,8 @@ from worker.threads import pool_of
 
 #: The images of a submitter's machine are uploaded here, next to the jobs. No job's name begins with an underscore.
 UPLOADS: Final = "_uploads"
+#: Where the files of a list would be that were not there: no object ever is.
+MISSING_UPLOADS: Final = f"{UPLOADS}/missing"
 
 #: The user metadata of a part.
 DIGEST: Final = "request-digest"

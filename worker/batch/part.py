@@ -13,10 +13,10 @@ from typing import Final
 
 from worker import predictions
 from worker.batch.attempt import Attempt
-from worker.batch.job_folder import JobRecord, as_metadata
+from worker.batch.job_folder import MISSING_UPLOADS, JobRecord, as_metadata
 from worker.batch.resolve import PartToWrite
-from worker.contract import ClassifyRequest, ModelManifest, PartReport, PredictionRow, ShardLine
-from worker.errors import ErrorCode, Retry, TwofoldError
+from worker.contract import ClassifyRequest, ModelManifest, PartReport, PredictionRow
+from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 from worker.predictions import Rule
 from worker.scoring.models import Model, Models
 from worker.scoring.pipeline import Pipeline
@@ -54,7 +54,7 @@ class PartWriter:
         model = self._models.get(part.model_uri)
         rule = Rule.of(model.manifest, threshold=request.threshold)
         rows = []
-        for row in self._rows(part.lines, model, rule, attempt):
+        for row in self._rows(part, model, rule, attempt):
             rows.append(row)
             attempt.progress()
         body = predictions.to_csv(rows)
@@ -63,14 +63,15 @@ class PartWriter:
         write_errors(part.record, report, request.shard or 0, edition=request.edition)
         return report
 
-    def _rows(self, asked: list[ShardLine], model: Model, rule: Rule, attempt: Attempt) -> Iterator[PredictionRow]:
-        images = ((line.source_ref, line.version_id) for line in asked)
+    def _rows(self, part: PartToWrite, model: Model, rule: Rule, attempt: Attempt) -> Iterator[PredictionRow]:
+        missing = f"{part.record.folder.output_uri.rstrip('/')}/{MISSING_UPLOADS}/"
+        images = ((line.source_ref, line.version_id) for line in part.lines)
         scores = self._pipeline.scores(images, model, cancelled=attempt.cancelled, patience_s=attempt.patience_s)
-        for line, score in zip(asked, scores, strict=True):
+        for line, score in zip(part.lines, scores, strict=True):
             if isinstance(score, Retry) and not attempt.last_try:
                 raise score
             if isinstance(score, TwofoldError):
-                yield rule.failed(line.row, line.source_ref, score)
+                yield rule.failed(line.row, line.source_ref, _reworded(score, line.source_ref, missing))
             else:
                 yield rule.scored(line.row, line.source_ref, score)
 
@@ -86,6 +87,13 @@ class PartWriter:
         if winner is None:
             raise Retry(ErrorCode.UNAVAILABLE, f"{uri} disappeared while it was in use")
         return winner
+
+
+def _reworded(error: TwofoldError, ref: str, missing: str) -> TwofoldError:
+    """Returns an error that names the file of a list, for one that was not there, and not where it would be stored."""
+    if error.code is not ErrorCode.NOT_FOUND or not ref.startswith(missing):
+        return error
+    return Reject(error.code, f"{ref.removeprefix(missing)} was not there when the list was submitted")
 
 
 def write_errors(record: JobRecord, report: PartReport, number: int, *, edition: str | None) -> None:

@@ -131,7 +131,7 @@ def test_a_running_job_is_not_redriven(desk: Desk) -> None:
     """An image without a row has not failed."""
     desk.plan(["no URI"], job_id="june")
     missing = "1 of 1 image has no row yet: part 0 of 1 is missing"
-    with pytest.raises(UserError, match=rf"^{missing}\. june is not complete yet: wait .* --watch'\.$"):
+    with pytest.raises(UserError, match=rf"^{missing}\. june is not complete yet. Wait for it:\n  .* june --watch$"):
         _redrive(desk, "june")
 
 

@@ -43,7 +43,7 @@ def _status(desk: Desk, *refused: ClassifyRequest, closer: Closer | None = None)
 
 def test_a_job_goes_through_its_states(desk: Desk) -> None:
     """Waiting, running and complete follow from what is in its folder; a note says what it waits for."""
-    with pytest.raises(UserError, match=r"No job named job in s3://\S+/predictions/\. Run '.*twofold batch status'"):
+    with pytest.raises(UserError, match=r"No job named job in s3://\S+/predictions/\. .*\n  .*twofold batch status$"):
         _status(desk)
     seen = []
     desk.bench.put("predictions/job/shards/00000.jsonl", b"")
