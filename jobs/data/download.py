@@ -77,8 +77,8 @@ def fetch(remote: RemoteFile, folder: Path, reporter: Reporter, *, pause_s: floa
                     return whole
                 failures = 0 if _size(part) > size_before else failures + 1
                 if failures == _ATTEMPTS:
-                    kept = f"The {_size(part):,} bytes that arrived are kept: run the same command again to resume."
-                    raise UserError(f"{error.message}. {kept}") from error
+                    kept = f" The {_size(part):,} bytes that arrived are kept: run the same command again to resume."
+                    raise UserError(f"{error.message}.{kept if _size(part) else ''}") from error
             time.sleep(pause_s * 2**failures)
 
 

@@ -52,6 +52,8 @@ def open_source(data: str, cache: Path, reporter: Reporter, *, redirect_hosts: f
             return _from_folder(path)
     if path.is_file():
         return archive.unpack(path, _unpacked(cache, _sha256(path, str(path), reporter)), str(path), reporter)
+    if "://" not in data and not path.exists():
+        raise UserError(f"{data} does not exist{'' if path.is_absolute() else f' in {Path.cwd()}'}.")
     raise UserError(
         f"{masked(data) if '://' in data else data} is not a folder or an archive. Use a folder with one folder of "
         "images for each of two classes, a .zip or .tar.gz archive of it, its https:// address, or an s3:// prefix."
