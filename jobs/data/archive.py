@@ -29,7 +29,7 @@ from jobs.data.class_folders import Listing, SourceFile, is_ignored
 from jobs.data.dataset import DatasetCode, Reason
 from jobs.data.members import Limits, Member, Readable, members, ref_of
 from jobs.progress import Reporter
-from jobs.store import exclusive_lock
+from jobs.store import exclusive_lock, naming
 from jobs.user_error import UserError
 
 _INDEX: Final = "index.json"
@@ -96,7 +96,8 @@ def _copy(member: Member, ref: str, target: Path, files: dict[str, SourceFile]) 
         source: Readable = member.open()
         with target.open("xb") as file:
             while data := source.read(_CHUNK_BYTES):
-                file.write(data)
+                with naming(target):
+                    file.write(data)
         return SourceFile(ref, target)
     if member.link is not None:
         earlier = files.get(ref_of(member.link) or "")

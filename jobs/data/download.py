@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.progress import Reporter
-from jobs.store import exclusive_lock
+from jobs.store import exclusive_lock, naming
 from jobs.user_error import UserError
 from worker.errors import Retry
 
@@ -103,7 +103,8 @@ def _continue(remote: RemoteFile, part: Path, reporter: Reporter) -> None:
         _version_file(part).write_text(stream.version.model_dump_json())
         advance(stream.start)
         for chunk in stream.chunks:
-            file.write(chunk)
+            with naming(part):
+                file.write(chunk)
             advance(len(chunk))
 
 

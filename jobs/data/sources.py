@@ -20,9 +20,9 @@ from jobs.data.class_folders import Listing, SourceFile, is_ignored
 from jobs.data.dataset import DatasetCode, Reason
 from jobs.data.web import WebFile
 from jobs.progress import Reporter
-from jobs.store import open_buckets
+from jobs.store import check_bucket, open_buckets
 from jobs.user_error import UserError
-from worker.uris import masked, split
+from worker.uris import masked
 
 _ARCHIVE: Final = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
 _CHUNK_BYTES: Final = 1024**2
@@ -39,7 +39,7 @@ def open_source(data: str, cache: Path, reporter: Reporter, *, redirect_hosts: f
         remote = WebFile(address, redirect_hosts=redirect_hosts)
         return _from_remote(remote, address, wanted, cache, reporter)
     if address.startswith("s3://"):
-        split(f"{address.rstrip('/')}/any")  # raises for an address that is not valid
+        check_bucket(address)
         storage = open_buckets()
         if _ARCHIVE.search(address):
             return _from_remote(bucket.LargeObject(address, storage), address, wanted, cache, reporter)

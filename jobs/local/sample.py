@@ -76,7 +76,9 @@ def train_sample(
     """
     command = ["train", "run", "--data", str(images), "--output", output, "--name", name, *options]
     reporter.say(f"Running {program()} {shlex.join(command)}")
-    process = tether.start("jobs.cli", *command, "--json", environment=environment, stdout=subprocess.PIPE)
+    process = tether.start(
+        "jobs.cli", *command, "--json", "--any-classes", environment=environment, stdout=subprocess.PIPE
+    )
     try:
         with if_stopped("The training has stopped. What it finished is saved: run the same command again to go on."):
             printed = process.stdout.read() if process.stdout else b""

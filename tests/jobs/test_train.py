@@ -144,7 +144,7 @@ def test_a_training_job_prints_nothing_but_its_own_lines(resumed_job: ResumedJob
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        (("--data", "no-such-folder"), 1, "no-such-folder is not a folder or an archive"),
+        (("--data", "no-such-folder"), 1, "no-such-folder does not exist in "),
         (("--data", ".", "--image-size", "100"), 2, "--image-size must be a multiple of 32, from 32 to 512, not 100"),
         (("--data", ".", "--threshold", "2"), 2, "is not a threshold rule"),
         (("--data", ".", "--name", "a/b"), 2, "--name must be 1 to 64 letters, digits"),
