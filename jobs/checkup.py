@@ -274,7 +274,7 @@ def _output(settings: WorkerSettings, session: "boto3.Session") -> Check:
     left = _removed(storage, uri)
     if written[1]:
         found = f"{settings.output_uri} is overwritten in spite of If-None-Match: two workers could write the same part"
-        return Check("output", "fail", found, "Use storage that honours conditional writes, as S3 does.")
+        return Check("output", "fail", found, "Use storage that honors conditional writes, as S3 does.")
     if left is not None:
         advice = f"Delete {uri} yourself. A worker needs no permission for that."
         return Check("output", "warn", f"written, but not removed. {_said(left)}", advice)
