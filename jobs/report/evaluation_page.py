@@ -6,13 +6,11 @@ Every figure is the one in ``evaluation.json``. Curves and bins come from the sa
 """
 
 import re
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, Final
 
 from jobs.config import fixed_threshold
@@ -130,10 +128,9 @@ class _View:
     @property
     def has_relative_paths(self) -> bool:
         """Whether the command names files by where it was run."""
-        options = ("--data", "--output", "--weights", "--checkpoint")
-        words = shlex.split(self._facts.command)
-        values = [value for option, value in pairwise(words) if option in options]
-        return any("://" not in value and not value.startswith(("/", "~")) for value in values)
+        data, output = (self._facts.configuration.get(name, "/") for name in ("data", "output"))
+        named = [*(data if isinstance(data, list) else [data]), output]
+        return any("://" not in path and not path.startswith(("/", "~")) for path in named)
 
     @property
     def is_degenerate(self) -> bool:

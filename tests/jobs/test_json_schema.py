@@ -65,7 +65,6 @@ def _dictionary(code: str) -> Any:
     raise AssertionError(code)
 
 
-@pytest.mark.parametrize("endpoint", ["ministack"], indirect=True)
 def test_the_descriptions_are_in_the_words_of_json() -> None:
     """Not in those of Python, from whose documentation they come."""
     text = json.dumps(schemas())
@@ -73,6 +72,7 @@ def test_the_descriptions_are_in_the_words_of_json() -> None:
     assert re.search("``|None|True|False", text) is None
 
 
+@pytest.mark.parametrize("endpoint", ["ministack"], indirect=True)
 def test_what_a_job_writes_is_valid(desk: Desk, digit_images: Path) -> None:
     """Its rows, scored and failed, ``job.json`` and ``summary.json``."""
     image = desk.bench.put("a.png", next(digit_images.rglob("*.png")).read_bytes())
