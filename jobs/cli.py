@@ -71,6 +71,8 @@ def _explain(error: Exception) -> tuple[int, str]:
 
     if isinstance(error, TwofoldError):  # the sentence first; the code is what one searches the pages for
         return 1, printable_lines(f"{error.message} ({error.code.value})")
+    if isinstance(error, OSError) and error.strerror:  # without its number, which says the same
+        return 1, printable_lines(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     if not isinstance(error, ValidationError):
         return 1, printable_lines(str(error))
     words = {TrainConfig.__name__: explain_options, "BatchSettings": explain_settings}.get(error.title, explain)

@@ -150,7 +150,7 @@ def _send(job: TrainingJob, request: dict[str, Any], *, detach: bool, as_json: b
 
 
 def list_jobs(stack_name: StackName = WORKER_STACK, as_json: Json = False) -> None:
-    """List the jobs that were submitted, the newest first. AWS Batch forgets a job a day after it ends."""
+    """List the jobs that were submitted to AWS, the newest first. AWS Batch forgets a job a day after it ends."""
     from jobs.cloud.aws import explained, open_aws  # noqa: PLC0415
     from jobs.cloud.training_client import all_jobs, find_stack  # noqa: PLC0415
 
@@ -237,7 +237,7 @@ def _stack(stack_name: str, options: dict[str, str], *, dry_run: bool) -> Traini
             raise
         stack, bucket, lacking = TrainingStack(), None, str(error)
     if dry_run and stack.JobQueue is None:
-        stack, bucket = PLACEHOLDERS, bucket or "bucket"
+        stack, bucket = PLACEHOLDERS, bucket or "BUCKET"
         print(f"The names in capitals stand for what is not there yet. {lacking}", file=sys.stderr)
     if "output" not in options and bucket:
         options["output"] = f"s3://{bucket}/models"

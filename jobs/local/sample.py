@@ -84,7 +84,13 @@ def train_sample(
     command = ["train", "run", "--data", str(images), "--output", output, "--name", name, *options]
     reporter.say(f"Running {program()} {shlex.join(command)}")
     process = tether.start(
-        "jobs.cli", *command, "--json", environment=environment, stdout=subprocess.PIPE, folder=folder
+        "jobs.cli",
+        *command,
+        "--json",
+        "--any-classes",
+        environment=environment,
+        stdout=subprocess.PIPE,
+        folder=folder,
     )
     try:
         with if_stopped("The training has stopped. What it finished is saved: run the same command again to go on."):

@@ -191,7 +191,7 @@ def test_a_wrong_output_is_explained_by_its_setting(nothing_set: Path, capsys: p
     with pytest.raises(SystemExit) as ended:
         main(["batch", "status", "--output", "predictions"])
     wrong = "must be s3://BUCKET or s3://BUCKET/KEY, not 'predictions'"
-    assert (ended.value.code, f"Invalid value for '--output': {wrong}\n" in capsys.readouterr().err) == (2, True)
+    assert (ended.value.code, f"Error: --output {wrong}\n" in capsys.readouterr().err) == (2, True)
 
 
 @pytest.fixture
