@@ -237,8 +237,9 @@ def _stack(stack_name: str, options: dict[str, str], *, dry_run: bool) -> Traini
             raise
         stack, bucket, lacking = TrainingStack(), None, str(error)
     if dry_run and stack.JobQueue is None:
-        stack, bucket = PLACEHOLDERS, bucket or "BUCKET"
-        print(f"The names in capitals stand for what is not there yet. {lacking}", file=sys.stderr)
+        also = "" if bucket or "output" in options else ", and s3://bucket,"  # capitals are not allowed there
+        stack, bucket = PLACEHOLDERS, bucket or "bucket"
+        print(f"The names in capitals{also} stand for what is not there yet. {lacking}", file=sys.stderr)
     if "output" not in options and bucket:
         options["output"] = f"s3://{bucket}/models"
     return stack

@@ -391,6 +391,7 @@ def test_a_dry_run_needs_no_account(
     printed = capsys.readouterr()
     assert re.search(r'"(jobQueue|TrainingImage)": "(JOB_QUEUE|IMAGE)"', printed.out)
     assert "224" in printed.out
+    assert printed.err.startswith("The names in capitals, and s3://bucket, stand for what is not there yet. ")
     assert "AWS_REGION" in printed.err
 
 
