@@ -15,23 +15,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from pydantic import ValidationError
 
 from jobs.cloud.aws import caller, explained
 from jobs.decoding import sandbox
 from jobs.extras import EXTRAS
-from jobs.models.bundle import Bundle, read_bundle
-from jobs.models.location import find_bundle
+from jobs.models.bundle import read_bundle
+from jobs.models.location import find, find_bundle, without_file
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from jobs.wording import counted, program
 from worker.aws.clients import open_session, open_sqs, open_storage
-from worker.aws.storage import Storage
-from worker.bootstrap import check_settings
-from worker.errors import Broken, ErrorCode, TwofoldError
+from worker.aws.storage import Storage, read_anywhere
+from worker.bootstrap import check_settings, image_limits
+from worker.errors import Broken, ErrorCode, Reject, TwofoldError
 from worker.scoring.decoder import fingerprint
+from worker.scoring.limits import MIB
+from worker.scoring.models import CHAMPION_FILE, MANIFEST_FILE, Models, pinned
+from worker.scoring.sandbox import Sandbox
 from worker.settings import PREFIX, WorkerSettings, available_cores, explain_settings, unknown
 
 if TYPE_CHECKING:
@@ -87,7 +90,7 @@ def examine() -> Iterator[Check]:
     if session is None and (settings.model_uri or "").startswith("s3://"):
         yield from (_skipped(name, "AWS cannot be used") for name in ("model", "score"))
     else:
-        yield from _model(settings.model_uri)
+        yield from _model(settings, session)
 
 
 def _versions() -> Check:
@@ -230,25 +233,48 @@ def _removed(storage: Storage, uri: str) -> TwofoldError | None:
     return None
 
 
-def _model(uri: str | None) -> Iterator[Check]:
+def _model(settings: WorkerSettings, session: "boto3.Session | None") -> Iterator[Check]:
+    """Finds and opens the model as a worker does. Without a session, it is on this machine."""
+    uri = settings.model_uri
     if uri is None:
         advice = "Set TWOFOLD_MODEL_URI, or name a model_uri in every request."
         yield Check("model", "warn", "TWOFOLD_MODEL_URI is not set", advice, is_unset=True)
         yield _skipped("score", "there is no model")
         return
+    storage = open_storage(session, bucket_owner=settings.expected_bucket_owner) if session else cast("Storage", None)
     try:
-        location = find_bundle(uri)
-        bundle = read_bundle(location.store, location.name, location.bundle(), Reporter(quiet=True))
-    except (UserError, TwofoldError, OSError) as error:
-        advice = f"Train a model with '{program()} train run', or copy one there with '{program()} model copy'."
-        yield Check("model", "fail", str(error), advice)
+        where = pinned(uri, storage=storage)
+        read_anywhere(f"{where}/{MANIFEST_FILE}", storage=storage, max_bytes=MIB)
+    except TwofoldError as error:
+        yield Check("model", "fail", str(error), _right_name(uri))
         yield _skipped("score", "the model cannot be read")
         return
-    yield _whole(bundle)
-    yield _scores(bundle)
+    yield _whole(where)
+    yield _scores(uri, storage, sandbox(image_limits(settings)))
 
 
-def _whole(bundle: Bundle) -> Check:
+def _right_name(uri: str) -> str:
+    """Returns the next step where no worker finds a model: commands know a model by other names, too."""
+    try:
+        found = find_bundle(uri)
+    except (UserError, TwofoldError, OSError):
+        return f"Train a model with '{program()} train run', or copy one there with '{program()} model copy'."
+    model = f"{found.store.uri}/{found.name}"
+    if without_file(uri).endswith(f"/{found.name}/{found.version}"):
+        return f"A worker takes the name of the version as it is: {model}/{found.version}"
+    return f"A worker does not look for the version itself. Name its {CHAMPION_FILE}: {model}/{CHAMPION_FILE}"
+
+
+def _whole(where: str) -> Check:
+    """Checks every file of the bundle, also those that a worker does not open."""
+    try:
+        location = find(where)
+        bundle = read_bundle(location.store, location.name, location.bundle(), Reporter(quiet=True))
+    except UserError as error:
+        advice = f"A worker may use it all the same. Copy it with '{program()} model copy', so that all commands can."
+        return Check("model", "warn", str(error), advice)
+    except (TwofoldError, OSError) as error:
+        return Check("model", "fail", str(error), "Make every file of the bundle readable, or copy it again.")
     if bundle.findings:
         found = "; ".join(f"{finding.file}: {finding.problem}" for finding in bundle.findings)
         advice = "Copy the version again from where it is whole, or train it again."
@@ -261,11 +287,11 @@ def _whole(bundle: Bundle) -> Check:
     return Check("model", "ok", found)
 
 
-def _scores(bundle: Bundle) -> Check:
-    """Scores a picture in a process of its own, as a worker does."""
+def _scores(uri: str, storage: Storage, box: Sandbox) -> Check:
+    """Opens the model and scores a picture in a process of its own, as a worker does."""
     try:
-        model = bundle.open()
-        scored = sandbox().score(_picture(), model.graph)
+        model = Models(storage=storage, sandbox=box).get(uri)
+        scored = box.score(_picture(), model.graph)
     except (TwofoldError, Broken) as error:
         return Check(
             "score", "fail", str(error), "No worker can use this model here. Train it again, or copy it again."

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,15 @@ from typer.testing import CliRunner
 
 from jobs import checkup, store
 from jobs.commands.app import app
+from jobs.decoding import sandbox
+from jobs.signals import Stopped
 from tests.conftest import Bench
 from tests.jobs.local.test_playground import free_port
 from worker.aws.clients import open_session
 from worker.aws.storage import Storage
-from worker.errors import ErrorCode, Reject
+from worker.errors import ErrorCode, Reject, Retry
+from worker.scoring.limits import MIB, ImageLimits
+from worker.scoring.sandbox import Sandbox
 
 NAMES = ["versions", "settings", "cores", "credentials", "queue", "redrive policy", "output", "model", "score"]
 
@@ -242,6 +248,52 @@ def test_a_model_that_is_not_there_fails(set_up: Bench, monkeypatch: pytest.Monk
     status, checks = _doctor()
     assert (status, _statuses(checks, "fail")) == (1, {"model"})
     assert "twofold train run" in checks["model"]["advice"]
+
+
+@pytest.mark.parametrize("name", ["models/digits", "models/digits/champion.json/", "models"])
+def test_a_name_under_which_no_worker_finds_the_model_fails(
+    set_up: Bench, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Commands find a model by its folder, and by that of all models. A worker does not look."""
+    monkeypatch.setenv("TWOFOLD_MODEL_URI", f"s3://{set_up.bucket}/{name}")
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "fail")) == (1, {"model"})
+    assert checks["model"]["advice"].endswith(
+        f"Name its champion.json: s3://{set_up.bucket}/models/digits/champion.json"
+    )
+
+
+def test_a_worker_starts_with_exactly_the_names_that_are_ok(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same settings, in a real worker."""
+    for name, expected in (("models/digits", 1), ("models/digits/v1/model.json", 0)):
+        monkeypatch.setenv("TWOFOLD_MODEL_URI", f"s3://{set_up.bucket}/{name}")
+        worker = set_up.start_worker("--drain")
+        _, log = worker.communicate(timeout=120)
+        assert (worker.returncode, _doctor()[0]) == (expected, expected), log
+
+
+def test_a_bundle_that_only_a_worker_can_use_is_a_warning(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was copied to a folder with another name, where other commands do not take it for that version."""
+    shutil.copytree(next(models.glob("digits/v*")), "copied")
+    monkeypatch.setenv("TWOFOLD_MODEL_URI", str(Path("copied").absolute()))
+    _, checks = _doctor()
+    assert (checks["model"]["status"], checks["score"]["status"]) == ("warn", "ok"), checks
+
+
+def test_a_picture_is_scored_within_the_limits_of_the_settings(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With limits that no picture meets, a worker could answer none."""
+    asked = []
+
+    def noted(limits: ImageLimits) -> Sandbox:
+        asked.append(limits)
+        return sandbox(limits)
+
+    monkeypatch.setattr(checkup, "sandbox", noted)
+    monkeypatch.setenv("TWOFOLD_MODEL_URI", str(models / "digits/champion.json"))
+    monkeypatch.setenv("TWOFOLD_IMAGE_CPU_S", "2")
+    monkeypatch.setenv("TWOFOLD_IMAGE_MEMORY_MIB", "64")
+    _, checks = _doctor()
+    assert (checks["score"]["status"], asked) == ("ok", [ImageLimits(cpu_s=2, wall_s=30, memory_bytes=64 * MIB)])
 
 
 def test_a_variable_that_is_no_setting_is_a_warning(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
