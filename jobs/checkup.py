@@ -209,13 +209,22 @@ def _output(settings: WorkerSettings, session: "boto3.Session") -> Check:
         return Check("output", "warn", "TWOFOLD_OUTPUT_URI is not set", advice, is_unset=True)
     storage = open_storage(session, bucket_owner=settings.expected_bucket_owner)
     uri = f"{settings.output_uri.rstrip('/')}/{_PROBE}{uuid.uuid4().hex}"
+    is_there = is_new = False
+    failure: TwofoldError | None = None
+    left: TwofoldError | None = None
     try:
-        written = [storage.write_once(uri, b"", content_type="text/plain", metadata={}) for _ in range(2)]
+        storage.write_once(uri, b"", content_type="text/plain", metadata={})
+        is_there = True
+        is_new = storage.write_once(uri, b"", content_type="text/plain", metadata={})
     except TwofoldError as error:
-        advice = _STORAGE_STEPS.get(error.code, "Check TWOFOLD_OUTPUT_URI, the region and the network.")
-        return Check("output", "fail", error.message, advice)
-    left = _removed(storage, uri)
-    if written[1]:
+        failure = error
+    finally:  # after Ctrl-C, too
+        if is_there or not isinstance(failure, Reject):  # a write whose answer is lost may have been done
+            left = _removed(storage, uri)
+    if failure is not None:
+        advice = _STORAGE_STEPS.get(failure.code, "Check TWOFOLD_OUTPUT_URI, the region and the network.")
+        return Check("output", "fail", failure.message, f"{advice} Delete {uri} if it is there." if left else advice)
+    if is_new:
         found = f"{settings.output_uri} is overwritten in spite of If-None-Match: two workers could write the same part"
         return Check("output", "fail", found, "Use storage that honours conditional writes, as S3 does.")
     if left is not None:

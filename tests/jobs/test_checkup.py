@@ -1,6 +1,7 @@
 """``twofold doctor`` on a whole set-up and on broken ones."""
 
 import functools
+import itertools
 import json
 import shutil
 import signal
@@ -228,6 +229,51 @@ def test_what_cannot_be_removed_is_named(set_up: Bench, monkeypatch: pytest.Monk
     (left,) = set_up.keys("predictions/")
     assert (status, _statuses(checks, "warn")) == (0, {"output"})
     assert f"Delete s3://{set_up.bucket}/{left} yourself" in checks["output"]["advice"]
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_nothing_is_left_where_a_write_fails(set_up: Bench, monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
+    """The first was done and its answer is lost, or the second meets a storage that is away."""
+    _failing_write(monkeypatch, lost, Retry(ErrorCode.UNAVAILABLE, "SlowDown"))
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "fail")) == (1, {"output"})
+    assert set_up.keys("predictions/") == []
+
+
+def test_what_a_failed_write_leaves_is_named(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Storage went away in between."""
+    away = Retry(ErrorCode.UNAVAILABLE, "SlowDown")
+    _failing_write(monkeypatch, 2, away)
+
+    def refuse(_: Storage, _uri: str) -> None:
+        raise away
+
+    monkeypatch.setattr(Storage, "remove", refuse)
+    _, checks = _doctor()
+    (left,) = set_up.keys("predictions/")
+    assert checks["output"]["status"] == "fail"
+    assert f"Delete s3://{set_up.bucket}/{left} if it is there." in checks["output"]["advice"]
+
+
+def test_nothing_is_left_after_ctrl_c_between_the_writes(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command ends, and the object is gone."""
+    _failing_write(monkeypatch, 2, Stopped(signal.SIGINT))
+    with pytest.raises(Stopped):
+        list(checkup.examine())
+    assert set_up.keys("predictions/") == []
+
+
+def _failing_write(monkeypatch: pytest.MonkeyPatch, which: int, error: BaseException) -> None:
+    """Makes the first or second conditional write raise, after it is done."""
+    write, calls = Storage.write_once, itertools.count(1)
+
+    def failing(self: Storage, uri: str, body: bytes, **options: Any) -> bool:
+        done = write(self, uri, body, **options)
+        if next(calls) == which:
+            raise error
+        return done
+
+    monkeypatch.setattr(Storage, "write_once", failing)
 
 
 @pytest.mark.parametrize(("file", "fails"), [("model.tflite", {"model", "score"}), ("report.html", {"model"})])
