@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast
 
 from pydantic import ValidationError
 
-from jobs.cloud.aws import caller, explained
+from jobs.cloud.aws import Unidentified, caller, explained
 from jobs.decoding import sandbox
 from jobs.extras import EXTRAS
 from jobs.models.bundle import read_bundle
@@ -134,7 +134,7 @@ def _cores(settings: WorkerSettings) -> Check:
 
 
 def _sign_in() -> "tuple[boto3.Session | None, Check]":
-    """Returns a session, unless there are no credentials or nothing answers to them."""
+    """Returns a session, unless there are no credentials, or AWS refuses them, or nothing answers at its address."""
     try:
         session = open_session()
     except ValueError as error:
@@ -142,6 +142,9 @@ def _sign_in() -> "tuple[boto3.Session | None, Check]":
         return None, Check("credentials", "fail", " ".join(str(error).split()), _SETTINGS_FROM, is_unset=unset)
     try:
         return session, Check("credentials", "ok", caller(session))
+    except Unidentified as error:
+        found = f"there are some; who they belong to cannot be asked. {error}"
+        return session, Check("credentials", "warn", found, "Nothing to do if the checks below are ok: no worker asks.")
     except (UserError, ValueError) as error:  # a ValueError: AWS_ENDPOINT_URL is no address
         return None, Check("credentials", "fail", str(error), _SIGN_IN)
 
@@ -180,19 +183,20 @@ def _redrive(policy: dict[str, str], dead_letter_url: str | None, sqs: "SQSClien
     receives = int(policy["maxReceiveCount"])
     account, queue = target.split(":")[-2:]
     found = f"after {receives} receives to {queue}"
+    steps = []
     if receives < _RECEIVES:
-        why = "Killed workers and throttling use up receives, too:"
-        return Check(name, "warn", found, f"{why} set maxReceiveCount to {_RECEIVES}.")
+        steps.append(f"Killed workers and throttling use up receives, too: set maxReceiveCount to {_RECEIVES}.")
     try:
         with explained("Reading the dead-letter queue"):
             url = dead_letter_url or sqs.get_queue_url(QueueName=queue, QueueOwnerAWSAccountId=account)["QueueUrl"]
         letters = int(_attributes(sqs, url)["ApproximateNumberOfMessages"])
     except UserError as error:
-        return Check(name, "warn", f"{found}. {error}", "A worker needs to send to that queue: check that it exists.")
+        steps.append("A worker needs to send to that queue: check that it exists.")
+        return Check(name, "warn", f"{found}. {error}", " ".join(steps))
     if letters:
-        step = f"'{program()} batch status JOB' shows the reason of each."
-        return Check(name, "warn", f"{found}, which has {counted(letters, 'message')}", step)
-    return Check(name, "ok", f"{found}, which is empty")
+        steps.append(f"'{program()} batch status JOB' shows the reason of each.")
+    held = f"has {counted(letters, 'message')}" if letters else "is empty"
+    return Check(name, "warn" if steps else "ok", f"{found}, which {held}", " ".join(steps) or None)
 
 
 def _attributes(sqs: "SQSClient", url: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from jobs.decoding import sandbox
 from jobs.signals import Stopped
 from tests.conftest import Bench
 from tests.jobs.local.test_playground import free_port
+from tests.worker.aws.one_answer import http, serving
 from worker.aws.clients import open_session
 from worker.aws.storage import Storage
 from worker.errors import ErrorCode, Reject, Retry
@@ -171,6 +173,57 @@ def test_a_cloud_that_does_not_answer_is_one_failure_and_no_long_wait(
     assert (status, _statuses(checks, "fail")) == (1, {"credentials"})
     assert "no response" in checks["credentials"]["found"]
     assert "local' running" in checks["credentials"]["advice"]
+
+
+@pytest.mark.parametrize("answers", ["nothing", "another service"])
+def test_a_service_that_cannot_say_who_one_is_keeps_nothing_else_from_being_tried(
+    set_up: Bench, monkeypatch: pytest.MonkeyPatch, answers: str
+) -> None:
+    """A VPC with endpoints for S3 and SQS only, and servers that resemble these two: a worker runs there."""
+    unknown = http(400, body=b"<ErrorResponse><Error><Code>InvalidAction</Code></Error></ErrorResponse>")
+    with _only_sts(f"http://127.0.0.1:{free_port()}" if answers == "nothing" else unknown, monkeypatch):
+        status, checks = _doctor()
+    assert (status, _statuses(checks, "warn"), _statuses(checks, "fail")) == (0, {"credentials"}, set()), checks
+    assert "who they belong to cannot be asked" in checks["credentials"]["found"]
+
+
+def test_credentials_that_are_refused_fail(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No emulator of the tests refuses any. Nothing else is tried."""
+    refused = http(403, body=b"<ErrorResponse><Error><Code>InvalidClientTokenId</Code></Error></ErrorResponse>")
+    with _only_sts(refused, monkeypatch):
+        status, checks = _doctor()
+    assert (status, _statuses(checks, "fail")) == (1, {"credentials"})
+    assert "AWS does not know these keys" in checks["credentials"]["found"]
+    assert checks["queue"]["found"] == "not tried: AWS cannot be used"
+
+
+@contextmanager
+def _only_sts(answer: str | bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Gives STS an address of its own: this one, or that of a server with this answer."""
+    if isinstance(answer, str):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", answer)
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch, serving(answer, patch) as server:
+        url = server.url
+        patch.undo()  # the other services stay where they are
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        yield
+
+
+def test_dead_letters_are_counted_however_early_a_queue_gives_up(set_up: Bench) -> None:
+    """One warning does not hide the other."""
+    arn = set_up.sqs.get_queue_attributes(QueueUrl=set_up.queues.dead_letter_url, AttributeNames=["QueueArn"])
+    policy = {"deadLetterTargetArn": arn["Attributes"]["QueueArn"], "maxReceiveCount": 3}
+    set_up.sqs.set_queue_attributes(
+        QueueUrl=set_up.queues.requests_url, Attributes={"RedrivePolicy": json.dumps(policy)}
+    )
+    set_up.sqs.send_message(QueueUrl=set_up.queues.dead_letter_url, MessageBody="refused")
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "warn")) == (0, {"redrive policy"})
+    assert "which has 1 message" in checks["redrive policy"]["found"]
+    assert "set maxReceiveCount to 10" in checks["redrive policy"]["advice"]
+    assert "batch status JOB" in checks["redrive policy"]["advice"]
 
 
 def test_a_queue_without_a_redrive_policy_fails(set_up: Bench) -> None:
