@@ -121,6 +121,15 @@ def test_images_are_named_by_digest_and_tags_are_immutable() -> None:
         assert repository["ImageScanningConfiguration"] == {"ScanOnPush": True}
 
 
+def test_repositories_survive_the_stack_unless_its_creation_failed() -> None:
+    """One that is left over has its name, which is fixed: no later deployment could create it."""
+    for name in ("WorkerRepository", "TrainRepository"):
+        assert (TEMPLATE["Resources"][name]["DeletionPolicy"], TEMPLATE["Resources"][name]["UpdateReplacePolicy"]) == (
+            "RetainExceptOnCreate",
+            "Retain",
+        )
+
+
 def test_without_an_image_there_are_the_repositories_alone() -> None:
     """They must be there before an image can be pushed."""
     bare = {name for name, body in TEMPLATE["Resources"].items() if "Condition" not in body}
