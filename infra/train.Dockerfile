@@ -34,4 +34,6 @@ USER 10001:10001
 WORKDIR /tmp
 # A job is monitored by the service that runs it. This only checks that the interpreter and the package work.
 HEALTHCHECK --interval=300s --timeout=60s --start-period=300s --retries=3 CMD ["python", "-c", "import jobs.config"]
-ENTRYPOINT ["python", "-m", "jobs.container"]
+# Exec form, so that the job is process 1 and receives SIGTERM. The kernel drops a signal to process 1 that has no handler
+# yet. A blocked signal waits instead, until the job has set its handler (jobs/training/interruption.py) and takes it.
+ENTRYPOINT ["env", "--block-signal=INT,TERM", "python", "-m", "jobs.container"]
