@@ -166,15 +166,19 @@ class Image:
         environment: Mapping[str, str] | None = None,
         entry: list[str] | None = None,
         folder: tuple[Path, str] | None = None,
+        user: int | None = None,
     ) -> "Container":
-        """Starts a command as process 1, as the image's user, with nothing writable but /tmp and the given folder."""
+        """Starts a command as process 1, with nothing writable but /tmp and the given folder.
+
+        It runs as the image's user, which is root if it names none, or as another one.
+        """
         started = self.config["Entrypoint"] if entry is None else entry
         program = [*started, *(arguments or self.config["Cmd"] or ())]
         settings = [*self.config["Env"], *(f"{name}={value}" for name, value in (environment or {}).items())]
         source, target = folder or ("", "")
         inside = ["env", "-i", f"--chdir={self.config['WorkingDir']}", *settings, *program]
         prefix = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", _START, "start"]
-        place = [str(self.root), self.config["User"], str(source), target]
+        place = [str(self.root), str(user or self.config.get("User") or "0:0"), str(source), target]
         return Container(
             self,
             subprocess.Popen([*prefix, *place, *inside], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True),

@@ -105,14 +105,14 @@ def test_a_job_that_gets_no_machine_fails_with_a_reason() -> None:
     assert all(action["Action"] == "CANCEL" for action in actions)
 
 
-def _containers() -> list[dict[str, Any]]:
+def containers() -> list[dict[str, Any]]:
     return [node for node in walk(TEMPLATE["Resources"]) if isinstance(node, dict) and "ReadonlyRootFilesystem" in node]
 
 
 def test_a_job_has_a_gpu_and_a_time_limit_and_no_privileges() -> None:
     """It does not run as root, and can write only to /tmp."""
-    assert len(_containers()) == 2
-    for container in _containers():
+    assert len(containers()) == 2
+    for container in containers():
         assert container["ReadonlyRootFilesystem"] is True
         assert container["User"] == "10001"
         assert "Privileged" not in container
@@ -125,7 +125,7 @@ def test_images_are_named_by_digest_and_tags_are_immutable() -> None:
     """The tested image is the one that runs."""
     pattern = re.compile(TEMPLATE["Parameters"]["Image"]["AllowedPattern"])
     assert not pattern.fullmatch("repository:latest")
-    assert all(container["Image"] == {"Ref": "Image"} for container in _containers())
+    assert all(container["Image"] == {"Ref": "Image"} for container in containers())
     for repository in resources(TRAINING, "AWS::ECR::Repository").values():
         assert repository["ImageTagMutability"] == "IMMUTABLE"
         assert repository["ImageScanningConfiguration"] == {"ScanOnPush": True}
