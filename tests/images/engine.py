@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,14 +214,19 @@ class Container:
         while "python" not in os.path.basename(os.readlink(f"/proc/{self.pid}/exe")):  # noqa: PTH115, PTH119 - speed
             assert self.process.poll() is None, self.end()
 
-    def wait_for(self, text: str) -> None:
-        """Waits until a line of the log has this text."""
+    def wait_for(self, text: str, *, timeout_s: float = 300) -> None:
+        """Waits until a line of the log has this text. A container that does not write it in time is killed."""
         assert self.process.stdout
         seen = []
-        for line in self.process.stdout:
-            seen.append(line)
-            if text in line:
-                return
+        limit = threading.Timer(timeout_s, self.kill)
+        limit.start()
+        try:
+            for line in self.process.stdout:
+                seen.append(line)
+                if text in line:
+                    return
+        finally:
+            limit.cancel()
         raise AssertionError(f"it ended without {text!r}:\n{''.join(seen)[-3000:]}")
 
     def run(self, *arguments: str) -> int:
