@@ -179,7 +179,9 @@ class Image:
         source, target = folder or ("", "")
         inside = ["env", "-i", f"--chdir={self.config['WorkingDir']}", *settings, *program]
         prefix = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", _START, "start"]
-        place = [str(self.root), str(user or self.config.get("User") or "0:0"), str(source), target]
+        # An engine of containers gives a user that the image does not know the group 0.
+        identity = self.config.get("User") or "0:0" if user is None else f"{user}:0"
+        place = [str(self.root), identity, str(source), target]
         return Container(
             self,
             subprocess.Popen([*prefix, *place, *inside], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True),
