@@ -30,8 +30,12 @@ ENV PATH=/opt/twofold/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOM
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 # ECS and Batch create an empty volume here with the permissions of this image: writable by everyone, not only by root.
 VOLUME ["/tmp"]
-USER 10001:10001
+# No USER: SageMaker starts every container as its image says, "expects all containers to run with root users", and promises
+# nobody else that /opt/ml can be written to. On AWS Batch, the job definition makes it user 10001.
+# https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
 WORKDIR /tmp
 # A job is monitored by the service that runs it. This only checks that the interpreter and the package work.
 HEALTHCHECK --interval=300s --timeout=60s --start-period=300s --retries=3 CMD ["python", "-c", "import jobs.config"]
-ENTRYPOINT ["python", "-m", "jobs.container"]
+# Exec form, so that the job is process 1 and receives SIGTERM. The kernel drops a signal to process 1 that has no handler
+# yet. A blocked signal waits instead, until the job has set its handler (jobs/training/interruption.py) and takes it.
+ENTRYPOINT ["env", "--block-signal=INT,TERM", "python", "-m", "jobs.container"]

@@ -16,24 +16,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import ValidationError
 
-from jobs.cloud.aws import caller, explained
+from jobs.cloud.aws import Unidentified, caller, explained
 from jobs.decoding import sandbox
 from jobs.extras import EXTRAS
-from jobs.models.bundle import Bundle, read_bundle
-from jobs.models.location import find_bundle
+from jobs.models.bundle import read_bundle
+from jobs.models.location import find, find_bundle, without_file
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from jobs.wording import counted, program
 from worker.aws.clients import open_session, open_sqs, open_storage
-from worker.aws.storage import Storage
-from worker.bootstrap import check_settings
-from worker.errors import Broken, ErrorCode, TwofoldError
+from worker.aws.storage import Storage, read_anywhere
+from worker.bootstrap import check_settings, image_limits
+from worker.errors import Broken, ErrorCode, Reject, TwofoldError
 from worker.scoring.decoder import fingerprint
+from worker.scoring.limits import MIB
+from worker.scoring.models import CHAMPION_FILE, MANIFEST_FILE, Models, pinned
+from worker.scoring.sandbox import Sandbox
 from worker.settings import EXAMPLES, PREFIX, WorkerSettings, available_cores, explain_settings, misspelt, unknown
 
 if TYPE_CHECKING:
@@ -95,7 +98,7 @@ def examine() -> Iterator[Check]:
     if session is None and (settings.model_uri or "").startswith("s3://"):
         yield from (_skipped(name, "AWS cannot be used") for name in ("model", "score"))
     else:
-        yield from _model(settings.model_uri)
+        yield from _model(settings, session)
 
 
 def _versions() -> Check:
@@ -162,7 +165,7 @@ def _cores(settings: WorkerSettings) -> Check:
 
 
 def _sign_in() -> "tuple[boto3.Session | None, Check]":
-    """Returns a session, unless there are no credentials or nothing answers to them."""
+    """Returns a session, unless there are no credentials, or AWS refuses them, or nothing answers at its address."""
     try:
         session = open_session()
     except ValueError as error:
@@ -170,6 +173,9 @@ def _sign_in() -> "tuple[boto3.Session | None, Check]":
         return None, Check("credentials", "fail", " ".join(str(error).split()), _SETTINGS_FROM, is_unset=unset)
     try:
         return session, Check("credentials", "ok", caller(session))
+    except Unidentified as error:
+        found = f"there are some; who they belong to cannot be asked. {error}"
+        return session, Check("credentials", "warn", found, "Nothing to do if the checks below are ok: no worker asks.")
     except (UserError, ValueError) as error:  # a ValueError: AWS_ENDPOINT_URL is no address
         return None, Check("credentials", "fail", str(error), _SIGN_IN)
 
@@ -237,19 +243,20 @@ def _redrive(policy: dict[str, str], dead_letter_url: str | None, sqs: "SQSClien
     receives = int(policy["maxReceiveCount"])
     account, queue = target.split(":")[-2:]
     found = f"after {receives} receives to {queue}"
+    steps = []
     if receives < _RECEIVES:
-        why = "Killed workers and throttling use up receives, too:"
-        return Check(name, "warn", found, f"{why} set maxReceiveCount to {_RECEIVES}.")
+        steps.append(f"Killed workers and throttling use up receives, too: set maxReceiveCount to {_RECEIVES}.")
     try:
         with explained("Reading the dead-letter queue"):
             url = dead_letter_url or sqs.get_queue_url(QueueName=queue, QueueOwnerAWSAccountId=account)["QueueUrl"]
         letters = int(_attributes(sqs, url)["ApproximateNumberOfMessages"])
     except UserError as error:
-        return Check(name, "warn", f"{found}. {error}", "A worker needs to send to that queue: check that it exists.")
+        steps.append("A worker needs to send to that queue: check that it exists.")
+        return Check(name, "warn", f"{found}. {error}", " ".join(steps))
     if letters:
-        step = f"'{program()} batch status JOB' shows the reason of each."
-        return Check(name, "warn", f"{found}, which has {counted(letters, 'message')}", step)
-    return Check(name, "ok", f"{found}, which is empty")
+        steps.append(f"'{program()} batch status JOB' shows the reason of each.")
+    held = f"has {counted(letters, 'message')}" if letters else "is empty"
+    return Check(name, "warn" if steps else "ok", f"{found}, which {held}", " ".join(steps) or None)
 
 
 def _attributes(sqs: "SQSClient", url: str) -> dict[str, str]:
@@ -266,13 +273,22 @@ def _output(settings: WorkerSettings, session: "boto3.Session") -> Check:
         return Check("output", "warn", "TWOFOLD_OUTPUT_URI is not set", advice, is_unset=True)
     storage = open_storage(session, bucket_owner=settings.expected_bucket_owner)
     uri = f"{settings.output_uri.rstrip('/')}/{_PROBE}{uuid.uuid4().hex}"
+    is_there = is_new = False
+    failure: TwofoldError | None = None
+    left: TwofoldError | None = None
     try:
-        written = [storage.write_once(uri, b"", content_type="text/plain", metadata={}) for _ in range(2)]
+        storage.write_once(uri, b"", content_type="text/plain", metadata={})
+        is_there = True
+        is_new = storage.write_once(uri, b"", content_type="text/plain", metadata={})
     except TwofoldError as error:
-        advice = _STORAGE_STEPS.get(error.code, "Check TWOFOLD_OUTPUT_URI, the region and the network.")
-        return Check("output", "fail", _said(error), advice)
-    left = _removed(storage, uri)
-    if written[1]:
+        failure = error
+    finally:  # after Ctrl-C, too
+        if is_there or not isinstance(failure, Reject):  # a write whose answer is lost may have been done
+            left = _removed(storage, uri)
+    if failure is not None:
+        advice = _STORAGE_STEPS.get(failure.code, "Check TWOFOLD_OUTPUT_URI, the region and the network.")
+        return Check("output", "fail", _said(failure), f"{advice} Delete {uri} if it is there." if left else advice)
+    if is_new:
         found = f"{settings.output_uri} is overwritten in spite of If-None-Match: two workers could write the same part"
         return Check("output", "fail", found, "Use storage that honors conditional writes, as S3 does.")
     if left is not None:
@@ -290,26 +306,49 @@ def _removed(storage: Storage, uri: str) -> TwofoldError | None:
     return None
 
 
-def _model(uri: str | None) -> Iterator[Check]:
+def _model(settings: WorkerSettings, session: "boto3.Session | None") -> Iterator[Check]:
+    """Finds and opens the model as a worker does. Without a session, it is on this machine."""
+    uri = settings.model_uri
     if uri is None:
         advice = "Set TWOFOLD_MODEL_URI, or name a model_uri in every request."
         yield Check("model", "warn", "TWOFOLD_MODEL_URI is not set", advice, is_unset=True)
         yield _skipped("score", "there is no model")
         return
+    storage = open_storage(session, bucket_owner=settings.expected_bucket_owner) if session else cast("Storage", None)
     try:
-        location = find_bundle(uri)
-        bundle = read_bundle(location.store, location.name, location.bundle(), Reporter(quiet=True))
-    except (UserError, TwofoldError, OSError) as error:
-        advice = f"Train a model with '{program()} train run', or copy one there with '{program()} model copy'."
-        yield Check("model", "fail", _said(error), advice)
+        where = pinned(uri, storage=storage)
+        read_anywhere(f"{where}/{MANIFEST_FILE}", storage=storage, max_bytes=MIB)
+    except TwofoldError as error:
+        yield Check("model", "fail", _said(error), _right_name(uri))
         yield _skipped("score", "the model cannot be read")
         return
-    whole = _whole(bundle)
+    whole = _whole(where)
     yield whole
-    yield _scores(bundle, known=whole.found)
+    yield _scores(where, storage, sandbox(image_limits(settings)), known=whole.found)
 
 
-def _whole(bundle: Bundle) -> Check:
+def _right_name(uri: str) -> str:
+    """Returns the next step where no worker finds a model: commands know a model by other names, too."""
+    try:
+        found = find_bundle(uri)
+    except (UserError, TwofoldError, OSError):
+        return f"Train a model with '{program()} train run', or copy one there with '{program()} model copy'."
+    model = f"{found.store.uri}/{found.name}"
+    if without_file(uri).endswith(f"/{found.name}/{found.version}"):
+        return f"A worker takes the name of the version as it is: {model}/{found.version}"
+    return f"A worker does not look for the version itself. Name its {CHAMPION_FILE}: {model}/{CHAMPION_FILE}"
+
+
+def _whole(where: str) -> Check:
+    """Checks every file of the bundle, also those that a worker does not open."""
+    try:
+        location = find(where)
+        bundle = read_bundle(location.store, location.name, location.bundle(), Reporter(quiet=True))
+    except UserError as error:
+        advice = f"A worker may use it all the same. Copy it with '{program()} model copy', so that all commands can."
+        return Check("model", "warn", str(error), advice)
+    except (TwofoldError, OSError) as error:
+        return Check("model", "fail", _said(error), "Make every file of the bundle readable, or copy it again.")
     if bundle.findings:
         found = "; ".join(f"{finding.file}: {finding.problem}" for finding in bundle.findings)
         advice = "Copy the version again from where it is whole, or train it again."
@@ -322,14 +361,17 @@ def _whole(bundle: Bundle) -> Check:
     return Check("model", "ok", found)
 
 
-def _scores(bundle: Bundle, *, known: str) -> Check:
-    """Scores a picture in a process of its own, as a worker does. ``known``: what was said about the bundle already."""
+def _scores(where: str, storage: Storage, box: Sandbox, *, known: str) -> Check:
+    """Opens the model and scores a picture in a process of its own, as a worker does.
+
+    ``known`` is what was said about the bundle at ``where`` already.
+    """
     try:
-        model = bundle.open()
-        scored = sandbox().score(_picture(), model.graph)
+        model = Models(storage=storage, sandbox=box).get(where)
+        scored = box.score(_picture(), model.graph)
     except (TwofoldError, Broken) as error:
         found = _said(error)
-        if isinstance(error, TwofoldError) and error.message.removeprefix(f"{bundle.uri}/") in known:
+        if isinstance(error, TwofoldError) and error.message.removeprefix(f"{where}/") in known:
             found = "the model cannot be opened: see above"
         return Check("score", "fail", found, "No worker can use this model here. Train it again, or copy it again.")
     took = scored.decode_ms + scored.score_ms

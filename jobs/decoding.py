@@ -2,18 +2,26 @@
 
 import atexit
 import functools
+from typing import Final
 
 import numpy as np
 
 from worker.scoring.decoder import Pixels
+from worker.scoring.limits import ImageLimits
 from worker.scoring.sandbox import Sandbox
 from worker.settings import available_cores
 
+_DEFAULT: Final = ImageLimits()
+
+
+def sandbox(limits: ImageLimits = _DEFAULT) -> Sandbox:
+    """Returns this process's sandbox with these limits. The first call starts it, with a child for each core."""
+    return _sandbox(limits)
+
 
 @functools.cache
-def sandbox() -> Sandbox:
-    """Returns the sandbox of this process. It is started by the first call, with a child for each core."""
-    shared = Sandbox(processes=available_cores())
+def _sandbox(limits: ImageLimits) -> Sandbox:
+    shared = Sandbox(processes=available_cores(), limits=limits)
     atexit.register(shared.close)
     return shared
 

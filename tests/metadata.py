@@ -16,12 +16,15 @@ class Metadata:
     url: str = ""
     ends: datetime | None = None  #: when the machine is taken back
     token: str = "first"
+    is_away: bool = False  #: it answers that it cannot answer
     asked: list[tuple[str, int]] = field(default_factory=list)  #: paths and the status of their answers
 
     def announce(self, *, seconds: float = 120) -> None:
         self.ends = datetime.now(UTC) + timedelta(seconds=seconds)
 
     def answer(self, method: str, path: str, token: str | None, ttl: str | None) -> tuple[int, str]:
+        if self.is_away:
+            return 503, ""
         if (method, path) == ("PUT", "/latest/api/token"):
             return (200, self.token) if ttl else (400, "")
         if token != self.token:

@@ -72,6 +72,13 @@ def _check_output_apart(settings: WorkerSettings) -> None:
         )
 
 
+def image_limits(settings: WorkerSettings) -> ImageLimits:
+    """Returns what one image may take."""
+    return ImageLimits(
+        cpu_s=settings.image_cpu_s, wall_s=settings.image_wall_s, memory_bytes=settings.image_memory_mib * MIB
+    )
+
+
 def open_queue(settings: WorkerSettings, session: "boto3.Session") -> Queue:
     """Opens the request queue. Raises Reject or Retry when its redrive policy cannot be read."""
     return Queue.open(
@@ -101,10 +108,7 @@ def open_dispatch(
     check_settings(settings)
     prefixes = settings.prefixes()
     storage = open_storage(session, bucket_owner=settings.expected_bucket_owner)
-    limits = ImageLimits(
-        cpu_s=settings.image_cpu_s, wall_s=settings.image_wall_s, memory_bytes=settings.image_memory_mib * MIB
-    )
-    with Sandbox(processes=settings.threads, limits=limits, template=template) as sandbox:
+    with Sandbox(processes=settings.threads, limits=image_limits(settings), template=template) as sandbox:
         models = Models(storage=storage, sandbox=sandbox, cache=ModelCache(settings.cache) if settings.cache else None)
         if settings.model_uri:
             try:

@@ -9,12 +9,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from botocore.config import Config
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, NoRegionError
+from botocore.exceptions import (
+    ClientError,
+    ConnectionError,  # noqa: A004 - not the one of Python, of which only some of these are
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    NoRegionError,
+)
+from botocore.parsers import ResponseParserError
 
 from jobs.cloud.names import PUSH_AND_DEPLOY
 from jobs.user_error import UserError
 from worker.aws.clients import open_session
-from worker.aws.failures import BOTO_ERRORS
+from worker.aws.failures import BOTO_ERRORS, CLOCK_CODES
 
 if TYPE_CHECKING:
     import boto3
@@ -30,6 +38,22 @@ _QUOTA: Final = (
 )
 
 _SEE: Final = "See infra/README.md."
+
+#: Codes that say something about the credentials, whichever service answers. With any other, the service has no such
+#: call, or a policy of its endpoint forbids it.
+_REFUSED: Final = CLOCK_CODES | {
+    "AuthFailure",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidToken",
+    "MissingAuthenticationToken",
+    "UnrecognizedClientException",
+}
+#: What botocore raises if no service answers, or not as a service of AWS. Its other errors are about the credentials.
+_NO_ANSWER: Final = (ConnectionError, HTTPClientError, ResponseParserError)
 
 #: A pattern for an error's code and message or for a job's status reason, and the next step. The first match counts.
 _NEXT_STEPS: Final = (
@@ -76,15 +100,34 @@ def open_aws() -> Connect:
     return cast("Connect", make)
 
 
+class Unidentified(UserError):
+    """Nobody says who the credentials belong to, but nobody has refused them either."""
+
+
 def caller(session: "boto3.Session") -> str:
-    """Returns who the credentials belong to: an ARN. Raises UserError if nobody, or if nothing answers.
+    """Returns who the credentials belong to: an ARN.
+
+    Raises UserError if there are none, if AWS refuses them, or if nothing answers at the address of all services, as
+    when an emulator has ended; and Unidentified if only this service cannot be asked, as in a VPC without an endpoint
+    for it, or does not exist, as with other servers that resemble S3 and SQS.
 
     Needs no permission: https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
     """
-    once = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
+    once = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
     sts: Client = session.client("sts", config=once)
-    with explained("Signing in to AWS"):
+    try:
         return str(sts.get_caller_identity()["Arn"])
+    except BOTO_ERRORS as error:
+        found = as_user_error(error, "Signing in to AWS")
+        if isinstance(error, ClientError):
+            is_refused = error.response.get("Error", {}).get("Code") in _REFUSED
+        else:
+            is_refused = not isinstance(error, _NO_ANSWER) or _share_an_address(session, sts)
+        raise (found if is_refused else Unidentified(str(found))) from error
+
+
+def _share_an_address(session: "boto3.Session", sts: Client) -> bool:
+    return bool(session.client("sqs").meta.endpoint_url == sts.meta.endpoint_url)
 
 
 def next_step(text: str) -> str | None:

@@ -25,7 +25,8 @@ BATCH_STATES: Final[dict[str, TrainingState]] = {
     "SUCCEEDED": "succeeded",
     "FAILED": "failed",
 }
-_CANCELLED: Final = "Cancelled by twofold train cancel"
+#: A rule of infra/training.yaml begins with the same words.
+CANCELLED: Final = "Cancelled by twofold train cancel"
 
 #: The state of a job by SageMaker's status; an InProgress job waits at first.
 SAGEMAKER_STATES: Final[dict[str, TrainingState]] = {
@@ -91,7 +92,7 @@ class BatchJobs:
         job = found[0]
         reason = "; ".join(filter(None, [job.get("statusReason"), job.get("container", {}).get("reason")]))
         state = BATCH_STATES[job["status"]]
-        if state == "failed" and _CANCELLED in reason:
+        if state == "failed" and CANCELLED in reason:
             state = "cancelled"
         started, stopped = job.get("startedAt"), job.get("stoppedAt")
         return TrainingStatus(
@@ -104,7 +105,7 @@ class BatchJobs:
 
     def cancel(self, identity: str) -> None:
         """Calls ``terminate_job``, which also cancels a job that is still waiting."""
-        self._client.terminate_job(jobId=identity, reason=_CANCELLED)
+        self._client.terminate_job(jobId=identity, reason=CANCELLED)
 
     def log_group(self) -> str:
         """Returns the log group of the job definition."""

@@ -65,13 +65,20 @@ class TrainingJob(BaseModel):
     name: JobName
     options: dict[str, str]
     stack: TrainingStack = TrainingStack()
-    #: Time limit of one attempt, in seconds.
+    #: Time limit in seconds: of one attempt on Batch, of the job on SageMaker.
     limit_s: Annotated[int, Field(ge=60, le=5 * 24 * 3600)] = 4 * 3600
     #: SageMaker's machine. Batch chooses one of its compute environment's.
     instance_type: str = "ml.g5.xlarge"
     spot: bool = True
     #: How many machines the job runs on.
     nodes: Annotated[int, Field(ge=1, le=16)] = 1
+
+    @property
+    def attempts(self) -> int:
+        """How often the job may be started, each time with the full time limit: see RetryStrategy in training.yaml."""
+        if self.target != "batch":
+            return 1
+        return 10 if self.nodes == 1 else 3
 
     @property
     def bundle_uri(self) -> str:
@@ -185,11 +192,12 @@ def _arguments(options: dict[str, str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Quote:
-    """The most that a job can cost: its full time limit on the most expensive machine that it may get."""
+    """The most that an attempt of a job can cost: its full time limit on the most expensive machine that it may get."""
 
     instance_types: tuple[str, ...]
     limit_s: int
     machines: int = 1
+    attempts: int = 1
     spot_usd_per_h: float | None = None  #: current Spot price of the same machine, if it is known
 
     @property
@@ -201,6 +209,10 @@ class Quote:
 
     def lines(self) -> list[str]:
         """Returns what a user reads before agreeing to the cost."""
+        again = f"That is one attempt. If its machine is taken back, another goes on: up to {self.attempts} in all."
+        return [*self._of_one(), *([again] if self.attempts > 1 else [])]
+
+    def _of_one(self) -> list[str]:
         hours = self.limit_s / 3600
         lines = [f"On {' or '.join(self.instance_types)}, for {hours:.1f} h at most."]
         price = self.usd_per_h

@@ -261,7 +261,7 @@ def _confirm(job: TrainingJob) -> None:
 
     types = _BATCH_TYPES if job.target == "batch" else (job.instance_type,)
     spot = spot_usd_per_h(types) if job.target == "batch" else None
-    for line in Quote(types, job.limit_s, job.nodes, spot).lines():
+    for line in Quote(types, job.limit_s, job.nodes, job.attempts, spot).lines():
         print(line, file=sys.stderr)
     if job.target == "sagemaker" and job.spot:
         print("On Spot: up to 90 % less, according to AWS. The saving is known when the job ends.", file=sys.stderr)

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final
 
@@ -34,9 +34,16 @@ class Interruption:
         self._requested: int | None = None  # the first signal
         self._deferred = False
 
-    def listening(self) -> AbstractContextManager[None]:
-        """Handles the signals within the block."""
-        return handling(self._on_signal)
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handles the signals within the block.
+
+        The image starts with two of them blocked: the kernel drops a signal to process 1 of a container that has no
+        handler for it. One that came since then has waited.
+        """
+        with handling(self._on_signal):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+            yield
 
     @contextmanager
     def deferred(self) -> Iterator[Callable[[], bool]]:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 #: The variable of the AWS SDKs for another address, and the one that forbids to ask at all.
@@ -34,6 +34,7 @@ _TOKEN_LIFE_S: Final = 21_600  #: the longest that there is
 _MARGIN: Final = timedelta(seconds=30)
 _OK: Final = 200
 _UNAUTHORIZED: Final = 401
+_NOT_FOUND: Final = 404  #: no notice is given
 
 
 @contextmanager
@@ -59,14 +60,17 @@ def watching(
 def _watch(metadata: "_Metadata", over: threading.Event, say: Callable[[str], object], every_s: float) -> None:
     first = True
     while not over.is_set():
-        ends = metadata.notice()
-        if ends is not None:
-            wait_s = wait_before_leaving(ends, now=datetime.now(UTC), at_start=first)
+        answer = metadata.notice()
+        if isinstance(answer, datetime):
+            wait_s = wait_before_leaving(answer, now=datetime.now(UTC), at_start=first)
             if not over.wait(wait_s):
-                say(f"AWS takes this Spot machine back at {ends:%H:%M:%S} UTC.")
-                os.kill(os.getpid(), signal.SIGTERM)
+                try:
+                    say(f"AWS takes this Spot machine back at {answer:%H:%M:%S} UTC.")
+                finally:  # a line that cannot be printed keeps no job from saving its work
+                    os.kill(os.getpid(), signal.SIGTERM)
             return
-        first = False
+        if answer == "none":  # until then, nothing shows that there was no notice at the start
+            first = False
         over.wait(every_s)
 
 
@@ -86,16 +90,18 @@ class _Metadata:
         self._address = urlsplit(address)
         self._token: str | None = None
 
-    def notice(self) -> datetime | None:
-        """Returns when the machine is taken back; None as long as no notice is given, or nothing answers."""
+    def notice(self) -> datetime | Literal["none", "no answer"]:
+        """Returns when the machine is taken back, if a notice is given."""
         try:
             self._token = self._token or self._new_token()
             status, body = self._ask("GET", "/latest/meta-data/spot/instance-action", token=self._token)
             if status == _UNAUTHORIZED:  # the token is too old
                 self._token = None
-            return _time_of(body) if status == _OK else None
+            if status == _OK:
+                return _time_of(body)
+            return "none" if status == _NOT_FOUND else "no answer"
         except (OSError, http.client.HTTPException, ValueError):
-            return None
+            return "no answer"
 
     def _new_token(self) -> str | None:
         status, body = self._ask("PUT", "/latest/api/token", token=None)

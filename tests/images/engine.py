@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,15 +167,21 @@ class Image:
         environment: Mapping[str, str] | None = None,
         entry: list[str] | None = None,
         folder: tuple[Path, str] | None = None,
+        user: int | None = None,
     ) -> "Container":
-        """Starts a command as process 1, as the image's user, with nothing writable but /tmp and the given folder."""
+        """Starts a command as process 1, with nothing writable but /tmp and the given folder.
+
+        It runs as the image's user, which is root if it names none, or as another one.
+        """
         started = self.config["Entrypoint"] if entry is None else entry
         program = [*started, *(arguments or self.config["Cmd"] or ())]
         settings = [*self.config["Env"], *(f"{name}={value}" for name, value in (environment or {}).items())]
         source, target = folder or ("", "")
         inside = ["env", "-i", f"--chdir={self.config['WorkingDir']}", *settings, *program]
         prefix = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", _START, "start"]
-        place = [str(self.root), self.config["User"], str(source), target]
+        # An engine of containers gives a user that the image does not know the group 0.
+        identity = self.config.get("User") or "0:0" if user is None else f"{user}:0"
+        place = [str(self.root), identity, str(source), target]
         return Container(
             self,
             subprocess.Popen([*prefix, *place, *inside], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True),
@@ -209,14 +216,19 @@ class Container:
         while "python" not in os.path.basename(os.readlink(f"/proc/{self.pid}/exe")):  # noqa: PTH115, PTH119 - speed
             assert self.process.poll() is None, self.end()
 
-    def wait_for(self, text: str) -> None:
-        """Waits until a line of the log has this text."""
+    def wait_for(self, text: str, *, timeout_s: float = 300) -> None:
+        """Waits until a line of the log has this text. A container that does not write it in time is killed."""
         assert self.process.stdout
         seen = []
-        for line in self.process.stdout:
-            seen.append(line)
-            if text in line:
-                return
+        limit = threading.Timer(timeout_s, self.kill)
+        limit.start()
+        try:
+            for line in self.process.stdout:
+                seen.append(line)
+                if text in line:
+                    return
+        finally:
+            limit.cancel()
         raise AssertionError(f"it ended without {text!r}:\n{''.join(seen)[-3000:]}")
 
     def run(self, *arguments: str) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from jobs.cloud import lean
 from tests.conftest import REPOSITORY, Bench
@@ -94,6 +95,43 @@ def test_pip_installs_the_file_and_what_the_image_starts_can_be_imported(
     subprocess.run([*pip, "--require-hashes", "--only-binary", ":all:", "--requirement", file], check=True)
     subprocess.run([*pip, str(REPOSITORY)], check=True)
     subprocess.run([pip[0], "-c", STARTED[name]], check=True, cwd=tmp_path)
+
+
+#: The platforms of the GPU image, as pip names them: those that uv's x86_64-manylinux_2_28 stands for.
+_GPU_PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 29)] + ["manylinux2014_x86_64"]
+#: The first versions of pip download every wheel for a dry run; this one asks for the metadata alone.
+_PIP_WITH_METADATA = "pip==26.3"
+
+
+@pytest.mark.slow
+def test_pip_finds_the_libraries_with_cuda_and_each_is_a_file_that_is_listed(tmp_path: Path) -> None:
+    """For the Python and the platform of the image, and installing nothing.
+
+    An index that serves metadata apart from wheels, as PyPI does, sends a few megabytes; any other one sends 3 GB.
+    """
+    uv = shutil.which("uv")
+    assert uv, "uv is not installed: pip install uv"
+    pins, report = _pins("train-gpu"), tmp_path / "report.json"
+    # Without their hashes: pip would download what it has to check. The report has those that it would check.
+    (tmp_path / "pins.txt").write_text("\n".join(f"{name}=={version}" for name, version in pins.items()))
+    target = ["--python-version", "3.13", "--implementation", "cp", "--only-binary", ":all:"]
+    target += [part for platform in _GPU_PLATFORMS for part in ("--platform", platform)]
+    pip = [uv, "tool", "run", "--quiet", "--from", _PIP_WITH_METADATA, "pip", "install", "--quiet", "--no-cache-dir"]
+    pip += ["--dry-run", "--ignore-installed", "--no-deps", *target, "--report", str(report)]
+    subprocess.run([*pip, "--requirement", str(tmp_path / "pins.txt")], check=True)
+    found = {
+        canonicalize_name(item["metadata"]["name"]): item["download_info"]["archive_info"]["hashes"]["sha256"]
+        for item in json.loads(report.read_text())["install"]
+    }
+    listed = _hashes("train-gpu")
+    assert found.keys() == pins.keys()
+    assert [name for name, sha256 in found.items() if sha256 not in listed[name]] == []
+
+
+def _hashes(name: str) -> dict[str, set[str]]:
+    text = (INFRA / f"{name}-requirements.txt").read_text()
+    pinned = re.split(r"\n(?=[a-z0-9])", text)
+    return {block.partition("==")[0]: set(re.findall(r"sha256:([0-9a-f]{64})", block)) for block in pinned}
 
 
 def _requirements(extra: str) -> list[Requirement]:

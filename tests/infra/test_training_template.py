@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+from jobs.cloud.training_jobs import CANCELLED
 from jobs.cloud.training_request import PLACEHOLDERS, TrainingJob, build_request
 from jobs.training.interruption import EXIT_STATUS
 from tests.infra.templates import as_list, load, resources, statements, variables, walk
@@ -47,15 +48,21 @@ _ENDS: Final = {
     "wrong option": ("2", "", "Essential container in task exited", "EXIT"),
     "out of memory": ("137", "OutOfMemoryError: Container killed due to memory usage", "Task failed", "EXIT"),
     "no such image": ("", "CannotPullContainerError: not found", "Task failed to start", "EXIT"),
-    "too long": ("143", "", "Job attempt duration exceeded timeout", "EXIT"),
-    "cancelled": ("143", "", "Canceled by the user", "EXIT"),
+    # Batch sends SIGTERM, after which a job saves its work and leaves with 75.
+    "too long": (str(EXIT_STATUS), "", "Job attempt duration exceeded timeout", "EXIT"),
+    "cancelled": (str(EXIT_STATUS), "", CANCELLED, "EXIT"),
 }
 
 
 @pytest.mark.parametrize("definition", ["JobDefinition", "ManyNodesJobDefinition"])
 @pytest.mark.parametrize("end", _ENDS)
 def test_a_job_that_lost_its_machine_is_retried_and_one_that_failed_is_not(definition: str, end: str) -> None:
-    """Status 75 means "saved, to be continued". Any other failure would only fail again, and cost again."""
+    """Status 75 means "saved, to be continued". Any other failure would only fail again, and cost again.
+
+    Nor does Batch retry what it has ended itself, whatever the rules say, which also covers a job that is ended in the
+    console with other words: https://docs.aws.amazon.com/batch/latest/userguide/job_timeouts.html and
+    https://docs.aws.amazon.com/batch/latest/userguide/job_retries.html
+    """
     exit_code, reason, status_reason, expected = _ENDS[end]
     retry = resources(TRAINING, "AWS::Batch::JobDefinition")[definition]["RetryStrategy"]
     ended = {"OnExitCode": exit_code, "OnReason": reason, "OnStatusReason": status_reason}
@@ -81,11 +88,14 @@ def _fits(pattern: str, text: str) -> bool:
     return text.startswith(pattern[:-1]) if pattern.endswith("*") else text == pattern
 
 
-def test_a_submitted_job_has_the_retries_of_its_definition() -> None:
-    """A strategy in the request would replace the one above."""
+@pytest.mark.parametrize(("definition", "nodes"), [("JobDefinition", 1), ("ManyNodesJobDefinition", 2)])
+def test_a_submitted_job_has_the_retries_of_its_definition(definition: str, nodes: int) -> None:
+    """A strategy in the request would replace the one above. The price that is shown names their number."""
     options = {"data": "s3://shelter/pets/", "output": "s3://shelter/models", "version": "v1"}
-    job = TrainingJob(target="batch", name="twofold-1", options=options, stack=PLACEHOLDERS)
+    job = TrainingJob(target="batch", name="twofold-1", options=options, stack=PLACEHOLDERS, nodes=nodes)
     assert "retryStrategy" not in build_request(job)
+    retry = resources(TRAINING, "AWS::Batch::JobDefinition")[definition]["RetryStrategy"]
+    assert job.attempts == retry["Attempts"]
 
 
 def test_a_job_that_gets_no_machine_fails_with_a_reason() -> None:
@@ -95,14 +105,14 @@ def test_a_job_that_gets_no_machine_fails_with_a_reason() -> None:
     assert all(action["Action"] == "CANCEL" for action in actions)
 
 
-def _containers() -> list[dict[str, Any]]:
+def containers() -> list[dict[str, Any]]:
     return [node for node in walk(TEMPLATE["Resources"]) if isinstance(node, dict) and "ReadonlyRootFilesystem" in node]
 
 
 def test_a_job_has_a_gpu_and_a_time_limit_and_no_privileges() -> None:
     """It does not run as root, and can write only to /tmp."""
-    assert len(_containers()) == 2
-    for container in _containers():
+    assert len(containers()) == 2
+    for container in containers():
         assert container["ReadonlyRootFilesystem"] is True
         assert container["User"] == "10001"
         assert "Privileged" not in container
@@ -115,10 +125,19 @@ def test_images_are_named_by_digest_and_tags_are_immutable() -> None:
     """The tested image is the one that runs."""
     pattern = re.compile(TEMPLATE["Parameters"]["Image"]["AllowedPattern"])
     assert not pattern.fullmatch("repository:latest")
-    assert all(container["Image"] == {"Ref": "Image"} for container in _containers())
+    assert all(container["Image"] == {"Ref": "Image"} for container in containers())
     for repository in resources(TRAINING, "AWS::ECR::Repository").values():
         assert repository["ImageTagMutability"] == "IMMUTABLE"
         assert repository["ImageScanningConfiguration"] == {"ScanOnPush": True}
+
+
+def test_repositories_survive_the_stack_unless_its_creation_failed() -> None:
+    """One that is left over has its name, which is fixed: no later deployment could create it."""
+    for name in ("WorkerRepository", "TrainRepository"):
+        assert (TEMPLATE["Resources"][name]["DeletionPolicy"], TEMPLATE["Resources"][name]["UpdateReplacePolicy"]) == (
+            "RetainExceptOnCreate",
+            "Retain",
+        )
 
 
 def test_without_an_image_there_are_the_repositories_alone() -> None:

@@ -78,10 +78,10 @@ def test_dead_letters_are_kept_longer_than_requests() -> None:
 
 
 def test_the_bucket_and_the_dead_letters_survive_the_stack() -> None:
-    """They hold images, results, and the reasons for failures."""
+    """They hold images, results, and the reasons for failures. Only those of a deployment that fails do not."""
     for name in ("Bucket", "DeadLetterQueue"):
         assert (TEMPLATE["Resources"][name]["DeletionPolicy"], TEMPLATE["Resources"][name]["UpdateReplacePolicy"]) == (
-            "Retain",
+            "RetainExceptOnCreate",
             "Retain",
         )
 

@@ -1,9 +1,13 @@
 """``twofold doctor`` on a whole set-up and on broken ones."""
 
 import functools
+import itertools
 import json
 import re
+import shutil
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,16 @@ from typer.testing import CliRunner
 
 from jobs import checkup, store
 from jobs.commands.app import app
+from jobs.decoding import sandbox
+from jobs.signals import Stopped
 from tests.conftest import Bench
 from tests.jobs.local.test_playground import free_port
+from tests.worker.aws.one_answer import http, serving
 from worker.aws.clients import open_session
 from worker.aws.storage import Storage
-from worker.errors import ErrorCode, Reject
+from worker.errors import ErrorCode, Reject, Retry
+from worker.scoring.limits import MIB, ImageLimits
+from worker.scoring.sandbox import Sandbox
 
 NAMES = ["versions", "settings", "cores", "credentials", "queue", "redrive policy", "output", "model", "score"]
 
@@ -172,6 +181,57 @@ def test_a_cloud_that_does_not_answer_is_one_failure_and_no_long_wait(
     assert "local' running" in checks["credentials"]["advice"]
 
 
+@pytest.mark.parametrize("answers", ["nothing", "another service"])
+def test_a_service_that_cannot_say_who_one_is_keeps_nothing_else_from_being_tried(
+    set_up: Bench, monkeypatch: pytest.MonkeyPatch, answers: str
+) -> None:
+    """A VPC with endpoints for S3 and SQS only, and servers that resemble these two: a worker runs there."""
+    unknown = http(400, body=b"<ErrorResponse><Error><Code>InvalidAction</Code></Error></ErrorResponse>")
+    with _only_sts(f"http://127.0.0.1:{free_port()}" if answers == "nothing" else unknown, monkeypatch):
+        status, checks = _doctor()
+    assert (status, _statuses(checks, "warn"), _statuses(checks, "fail")) == (0, {"credentials"}, set()), checks
+    assert "who they belong to cannot be asked" in checks["credentials"]["found"]
+
+
+def test_credentials_that_are_refused_fail(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No emulator of the tests refuses any. Nothing else is tried."""
+    refused = http(403, body=b"<ErrorResponse><Error><Code>InvalidClientTokenId</Code></Error></ErrorResponse>")
+    with _only_sts(refused, monkeypatch):
+        status, checks = _doctor()
+    assert (status, _statuses(checks, "fail")) == (1, {"credentials"})
+    assert "AWS does not know these keys" in checks["credentials"]["found"]
+    assert checks["queue"]["found"] == "not tried: AWS cannot be used"
+
+
+@contextmanager
+def _only_sts(answer: str | bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Gives STS an address of its own: this one, or that of a server with this answer."""
+    if isinstance(answer, str):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", answer)
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch, serving(answer, patch) as server:
+        url = server.url
+        patch.undo()  # the other services stay where they are
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        yield
+
+
+def test_dead_letters_are_counted_however_early_a_queue_gives_up(set_up: Bench) -> None:
+    """One warning does not hide the other."""
+    arn = set_up.sqs.get_queue_attributes(QueueUrl=set_up.queues.dead_letter_url, AttributeNames=["QueueArn"])
+    policy = {"deadLetterTargetArn": arn["Attributes"]["QueueArn"], "maxReceiveCount": 3}
+    set_up.sqs.set_queue_attributes(
+        QueueUrl=set_up.queues.requests_url, Attributes={"RedrivePolicy": json.dumps(policy)}
+    )
+    set_up.sqs.send_message(QueueUrl=set_up.queues.dead_letter_url, MessageBody="refused")
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "warn")) == (0, {"redrive policy"})
+    assert "which has 1 message" in checks["redrive policy"]["found"]
+    assert "set maxReceiveCount to 10" in checks["redrive policy"]["advice"]
+    assert "batch status JOB" in checks["redrive policy"]["advice"]
+
+
 def test_a_queue_without_a_redrive_policy_fails(set_up: Bench) -> None:
     """And one that gives up too early is a warning, as are dead letters."""
     url = set_up.queues.requests_url
@@ -267,6 +327,51 @@ def test_what_cannot_be_removed_is_named(set_up: Bench, monkeypatch: pytest.Monk
     assert f"Delete s3://{set_up.bucket}/{left} yourself" in checks["output"]["advice"]
 
 
+@pytest.mark.parametrize("lost", [1, 2])
+def test_nothing_is_left_where_a_write_fails(set_up: Bench, monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
+    """The first was done and its answer is lost, or the second meets a storage that is away."""
+    _failing_write(monkeypatch, lost, Retry(ErrorCode.UNAVAILABLE, "SlowDown"))
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "fail")) == (1, {"output"})
+    assert set_up.keys("predictions/") == []
+
+
+def test_what_a_failed_write_leaves_is_named(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Storage went away in between."""
+    away = Retry(ErrorCode.UNAVAILABLE, "SlowDown")
+    _failing_write(monkeypatch, 2, away)
+
+    def refuse(_: Storage, _uri: str) -> None:
+        raise away
+
+    monkeypatch.setattr(Storage, "remove", refuse)
+    _, checks = _doctor()
+    (left,) = set_up.keys("predictions/")
+    assert checks["output"]["status"] == "fail"
+    assert f"Delete s3://{set_up.bucket}/{left} if it is there." in checks["output"]["advice"]
+
+
+def test_nothing_is_left_after_ctrl_c_between_the_writes(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command ends, and the object is gone."""
+    _failing_write(monkeypatch, 2, Stopped(signal.SIGINT))
+    with pytest.raises(Stopped):
+        list(checkup.examine())
+    assert set_up.keys("predictions/") == []
+
+
+def _failing_write(monkeypatch: pytest.MonkeyPatch, which: int, error: BaseException) -> None:
+    """Makes the first or second conditional write raise, after it is done."""
+    write, calls = Storage.write_once, itertools.count(1)
+
+    def failing(self: Storage, uri: str, body: bytes, **options: Any) -> bool:
+        done = write(self, uri, body, **options)
+        if next(calls) == which:
+            raise error
+        return done
+
+    monkeypatch.setattr(Storage, "write_once", failing)
+
+
 @pytest.mark.parametrize(("file", "fails"), [("model.tflite", {"model", "score"}), ("report.html", {"model"})])
 def test_a_model_with_an_altered_file_fails(set_up: Bench, file: str, fails: set[str]) -> None:
     """A model whose graph is altered does not score either."""
@@ -287,6 +392,52 @@ def test_a_model_that_is_not_there_fails(set_up: Bench, monkeypatch: pytest.Monk
     status, checks = _doctor()
     assert (status, _statuses(checks, "fail")) == (1, {"model"})
     assert "twofold train run" in checks["model"]["advice"]
+
+
+@pytest.mark.parametrize("name", ["models/digits", "models/digits/champion.json/", "models"])
+def test_a_name_under_which_no_worker_finds_the_model_fails(
+    set_up: Bench, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Commands find a model by its folder, and by that of all models. A worker does not look."""
+    monkeypatch.setenv("TWOFOLD_MODEL_URI", f"s3://{set_up.bucket}/{name}")
+    status, checks = _doctor()
+    assert (status, _statuses(checks, "fail")) == (1, {"model"})
+    assert checks["model"]["advice"].endswith(
+        f"Name its champion.json: s3://{set_up.bucket}/models/digits/champion.json"
+    )
+
+
+def test_a_worker_starts_with_exactly_the_names_that_are_ok(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same settings, in a real worker."""
+    for name, expected in (("models/digits", 1), ("models/digits/v1/model.json", 0)):
+        monkeypatch.setenv("TWOFOLD_MODEL_URI", f"s3://{set_up.bucket}/{name}")
+        worker = set_up.start_worker("--drain")
+        _, log = worker.communicate(timeout=120)
+        assert (worker.returncode, _doctor()[0]) == (expected, expected), log
+
+
+def test_a_bundle_that_only_a_worker_can_use_is_a_warning(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was copied to a folder with another name, where other commands do not take it for that version."""
+    shutil.copytree(next(models.glob("digits/v*")), "copied")
+    monkeypatch.setenv("TWOFOLD_MODEL_URI", str(Path("copied").absolute()))
+    _, checks = _doctor()
+    assert (checks["model"]["status"], checks["score"]["status"]) == ("warn", "ok"), checks
+
+
+def test_a_picture_is_scored_within_the_limits_of_the_settings(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With limits that no picture meets, a worker could answer none."""
+    asked = []
+
+    def noted(limits: ImageLimits) -> Sandbox:
+        asked.append(limits)
+        return sandbox(limits)
+
+    monkeypatch.setattr(checkup, "sandbox", noted)
+    monkeypatch.setenv("TWOFOLD_MODEL_URI", str(models / "digits/champion.json"))
+    monkeypatch.setenv("TWOFOLD_IMAGE_CPU_S", "2")
+    monkeypatch.setenv("TWOFOLD_IMAGE_MEMORY_MIB", "64")
+    _, checks = _doctor()
+    assert (checks["score"]["status"], asked) == ("ok", [ImageLimits(cpu_s=2, wall_s=30, memory_bytes=64 * MIB)])
 
 
 def test_a_variable_that_is_no_setting_is_a_warning(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 
-def _prefix(kind: str) -> tuple[str, ...]:
+def prefix_of(kind: str) -> tuple[str, ...]:
     """What starts a command as an ordinary process, or as process 1 of a PID namespace of its own."""
     if kind == "ordinary":
         return ()
@@ -32,7 +32,7 @@ class Process:
     """A Python process that writes ``waiting`` to standard error, as process 1 or not."""
 
     def __init__(self, kind: str, *arguments: str, **environment: str) -> None:
-        self._prefix = _prefix(kind)
+        self._prefix = prefix_of(kind)
         self._started = subprocess.Popen(
             [*self._prefix, sys.executable, *arguments],
             env=os.environ | environment,

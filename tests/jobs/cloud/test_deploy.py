@@ -18,6 +18,7 @@ from jobs.cloud.stack import Stacks
 from jobs.local.emulator import EmbeddedCloud
 from jobs.local.playground import deploy_embedded
 from jobs.progress import Reporter
+from jobs.user_error import UserError
 from jobs.wording import program
 from tests.console import on_terminal
 from tests.jobs.commands.test_cloud import connect_to, exit_status
@@ -181,6 +182,33 @@ def test_the_status_says_what_is_deployed_and_all_of_it_can_be_destroyed(
     assert exit_status("destroy", *stack, "--yes", "--with-data") == 0
     assert "other stacks of this account and region may use it" in capsys.readouterr().err  # the code is no data
     assert not _exists(cloud, deployed.bucket)
+
+
+#: Waits for a signal that nobody sends, after what outlives a stack has been created.
+_BROKEN = """
+  Handle:
+    Type: AWS::CloudFormation::WaitConditionHandle
+  Broken:
+    Type: AWS::CloudFormation::WaitCondition
+    DependsOn: [Bucket, DeadLetterQueue]
+    Properties: {Handle: !Ref Handle, Timeout: "1"}
+"""
+
+
+def test_a_first_deployment_that_fails_leaves_nothing(cloud: EmbeddedCloud, tmp_path: Path) -> None:
+    """Neither a bucket nor a queue, which nothing would name any more."""
+
+    def left() -> tuple[set[str], set[str]]:
+        queues = cloud.sqs().list_queues(QueueNamePrefix="fails").get("QueueUrls", [])
+        return {bucket["Name"] for bucket in cloud.s3().list_buckets()["Buckets"]}, set(queues)
+
+    template = tmp_path / "worker.yaml"
+    template.write_text(lambda_zip.infra("worker.yaml").read_text().replace("\nOutputs:", f"{_BROKEN}\nOutputs:"))
+    before = left()
+    code = {"CodeBucket": "none", "CodeKey": "none"}
+    with pytest.raises(UserError, match="Broken: WaitCondition timed out"):
+        Stacks(cloud.client("cloudformation"), poll_s=0.05).deploy("fails", template, code, Reporter(quiet=True))
+    assert left() == before
 
 
 def test_destroying_a_stack_keeps_the_bucket_unless_told(

@@ -4,6 +4,7 @@ The calls are recorded: those of a worker with the settings of infra/worker.yaml
 """
 
 import ast
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from tests.jobs.data.image_folders import QUIET
 from tests.worker.aws.test_notifications import SUMMARY
 from worker.aws.clients import open_session
 from worker.aws.notifications import open_notifier
+from worker.aws.storage import Storage
 from worker.bootstrap import open_dispatch, open_queue
 from worker.consumer import Consumer, Stop
 from worker.settings import WorkerSettings
@@ -329,3 +331,44 @@ def test_every_call_that_the_worker_can_make_was_recorded(worker: Worker) -> Non
     # The first is for commands; the second is not needed where TWOFOLD_DEAD_LETTER_URL is set, as in the stack.
     assert named - recorded_calls == {"delete_object", "get_queue_url"}
     assert recorded_calls <= named
+
+
+def test_every_call_that_training_can_make_was_recorded(resumed_job: ResumedJob, ministack_bench: Bench) -> None:
+    """By its source: each method of storage that is named in what ``twofold train run`` loads."""
+    methods = {
+        node.attr
+        for file in _loaded_for_training()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("storage")
+    }
+    assert {"read", "write_once", "remove"} <= methods <= {name for name in vars(Storage) if name[0] != "_"}
+    calls = [*read_calls(resumed_job.folder / "calls"), *_reading_data(ministack_bench)]
+    assert {xform_name(call.operation) for call in calls} == {one for name in methods for one in _operations(name)}
+
+
+def _loaded_for_training() -> set[Path]:
+    """The files of ``jobs`` that the command loads, now or in the course of a job."""
+    found, waiting = set[Path](), [REPOSITORY / "jobs/commands/train_run.py"]
+    while waiting:
+        file = waiting.pop()
+        if file in found:
+            continue
+        found.add(file)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("jobs"):
+                module = REPOSITORY / node.module.replace(".", "/")
+                names = [module, *(module / alias.name for alias in node.names)]
+                waiting += [path for name in names if (path := name.with_suffix(".py")).is_file()]
+    return found
+
+
+def _operations(method: str) -> set[str]:
+    """The calls of S3 that a method of storage makes, itself or through the private ones that it uses."""
+    known = {xform_name(name) for name in botocore.session.get_session().get_service_model("s3").operation_names}
+    tree = ast.parse((REPOSITORY / "worker/aws/storage.py").read_text(encoding="utf-8"))
+    bodies = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == method]
+    text = "\n".join(map(ast.unparse, bodies))
+    named = {*re.findall(r"self\._s3\.(\w+)", text), *re.findall(r"get_paginator\('(\w+)'\)", text)}
+    own = set(re.findall(r"self\.(\w+)\(", text)) & vars(Storage).keys()
+    through = {operation for name in own for operation in _operations(name)}
+    return (named & known) | through | ({"get_object"} if "obstore.get(" in text else set())

@@ -7,7 +7,7 @@ import signal
 import sys
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +322,7 @@ def test_the_price_and_the_limit_are_shown_and_answering_no_sends_nothing(
     printed = capsys.readouterr().err
     assert "for 2.0 h at most" in printed
     assert "On demand $1.01 an hour" in printed
+    assert "That is one attempt." in printed
     assert "Nothing was sent." in printed
     assert account.jobs() == sent
 
@@ -530,6 +531,8 @@ def test_the_highest_cost_is_the_limit_times_the_most_expensive_machine() -> Non
         "On Spot $0.50 an hour now, 50% less: $1.01 at most.",
     ]
     assert Quote(("g5.xlarge", "p5.48xlarge"), limit_s=3600).usd_per_h is None
+    again = "That is one attempt. If its machine is taken back, another goes on: up to 10 in all."
+    assert replace(quote, attempts=10).lines() == [*quote.lines(), again]
 
 
 @pytest.mark.parametrize("job", ["", "pets", "batch:", "here:1", "sagemaker"])

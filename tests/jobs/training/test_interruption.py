@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -12,11 +13,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from jobs.training.interruption import EXIT_STATUS
 from tests.conftest import REPOSITORY, Bench, Run, Trainer
 from tests.jobs.conftest import ResumedJob, interrupt_after
+from tests.worker.test_signals import prefix_of
 
 #: The steps of a job. The signal is sent when one is finished, so that it arrives in the next.
 STEPS = (
@@ -139,6 +142,50 @@ with Interruption().listening():
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (EXIT_STATUS, ""), done.stderr
     assert done.stderr == "Interrupted. Finished work is saved: run the same command again to resume.\n"
+
+
+#: Pauses the start of a process where a module is first imported: before anything, with the handlers of the command
+#: line set, and before those of the job are.
+_PAUSE = """
+import os, sys
+
+class Pause:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["PAUSE_AT"]:
+            sys.meta_path.remove(self)
+            print("waiting", flush=True)
+            sys.stdin.readline()
+
+sys.meta_path.insert(0, Pause())
+"""
+
+
+@pytest.mark.parametrize("instant", ["jobs", "jobs.commands.app", "jobs.training.spot_notice"])
+def test_sigterm_during_the_start_of_the_image_ends_a_job_with_its_own_status(tmp_path: Path, instant: str) -> None:
+    """As process 1, for which the kernel drops a signal without a handler; so started as the Dockerfile says.
+
+    AWS Batch tries a job again that leaves with 75, and none that leaves with 143.
+    """
+    (tmp_path / "sitecustomize.py").write_text(_PAUSE)
+    (line,) = re.findall(r"^ENTRYPOINT (.+)$", (REPOSITORY / "infra/train.Dockerfile").read_text(), re.MULTILINE)
+    entry = [sys.executable if part == "python" else part for part in json.loads(line)]
+    started = subprocess.Popen(
+        [*prefix_of("process 1"), *entry, f"--data={tmp_path}", f"--output={tmp_path / 'models'}"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "PAUSE_AT": instant},
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert started.stdout
+    assert started.stdout.readline() == "waiting\n"
+    os.kill(psutil.Process(started.pid).children()[0].pid, TERM)
+    _, errors = started.communicate("go on\n", timeout=120)
+    assert (started.returncode, errors) == (
+        EXIT_STATUS,
+        "Interrupted. Finished work is saved: run the same command again to resume.\n",
+    )
 
 
 @pytest.mark.slow

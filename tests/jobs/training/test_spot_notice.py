@@ -1,6 +1,7 @@
 """The notice of EC2 that a Spot machine is taken back."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from jobs.training import spot_notice
 from jobs.training.interruption import EXIT_STATUS
 from jobs.training.spot_notice import ENDPOINT, wait_before_leaving, watching
 from tests.conftest import REPOSITORY
@@ -43,10 +45,9 @@ def _wait_for(service: Metadata, *, status: int, times: int = 1) -> None:
         time.sleep(0.01)
 
 
-def test_a_job_that_hears_the_notice_saves_and_leaves_with_75(service: Metadata) -> None:
-    """The step that must be saved runs to its end first, as after SIGTERM, and a line says why."""
-    job = subprocess.Popen(
-        [sys.executable, "-c", JOB],
+def _start(service: Metadata, code: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
         env=os.environ | {ENDPOINT: service.url, "PYTHONUNBUFFERED": "1"},
         cwd=REPOSITORY,
         stdin=subprocess.PIPE,
@@ -54,8 +55,12 @@ def test_a_job_that_hears_the_notice_saves_and_leaves_with_75(service: Metadata)
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def test_a_job_that_hears_the_notice_saves_and_leaves_with_75(service: Metadata) -> None:
+    """The step that must be saved runs to its end first, as after SIGTERM, and a line says why."""
+    job = _start(service, JOB)
     assert job.stdout
-    assert job.stdin
     assert job.stdout.readline() == "working\n"
     _wait_for(service, status=404)
     service.announce()
@@ -84,10 +89,48 @@ def _watchers() -> set[threading.Thread]:
 
 
 def test_a_service_that_does_not_answer_disturbs_nothing() -> None:
-    """The job goes on, and is not kept from its end."""
+    """The job goes on, and is not kept from its end. Here each connection is closed without an answer."""
     before = _watchers()
-    with watching({ENDPOINT: "http://127.0.0.1:9"}, say=print, every_s=0.01):
-        assert _watchers() - before
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.settimeout(30)
+        with watching({ENDPOINT: url}, say=print, every_s=0.01):
+            for _ in range(3):
+                server.accept()[0].close()
+            assert _watchers() - before
+
+
+def test_a_notice_becomes_a_signal_even_if_it_cannot_be_printed(service: Metadata) -> None:
+    """Standard output may be closed."""
+    job = _start(service, JOB.replace("say=print", "say=lambda _: 1 / 0"))
+    assert job.stdout
+    assert job.stdout.readline() == "working\n"
+    _wait_for(service, status=404)
+    service.announce()
+    printed, errors = job.communicate("go on\n", timeout=60)
+    assert (printed, job.returncode) == ("saved\n", EXIT_STATUS), errors
+
+
+@pytest.mark.parametrize(("before", "at_start"), [(503, True), (404, False)], ids=["no answer", "no notice"])
+def test_only_an_answer_shows_that_there_was_no_notice_at_the_start(
+    service: Metadata, monkeypatch: pytest.MonkeyPatch, before: int, *, at_start: bool
+) -> None:
+    """The service may be slow when the machine is about to end: such a job uses up an attempt within seconds."""
+    found, left = [], threading.Event()
+
+    def noted(_ends: datetime, *, now: datetime, at_start: bool) -> float:
+        found.append((now.tzinfo, at_start))
+        return 0.0
+
+    monkeypatch.setattr(spot_notice, "wait_before_leaving", noted)
+    monkeypatch.setattr(os, "kill", lambda *_: left.set())
+    service.is_away = before == 503
+    with watching({ENDPOINT: service.url}, say=print, every_s=0.01):
+        _wait_for(service, status=before, times=2)
+        service.announce()
+        service.is_away = False
+        assert left.wait(30)
+    assert found == [(UTC, at_start)]
 
 
 @pytest.mark.parametrize(
