@@ -82,6 +82,8 @@ def show(
     out.print(model_view.headline(manifest, evaluation))
     if (unmet := model_view.unmet(evaluation)) is not None:
         out.print(unmet, style="yellow")
+    if (sources := model_view.sources(evaluation)) is not None:
+        out.print(sources, soft_wrap=True)
     out.print(model_view.evaluation(evaluation, manifest.labels))
     out.print(model_view.manifest(manifest, digests=digests))
     out.print(model_view.history(history))
