@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from jobs.data import bucket
+from jobs.data import bucket, sources
 from jobs.data.class_folders import SourceFile
 from jobs.data.dataset import DatasetCode, Reason
 from jobs.data.sources import ListFile
@@ -71,6 +71,16 @@ class LabelSource:
         wanted = list(uris)
         title = f"Reading the images of {self.where}"
         return bucket.read_objects(wanted, cache, open_buckets(), reporter, title=title) if wanted else {}
+
+
+def files_of(data: str, cache: Path, reporter: Reporter) -> list[Path]:
+    """Returns the files of any source, as far as they can be read. Raises what ``open_source`` and ``open_list`` do."""
+    if sources.is_list(data):
+        listed = LabelSource.of(sources.open_list(data, cache, reporter))
+        files = [file for _, file in listed.locate(cache / "objects", reporter)]
+    else:
+        files = sources.open_source(data, cache, reporter).files
+    return [file.path for file in files if file.reason is None]
 
 
 def _was_reviewed(line: LabelledLine) -> bool:

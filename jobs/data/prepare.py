@@ -178,8 +178,11 @@ def _check_classes(dataset: Dataset) -> None:
     for split, images in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
         for label, name in enumerate(dataset.labels):
             if not any(image.label == label for image in images):
-                examples = printable(", ".join(item.image.ref for item in dataset.quarantined[:5]))
-                raise UserError(
-                    f"The {split} split has no image of class {name} left. {len(dataset.quarantined):,} files were "
-                    f"left out, most of them as duplicates: {examples}. Add more images."
-                )
+                raise UserError(f"The {split} split has no image of class {name} left. {_why_none(dataset)}")
+
+
+def _why_none(dataset: Dataset) -> str:
+    if not dataset.quarantined:
+        return f"{counted(len(dataset), 'image')} in all are too few to split. Add more of each class."
+    examples = printable(", ".join(item.image.ref for item in dataset.quarantined[:5]))
+    return f"{len(dataset.quarantined):,} files were left out, most of them as duplicates: {examples}. Add more images."

@@ -205,9 +205,7 @@ def _sample(keep: Path, name: str, weights: str, environment: dict[str, str], re
         render_digits(draft, reporter)
         draft.rename(images)  # so that the folder is complete if it exists
     options = ("--image-size", "96", "--weights", weights)
-    uri = train_sample(
-        [str(images)], str(keep / "models"), *options, name=name, environment=environment, reporter=reporter
-    )
+    uri = train_sample(images, str(keep / "models"), *options, name=name, environment=environment, reporter=reporter)
     return bundle_at(uri, reporter)
 
 

@@ -3,7 +3,6 @@
 import json
 import shlex
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -66,14 +65,20 @@ def render_digits(folder: Path, reporter: Reporter) -> None:
 
 
 def train_sample(
-    images: Iterable[str], output: str, *options: str, name: str, environment: dict[str, str], reporter: Reporter
+    images: Path | str | tuple[str, ...],
+    output: str,
+    *options: str,
+    name: str,
+    environment: dict[str, str],
+    reporter: Reporter,
 ) -> str:
-    """Trains the model ``name`` on sources of ``images`` with ``twofold train run``. Returns the URI of its bundle.
+    """Trains the model ``name`` on ``images`` with ``twofold train run``, and returns the URI of its bundle.
 
     It runs as a separate process with this ``environment``, and its progress goes straight to the terminal, and so does
     the reason if it fails: that raises SystemExit with its status. Raises UserError if it ends without a reason.
     """
-    data = [part for source in images for part in ("--data", source)]
+    sources = images if isinstance(images, tuple) else (str(images),)
+    data = [part for source in sources for part in ("--data", source)]
     command = ["train", "run", *data, "--output", output, "--name", name, *options]
     reporter.say(f"Running {program()} {shlex.join(command)}")
     process = tether.start("jobs.cli", *command, "--json", environment=environment, stdout=subprocess.PIPE)

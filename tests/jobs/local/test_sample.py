@@ -36,7 +36,9 @@ def _train(record: Path, status: int) -> str:
     environment = {"RECORD": str(record), "STATUS": str(status)}
     options = ("--image-size", "96")
     reporter = Reporter(quiet=True)
-    return train_sample(["pets"], "s3://b/models", *options, name="cats", environment=environment, reporter=reporter)
+    return train_sample(
+        Path("pets"), "s3://b/models", *options, name="cats", environment=environment, reporter=reporter
+    )
 
 
 def test_a_model_is_trained_by_the_command_line(record: Path) -> None:
