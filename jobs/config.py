@@ -160,14 +160,13 @@ class TrainConfig(BaseModel):
         "After an interruption, run the same command again to resume from there.",
     )
 
-    @field_validator("data")
+    @field_validator("data", mode="before")
     @classmethod
-    def _one_or_several(cls, data: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if isinstance(data, str):
-            return data
-        if not data:
-            raise ValueError("name a source of images")
-        return data[0] if len(data) == 1 else data
+    def _one_or_several(cls, data: object) -> object:
+        several = data if isinstance(data, list | tuple) else [data]
+        if not several or not all(isinstance(source, str) for source in several):
+            raise ValueError("must name a source of images, or a list of several")
+        return several[0] if len(several) == 1 else tuple(several)
 
     @field_validator("cache")
     @classmethod

@@ -19,7 +19,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Final
@@ -74,8 +74,8 @@ def read_labelled_list(data: bytes, *, where: str) -> list[LabelledLine]:
 
 def labelled_list_csv(lines: Iterable[LabelledLine]) -> bytes:
     """Returns the CSV, with all five columns. A spreadsheet runs nothing in it, as in the worker's CSV."""
-    written = (astuple(line) for line in lines)
-    return csv_bytes(chain([COLUMNS], ((ref, label, _time(at), *rest) for ref, label, at, *rest in written)))
+    rows = ((line.source_ref, line.label, _time(line.reviewed_at), line.reviewer, line.note) for line in lines)
+    return csv_bytes(chain([COLUMNS], rows))
 
 
 def _decode(data: bytes, where: str) -> str:

@@ -92,7 +92,7 @@ def manifest(found: ModelManifest, *, digests: bool) -> Table:
         for field in ("decoder_fingerprint", "dataset_digest"):
             _row(table, _spaced(field), getattr(found, field))
     for title, values in (("trained with", found.training_config), ("libraries", found.libraries)):
-        _row(table, title, "\n".join(f"{key}: {value}" for key, value in values.items()))
+        _row(table, title, "\n".join(f"{key}: {_shown(value)}" for key, value in values.items()))
     files = (
         f"{name}: {file.size_bytes:,} bytes" + (f", SHA-256 {file.sha256}" if digests else "")
         for name, file in found.files.items()
@@ -203,6 +203,10 @@ def _difference(recorded: dict[str, Any]) -> str:
 
 def _interval(ends: list[float] | None) -> str:
     return f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
+
+
+def _shown(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _spaced(name: str) -> str:

@@ -9,7 +9,6 @@ A name that leads to no file costs its own line, and not the list: the image is 
 
 import posixpath
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -36,9 +35,10 @@ class LabelSource:
     undecided: int  #: lines without a label
 
     @classmethod
-    def of(cls, file: ListFile) -> "LabelSource":
+    def of(cls, file: ListFile, reporter: Reporter) -> "LabelSource":
         """Reads the list. Raises UserError, with the number of the line, if it is not one."""
-        lines = read_labelled_list(file.body, where=file.where)
+        with reporter.step(f"Listing {file.where}"):
+            lines = read_labelled_list(file.body, where=file.where)
         decided = [line for line in lines if line.label is not None]
         # The last of several equal lines, but one that was reviewed before one that was not.
         unique = {(line.source_ref, line.label): line for line in sorted(decided, key=_was_reviewed)}
@@ -61,22 +61,24 @@ class LabelSource:
         """
         ordered = sorted(self.lines, key=lambda line: (line.source_ref.split("/"), line.label))
         places = [_place(line.source_ref, self.file.folder) for line in ordered]
-        copies = self._copy((place for place in places if isinstance(place, str)), cache, reporter)
-        return [
-            (line, _source_file(line.source_ref, copies[place] if isinstance(place, str) else place))
-            for line, place in zip(ordered, places, strict=True)
-        ]
+        copies = self._copy([place for place in places if isinstance(place, str)], cache, reporter)
+        found = []
+        with reporter.step(f"Finding the images of {self.where}", total=len(ordered)) as advance:
+            for line, place in zip(ordered, places, strict=True):
+                found.append((line, _source_file(line.source_ref, copies[place] if isinstance(place, str) else place)))
+                advance(1)
+        return found
 
-    def _copy(self, uris: Iterable[str], cache: Path, reporter: Reporter) -> dict[str, bucket.Copy]:
-        wanted = list(uris)
-        title = f"Reading the images of {self.where}"
-        return bucket.read_objects(wanted, cache, open_buckets(), reporter, title=title) if wanted else {}
+    def _copy(self, uris: list[str], cache: Path, reporter: Reporter) -> dict[str, bucket.Copy]:
+        if not uris:
+            return {}
+        return bucket.read_objects(uris, cache, open_buckets(), reporter, title=f"Reading the images of {self.where}")
 
 
 def files_of(data: str, cache: Path, reporter: Reporter) -> list[Path]:
     """Returns the files of any source, as far as they can be read. Raises what ``open_source`` and ``open_list`` do."""
     if sources.is_list(data):
-        listed = LabelSource.of(sources.open_list(data, cache, reporter))
+        listed = LabelSource.of(sources.open_list(data, cache, reporter), reporter)
         files = [file for _, file in listed.locate(cache / "objects", reporter)]
     else:
         files = sources.open_source(data, cache, reporter).files

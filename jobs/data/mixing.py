@@ -79,11 +79,10 @@ def mix(sources: Sequence[SourceEntries], config: TrainConfig) -> tuple[list[Ent
             digest = entry.image.sha256
             if last.get(digest, number) != number:
                 replaced[number] += 1
-                continue
-            # Copies within one source keep their splits: which of them stays is decided with all other duplicates.
-            moved = source.is_list or digest in shared
-            split = splits.get(digest, _TRAIN) if moved else entry.image.split
-            kept.append(replace(entry, image=replace(entry.image, split=split)))
+            elif source.is_list or digest in shared:
+                kept.append(replace(entry, image=replace(entry.image, split=splits.get(digest, _TRAIN))))
+            else:  # copies within one source keep their splits: which one stays is decided with all other duplicates
+                kept.append(entry)
     return _with_unique_names(kept, sources), replaced
 
 
@@ -92,35 +91,34 @@ def _splits(sources: Sequence[SourceEntries], config: TrainConfig) -> dict[str, 
     found: dict[str, str] = {}
     for source in sources:
         if source.has_test_set:
-            _take(found, source.hashed())
+            _take(found, ((image.sha256, image.split) for image in source.hashed()))
     for source in sources:
         if not source.has_test_set:
             own = [image for image in source.hashed() if image.sha256 not in found]
-            _take(found, _draw(own, config) if source.is_list else own)
+            _take(found, _draw(own, config) if source.is_list else ((image.sha256, image.split) for image in own))
     return found
 
 
-def _take(found: dict[str, str], images: Iterable[LabelledImage]) -> None:
-    for image in images:
-        found[image.sha256] = max(found.get(image.sha256, _TRAIN), image.split, key=SPLITS.index)
+def _take(found: dict[str, str], splits: Iterable[tuple[str, str]]) -> None:
+    for digest, split in splits:
+        found[digest] = max(found.get(digest, _TRAIN), split, key=SPLITS.index)
 
 
-def _draw(images: Iterable[LabelledImage], config: TrainConfig) -> Iterable[LabelledImage]:
+def _draw(images: Iterable[LabelledImage], config: TrainConfig) -> Iterable[tuple[str, str]]:
     """Splits images by content: within each class in the order of a digest that nobody chooses."""
-    by_class: dict[int, dict[str, LabelledImage]] = defaultdict(dict)
+    by_class: dict[int, set[str]] = defaultdict(set)
     for image in images:
-        by_class[image.label].setdefault(image.sha256, image)
-    for members in by_class.values():
-        ordered = sorted(members.values(), key=lambda image: _lot(image, config.seed))
+        by_class[image.label].add(image.sha256)
+    for digests in by_class.values():
+        ordered = sorted(digests, key=lambda digest: _lot(digest, config.seed))
         tests = _round(len(ordered) * config.test_split)
         validations = _round((len(ordered) - tests) * config.validation_split)
-        for place, image in enumerate(ordered):
-            split = _TEST if place < tests else _VALIDATION if place < tests + validations else _TRAIN
-            yield replace(image, split=split)
+        for place, digest in enumerate(ordered):
+            yield digest, _TEST if place < tests else _VALIDATION if place < tests + validations else _TRAIN
 
 
-def _lot(image: LabelledImage, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed} {image.sha256}".encode()).digest()
+def _lot(digest: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed} {digest}".encode()).digest()
 
 
 def _round(number: float) -> int:
@@ -146,7 +144,7 @@ def _with_unique_names(entries: list[Entry], sources: Sequence[SourceEntries]) -
         ref, number = entry.image.ref, entry.image.source
         while owner.setdefault(ref, number) != number:
             ref = f"{sources[number].where.rstrip('/')}/{ref}"
-        unique.append(replace(entry, image=replace(entry.image, ref=ref)))
+        unique.append(entry if ref == entry.image.ref else replace(entry, image=replace(entry.image, ref=ref)))
     return unique
 
 

@@ -92,7 +92,7 @@ def _of_list(
 def _open(data: str, config: TrainConfig, reporter: Reporter) -> _Folders | LabelSource:
     cache, hosts = config.cache / "data", config.allowed_redirects
     if sources.is_list(data):
-        listed = LabelSource.of(sources.open_list(data, cache, reporter, redirect_hosts=hosts))
+        listed = LabelSource.of(sources.open_list(data, cache, reporter, redirect_hosts=hosts), reporter)
         if listed.undecided:
             reporter.say(f"  {listed.where}: {counted(listed.undecided, 'line')} without a label, not used")
         return listed
