@@ -16,7 +16,8 @@ from jobs.cloud.training_request import TrainingJob, build_request
 from jobs.commands import local as local_commands
 from jobs.commands.app import app
 from jobs.config import TrainConfig
-from jobs.data.dataset import describe_sources
+from jobs.data.dataset import LabelledImage, describe_sources
+from jobs.local import demo
 from jobs.models.bundle import trained_from
 from tests.conftest import Bench, Once, Trainer
 from tests.jobs.cloud.test_training_request import OPTIONS, STACK
@@ -171,6 +172,16 @@ def test_submit_and_local_take_several_sources(
     assert serving.bundle is not None
     serving.bundle()
     assert [config.sources for config in seen] == [("pets", "l.csv")]
+
+
+def test_the_demo_takes_lists_whose_names_are_no_keys() -> None:
+    """Each image gets an object of its own, below the prefix of the images."""
+    refs = ["cats/1.png", "../1.png", "/1.png", "s3://shelter/1.png"]
+    images = [LabelledImage(Path(), ref, 0, f"{number}" * 64) for number, ref in enumerate(refs)]
+    uris = [demo.uri_of(image) for image in images]
+    assert uris[0] == "s3://twofold-demo/images/cats/1.png"
+    assert len(set(uris)) == len(refs)
+    assert all(uri.startswith("s3://twofold-demo/images/") and ".." not in uri and "//" not in uri[5:] for uri in uris)
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ def _calls(bench: Bench) -> dict[str, Callable[[Storage], object]]:
         "list": lambda storage: list(storage.list(folder)),
         "metadata": lambda storage: storage.metadata(uri),
         "read": lambda storage: storage.read(f"{folder}/by-boto3", max_bytes=9),
+        "read_if_changed": lambda storage: storage.read_if_changed(f"{folder}/by-boto3", max_bytes=9, known=None),
         "read_range": lambda storage: storage.read_range(uri, start=0, end=1, etag=None),
         "remove": lambda storage: storage.remove(f"{folder}none"),
         "replace": lambda storage: storage.replace(uri, b"y", seen=b"x", content_type="text/plain"),
