@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jobs.labelled_list import COLUMNS, LabelledLine, labelled_list_csv, read_labelled_list
@@ -44,6 +44,7 @@ def _refused(data: bytes) -> str:
     return str(caught.value)
 
 
+@settings(max_examples=50)
 @given(st.lists(lines, max_size=8))
 @example([LabelledLine("a\rb", "=cat"), LabelledLine("'=1", "-", note="'"), LabelledLine(" a ", None)])
 def test_lines_read_back_as_they_were_written(written: list[LabelledLine]) -> None:
@@ -51,6 +52,7 @@ def test_lines_read_back_as_they_were_written(written: list[LabelledLine]) -> No
     assert read_labelled_list(labelled_list_csv(written), where="labels.csv") == written
 
 
+@settings(max_examples=50)
 @given(st.lists(lines, max_size=8))
 @example([LabelledLine("=cmd()", "+cat", reviewer="@ada", note="-")])
 def test_the_file_is_a_csv_in_which_a_spreadsheet_runs_nothing(written: list[LabelledLine]) -> None:
@@ -61,6 +63,7 @@ def test_the_file_is_a_csv_in_which_a_spreadsheet_runs_nothing(written: list[Lab
     assert [cell for line in cells for cell in line if cell.startswith(tuple(FORMULA))] == []
 
 
+@settings(max_examples=50)
 @given(st.binary(max_size=200) | texts.map(str.encode) | texts.map("source_ref,label\n{}".format).map(str.encode))
 @example(b"source_ref,label,reviewed_at\na,cat,0001-01-01T00:00:00+23:00\n")
 @example(b'source_ref,label\n"a,cat\n')
@@ -77,6 +80,7 @@ def test_bytes_are_a_list_or_refused_in_a_sentence(data: bytes) -> None:
     assert read_labelled_list(labelled_list_csv(found), where="again") == found
 
 
+@settings(max_examples=50)
 @given(st.lists(lines, min_size=1, max_size=8))
 def test_the_worker_takes_a_labelled_list_as_a_manifest(written: list[LabelledLine]) -> None:
     """Its column source_ref names the images, so a list that was labelled can also be submitted."""
@@ -150,6 +154,7 @@ def test_the_test_predictions_of_a_bundle_have_their_true_labels() -> None:
     assert read_labelled_list(data, where="test_predictions.csv") == [LabelledLine("=a.jpg", "-dog")]
 
 
+@settings(max_examples=50)
 @given(st.lists(lines, min_size=1, max_size=8))
 def test_json_lines_are_read_like_the_csv(written: list[LabelledLine]) -> None:
     """With the same names; ``source-ref`` is read too. What is missing or null is blank."""
