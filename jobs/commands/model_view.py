@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from jobs.data.dataset import describe_sources
 from jobs.metrics import threshold_rule
 from jobs.metrics.titles import title_of
 from jobs.wording import counted, program
@@ -70,6 +71,15 @@ def headline(manifest: ModelManifest, evaluation: dict[str, Any]) -> Text:
     ends = [f"{100 * end:.1f}" for end in accuracy.get("interval_95") or []]
     interval = f" (95 % interval {ends[0]} to {ends[1]} %)" if ends else ""
     return _text(f"{name}: {share} of {images} are classified correctly{interval}.")
+
+
+def sources(found: dict[str, Any]) -> Text | None:
+    """Returns where the images come from and how many of them were reviewed, if that was recorded."""
+    try:
+        described = describe_sources(found)
+    except (KeyError, TypeError, ValueError):  # the bundle is not one of ours
+        return None
+    return _text(described) if described else None
 
 
 def manifest(found: ModelManifest, *, digests: bool) -> Table:
