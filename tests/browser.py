@@ -65,6 +65,9 @@ class Browser:
     _from: int
     _buffer: bytes = b""
     _last: int = 0
+    _answers: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _downloads: dict[str, str] = field(default_factory=dict)  # the names of those under way, by their files
+    _downloaded: dict[str, Path] = field(default_factory=dict)
     _pages: dict[str, "Page"] = field(default_factory=dict)
 
     @classmethod
@@ -105,7 +108,7 @@ class Browser:
         context = self.call("Target.createBrowserContext")["browserContextId"]
         self.call(
             "Browser.setDownloadBehavior",
-            behavior="allow",
+            behavior="allowAndName",
             browserContextId=context,
             downloadPath=str(self.downloads),
             eventsEnabled=True,
@@ -128,29 +131,34 @@ class Browser:
 
     def call(self, method: str, *, session: str | None = None, **parameters: Any) -> dict[str, Any]:
         """Sends a command, and returns its result. Raises AssertionError if the browser refuses it."""
+        number = self.post(method, session=session, **parameters)
+        while number not in self._answers:
+            message = self._receive()
+            if "id" in message:
+                self._answers[message["id"]] = message
+            else:
+                self._note(message)
+        answer = self._answers.pop(number)
+        assert "error" not in answer, (method, answer["error"])
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def post(self, method: str, *, session: str | None = None, **parameters: Any) -> int:
+        """Sends a command, and returns its number without waiting for the answer."""
         self._last += 1
-        number = self._last
-        message = {"id": number, "method": method, "params": parameters}
-        if session:
-            message["sessionId"] = session
+        message = {"id": self._last, "method": method, "params": parameters} | (
+            {"sessionId": session} if session else {}
+        )
         self._send(json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._receive()
-            if answer.get("id") == number:
-                assert "error" not in answer, (method, answer["error"])
-                result: dict[str, Any] = answer["result"]
-                return result
-            self._note(answer)
+        return self._last
 
     def downloaded(self, name: str) -> bytes:
-        """Waits for a complete download of that name, takes it out of the folder, and returns it."""
-        path, deadline = self.downloads / name, time.monotonic() + _PATIENCE_S
-        while not path.exists():
-            assert time.monotonic() < deadline, f"{name} was not downloaded: {[*self.downloads.iterdir()]}"
-            time.sleep(0.01)
-        data = path.read_bytes()  # Chromium renames it when it is complete
-        path.unlink()
-        return data
+        """Waits for the next download of that name, and returns it."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while name not in self._downloaded:
+            assert time.monotonic() < deadline, f"{name} was not downloaded"
+            self.call("Browser.getVersion")  # reads the events in between
+        return self._downloaded.pop(name).read_bytes()
 
     def _send(self, data: bytes) -> None:
         while data:
@@ -168,9 +176,13 @@ class Browser:
         return answer
 
     def _note(self, event: dict[str, Any]) -> None:
-        page = self._pages.get(event.get("sessionId", ""))
+        page, facts = self._pages.get(event.get("sessionId", "")), event["params"]
         if page:
             page.note(event)
+        elif event["method"] == "Browser.downloadWillBegin":
+            self._downloads[facts["guid"]] = facts["suggestedFilename"]
+        elif event["method"] == "Browser.downloadProgress" and facts["state"] == "completed":
+            self._downloaded[self._downloads.pop(facts["guid"])] = self.downloads / facts["guid"]
 
 
 @dataclass
@@ -263,7 +275,7 @@ class Page:
                 self.problems.append(json.dumps(facts["args"]))
             case "Page.javascriptDialogOpening":
                 self.dialogs.append(facts["type"])
-                self.call("Page.handleJavaScriptDialog", accept=True)
+                self.browser.post("Page.handleJavaScriptDialog", session=self.session, accept=True)
 
     def _and_loaded(self, method: str, **parameters: Any) -> None:
         before, deadline = self._loads, time.monotonic() + _PATIENCE_S
@@ -271,7 +283,7 @@ class Page:
         assert "errorText" not in answer, answer
         while self._loads == before:
             assert time.monotonic() < deadline, "the page does not load"
-            self.run("document.readyState")  # reads the events in between
+            self.browser.call("Browser.getVersion")  # reads the events in between
 
     def _middle(self, selector: str) -> tuple[float, float]:
         box = self.run(

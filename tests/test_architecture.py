@@ -60,6 +60,7 @@ EDGES = {
         "worker/scoring/decoder.py",
         "jobs/data/augment.py",
         "jobs/data/digits.py",
+        "jobs/labelling/thumbnails.py",
         "jobs/report/",
     ),
 }

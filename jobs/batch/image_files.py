@@ -27,12 +27,18 @@ def has_image_suffix(name: str) -> bool:
     return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
+def has_other_suffix(name: str) -> bool:
+    """Returns whether a name is that of a file which is not an image. One without a suffix can be anything."""
+    suffix = Path(name).suffix.lower()
+    return suffix not in IMAGE_SUFFIXES | _HEIC_SUFFIXES and _SUFFIX.fullmatch(suffix) is not None
+
+
 def unfit(path: Path) -> str | None:
     """Returns why a file cannot be submitted, or None for an image."""
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return None
-    if _SUFFIX.fullmatch(suffix) and suffix not in _HEIC_SUFFIXES:
+    if has_other_suffix(path.name):
         return NOT_AN_IMAGE
     try:
         with path.open("rb") as file:

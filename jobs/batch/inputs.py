@@ -9,7 +9,7 @@ Images on this machine get a URI that follows from their content, and are upload
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -27,7 +27,7 @@ from worker.batch.job_folder import UPLOADS
 from worker.contract import ManifestRef
 from worker.errors import Reject
 from worker.manifest.formats import ImageRef
-from worker.manifest.references import EXPECTED, of_file, references
+from worker.manifest.references import EXPECTED, Opener, of_file, references
 
 #: Why a name of a list gets a row with an error code, as people read it.
 MISSING: Final = "not there"
@@ -95,7 +95,7 @@ class Inputs:
             return uri
         for source in map(Path, sources):
             for path in (source / file, source.parent / file):
-                if _is_file(path):
+                if is_file(path):
                     return self._of_image(path, file).source_ref
         return uri
 
@@ -135,16 +135,9 @@ class Inputs:
 
     def _of_folder(self, folder: Path) -> Iterator[ImageRef]:
         before = self.skipped.total
-        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        if not names:
+        taken = images_in(folder, self.patterns, self.skipped)
+        if not taken and self.skipped.total == before:
             raise UserError(f"There are no images to submit in {printable(str(folder))}: the folder is empty.")
-        taken = []
-        for name in names:
-            reason = self._refuse(folder, name)
-            if reason is None:
-                taken.append(name)
-            else:
-                self.skipped.add(reason, _text(name))
         if not taken:
             found = counted(self.skipped.total - before, "file")
             reasons = "".join(f"\n  {line}" for line in in_words(self.skipped.groups()))
@@ -154,28 +147,9 @@ class Inputs:
             )
         return (self._of_image(folder / name, name) for name in taken)
 
-    def _refuse(self, folder: Path, name: str) -> str | None:
-        """Returns why a file of a folder is skipped, or None."""
-        if any(step.startswith(".") for step in name.split("/")):
-            return _HIDDEN
-        # With --include, the patterns alone decide.
-        return self.patterns.refuse(name) or (None if self.patterns.include else unfit(folder / name))
-
     def _of_manifest(self, path: Path) -> Iterator[ImageRef]:
-        def pieces() -> Iterator[bytes]:
-            with path.open("rb") as opened:
-                while piece := opened.read(_PIECE):
-                    yield piece
-
-        refs: Iterable[ImageRef] = of_file(pieces(), str(path), declared=None, opener=self._open)
-        try:
-            for ref in refs:
-                yield ref if "://" in ref.source_ref else self._of_name(path.parent, ref)
-        except Reject as error:
-            reason = error.message.removeprefix(f"{path}: ")
-            if not reason.startswith(EXPECTED):
-                raise
-            raise UserError(f"{printable(str(path))} is neither an image nor a list of images: {reason}") from error
+        for ref in lines_of(path, self._open):
+            yield ref if "://" in ref.source_ref else self._of_name(path.parent, ref)
 
     def _of_name(self, folder: Path, ref: ImageRef) -> ImageRef:
         """Returns the image of a line that is no URI: an image file in ``folder``, or else one that will not be found.
@@ -183,7 +157,7 @@ class Inputs:
         A list may come from someone else, so it must not make us upload a file that is not an image.
         """
         name = ref.source_ref
-        if _is_file(folder / name):
+        if is_file(folder / name):
             reason = unfit(folder / name)
             if reason is None:
                 return self._of_image(folder / name, name, ref.columns)
@@ -207,7 +181,45 @@ class Inputs:
         return ImageRef.of(uri, columns={"file": _text(name)} | (columns or {}))
 
 
-def _is_file(path: Path) -> bool:
+def images_in(folder: Path, patterns: Patterns, skipped: Tally) -> list[str]:
+    """Returns the names of the images in a folder, in order, and adds those of its other files to ``skipped``."""
+    taken = []
+    for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()):
+        reason = _refuse(folder, name, patterns)
+        if reason is None:
+            taken.append(name)
+        else:
+            skipped.add(reason, _text(name))
+    return taken
+
+
+def _refuse(folder: Path, name: str, patterns: Patterns) -> str | None:
+    """Returns why a file of a folder is skipped, or None."""
+    if any(step.startswith(".") for step in name.split("/")):
+        return _HIDDEN
+    # With --include, the patterns alone decide.
+    return patterns.refuse(name) or (None if patterns.include else unfit(folder / name))
+
+
+def lines_of(path: Path, opener: Opener) -> Iterator[ImageRef]:
+    """Yields the references of a list on this machine. Raises UserError for a file that is not a list."""
+
+    def pieces() -> Iterator[bytes]:
+        with path.open("rb") as opened:
+            while piece := opened.read(_PIECE):
+                yield piece
+
+    try:
+        yield from of_file(pieces(), str(path), declared=None, opener=opener)
+    except Reject as error:
+        reason = error.message.removeprefix(f"{path}: ")
+        if not reason.startswith(EXPECTED):
+            raise
+        raise UserError(f"{printable(str(path))} is neither an image nor a list of images: {reason}") from error
+
+
+def is_file(path: Path) -> bool:
+    """Returns whether a path is that of a file, also if it cannot be one."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # not a valid name of a file

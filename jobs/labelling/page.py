@@ -18,13 +18,15 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from jobs import html
-from jobs.labelled_list import LabelledLine, labelled_list_csv
+from jobs.labelled_list import COLUMNS, LabelledLine, labelled_list_csv
 from jobs.printable import printable
 from worker.predictions import unguarded
 
 #: Characters that could end the element that holds a JSON document, or start another one.
 _MARKUP: Final = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
 
+#: What a label is called that is blank in the list.
+UNSURE: Final = "unsure"
 _JPEG: Final = b"\xff\xd8\xff"
 
 
@@ -61,6 +63,8 @@ def render_labelling_page(  # noqa: PLR0913 - two of them have defaults that fit
         "key": key,
         "file": file_name,
         "classes": classes,
+        "names": [*map(printable, classes), UNSURE],
+        "columns": COLUMNS,
         "served": served,
         "images": [_facts(image) for image in images],
         "kept": _cells(kept),
@@ -89,8 +93,9 @@ def _data_uri(thumbnail: bytes | None) -> str:
 
 def _facts(image: PageImage) -> dict[str, Any]:
     """Returns what the script needs of an image, without what it lacks."""
-    facts = {"name": printable(image.name), "problem": image.problem, "said": image.said, "score": image.score}
-    return {"ref": image.source_ref} | {name: value for name, value in facts.items() if value is not None}
+    texts = {"name": image.name, "problem": image.problem, "said": image.said}
+    facts: dict[str, Any] = {name: printable(text) for name, text in texts.items() if text is not None}
+    return {"ref": image.source_ref} | facts | ({} if image.score is None else {"score": image.score})
 
 
 def _cells(lines: Iterable[LabelledLine]) -> list[list[str]]:
