@@ -117,7 +117,7 @@ class Browser:
         page.call("Page.enable")
         page.call("Runtime.enable")
         page.call("Log.enable")
-        page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
+        page.resize(width, height, mobile=touch)
         page.call("Emulation.setTouchEmulationEnabled", enabled=touch)
         page.call("Emulation.setEmulatedMedia", features=_media(dark=dark))
         page.go(url)
@@ -151,6 +151,10 @@ class Browser:
         )
         self._send(json.dumps(message).encode() + b"\0")
         return self._last
+
+    def has(self, target: str) -> bool:
+        """Returns whether a window is open."""
+        return any(info["targetId"] == target for info in self.call("Target.getTargets")["targetInfos"])
 
     def downloaded(self, name: str) -> bytes:
         """Waits for the next download of that name, and returns it."""
@@ -200,6 +204,11 @@ class Page:
         """Sends a command about this page."""
         return self.browser.call(method, session=self.session, **parameters)
 
+    def resize(self, width: int, height: int, *, mobile: bool = False) -> None:
+        """Gives the window another size, in pixels."""
+        size: dict[str, Any] = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+
     def go(self, url: str) -> None:
         """Opens an address, and waits until it is loaded."""
         self._and_loaded("Page.navigate", url=url)
@@ -209,8 +218,11 @@ class Page:
         self._and_loaded("Page.reload")
 
     def close(self) -> None:
-        """Closes the window."""
-        self.browser.call("Target.closeTarget", targetId=self.target)
+        """Closes the window, and accepts what the page may ask before that."""
+        self.call("Page.close")
+        deadline = time.monotonic() + _PATIENCE_S
+        while self.browser.has(self.target):
+            assert time.monotonic() < deadline, "the window does not close"
 
     def run(self, script: str) -> Any:
         """Returns the value of an expression, or that of its promise. Raises AssertionError if it throws."""

@@ -52,16 +52,17 @@ function store() {
 }
 
 async function send() {
-  const lines = [...pending];
+  const body = JSON.stringify(pending);
+  const sent = pending.length;
+  let reason = "The command does not answer.";
   try {
-    const headers = { "Content-Type": "application/json" };
-    const answer = await fetch("labels", { method: "POST", headers, body: JSON.stringify(lines) });
-    if (!answer.ok) throw new Error(await answer.text());
-    pending = pending.slice(lines.length);
+    const [headers, signal] = [{ "Content-Type": "application/json" }, AbortSignal.timeout(10000)];
+    const answer = await fetch("labels", { method: "POST", headers, body, signal });
+    if (!answer.ok) throw (reason = await answer.text());
+    pending = pending.slice(sent);
     put("notice", "");
     if (pending.length) send();
-  } catch (error) {
-    const reason = error instanceof TypeError ? "The command does not answer." : error.message;
+  } catch {
     put("notice", `Not saved. ${reason} Press s to download your labels.`);
     setTimeout(send, 2000);
   }
