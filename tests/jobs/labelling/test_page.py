@@ -215,7 +215,7 @@ def test_buttons_do_what_keys_do(open_page: OpenPage) -> None:
 
 
 def test_a_filter_shows_one_kind_of_images(open_page: OpenPage) -> None:
-    """And n the next image without a label."""
+    """And n the next unlabelled image."""
     page = open_page()
     page.press("ArrowLeft", "ArrowRight", "ArrowDown", "ArrowLeft")
     choose = "((f) => {{ f.value = '{}'; f.onchange(); }})(document.querySelector('#filter'))"
@@ -315,8 +315,9 @@ def test_a_hostile_name_is_text(hostile: str, shown: str) -> None:
         image = PageImage("1", name, picture(1), problem=name, said=name)
         both = ("cat", "dog") if "://" in name else (name, f"{name}2")  # the list needs each of them as it is
         kept = [LabelledLine(both[0], both[1], note=both[0])]
-        shown = {"title": name, "intro": name, "file_name": "a.csv", "key": "k"}
-        text = render_labelling_page([image], classes=both, kept=kept, **shown).decode()
+        text = render_labelling_page(
+            [image], title=name, intro=name, classes=both, key="k", file_name="a.csv", kept=kept
+        ).decode()
         return StrictHtml(re.sub(r'<script type="module">.*?</script>', "", text, flags=re.DOTALL))
 
     assert_only_text(page(hostile), page("rex"))
@@ -344,8 +345,8 @@ def test_the_page_fits_its_window(open_page: OpenPage) -> None:
     page.press("ArrowLeft")
     for keys in ([], ["?"], ["Escape", "g"]):
         page.press(*keys)
-        for width in (320, 390, 1280):
-            page.resize(width, 800)
+        for width, height in ((320, 800), (390, 800), (844, 390), (1280, 800)):
+            page.resize(width, height)
             assert page.run("document.documentElement.scrollWidth") <= width
             sizes = page.run(
                 "[...document.querySelectorAll('button, select, label')].map((e) => e.getBoundingClientRect())"
@@ -354,7 +355,7 @@ def test_the_page_fits_its_window(open_page: OpenPage) -> None:
             assert len(sizes) >= 8
             assert all(wide >= 44 and high >= 44 for wide, high in sizes), sizes
             if not keys and width >= 390:  # the image has what is left of the window
-                assert page.run("document.documentElement.scrollHeight") <= 800
+                assert page.run("document.documentElement.scrollHeight") <= height
 
 
 def test_the_script_is_small() -> None:
