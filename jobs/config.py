@@ -32,6 +32,7 @@ class OptionHelp:
 
     panel: str | None = None
     default: str | None = None  #: words shown for the default; the option is then unset unless it is given
+    repeated: bool = False  #: whether the option can be given several times
 
 
 #: The limits of a number, by pydantic's names for them, and how they are worded, in this order.
@@ -71,8 +72,10 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     # All that this can be: jobs/data/sources.py and jobs/data/class_folders.py.
-    data: str = Field(
-        description="Folder or archive of two class folders, https:// address of an archive, or s3:// prefix."
+    # Several are a tuple; one is a string, as it always was in the files of a bundle.
+    data: Annotated[str | tuple[str, ...], OptionHelp(repeated=True)] = Field(
+        description="Folder or archive of two class folders, https:// address of an archive, s3:// prefix, or labelled "
+        "list. Repeat it for several: a later one wins."
     )
     output: str = Field(description="s3://bucket/prefix or folder. The bundle is written to NAME/VERSION/ in it.")
     name: Name = Field("model", description="Name of the model.")
@@ -157,6 +160,14 @@ class TrainConfig(BaseModel):
         "After an interruption, run the same command again to resume from there.",
     )
 
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_or_several(cls, data: object) -> object:
+        several = data if isinstance(data, list | tuple) else [data]
+        if not several or not all(isinstance(source, str) for source in several):
+            raise ValueError("must name a source of images, or a list of several")
+        return several[0] if len(several) == 1 else tuple(several)
+
     @field_validator("cache")
     @classmethod
     def _at_home(cls, cache: Path) -> Path:
@@ -176,18 +187,35 @@ class TrainConfig(BaseModel):
         """The names in ``redirect_hosts``."""
         return frozenset(filter(None, self.redirect_hosts.split(",")))
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources of the images, in their order."""
+        return (self.data,) if isinstance(self.data, str) else self.data
+
     @field_serializer("data")
-    def _without_secrets(self, data: str) -> str:
+    def _without_secrets(self, data: str | tuple[str, ...]) -> str | list[str]:
         """Keeps the signature of a presigned URL out of the bundle."""
-        address, mark, digest = data.partition("#sha256=")
-        return f"{masked(address)}{mark}{digest}" if data.lower().startswith(("http://", "https://")) else data
+        return _masked(data) if isinstance(data, str) else [_masked(source) for source in data]
+
+    def options(self, *, exclude: set[str] | None = None) -> list[str]:
+        """Returns the options of ``train run`` that differ from the defaults, as they are typed."""
+        given = self.model_dump(mode="json", exclude=exclude, exclude_defaults=True)
+        given |= {"redirect_hosts": self.redirect_hosts} if self.redirect_hosts else {}
+        return [
+            part
+            for name, value in given.items()
+            for one in (value if isinstance(value, list) else [value])
+            for part in (f"--{name.replace('_', '-')}", str(one))
+        ]
 
     def command(self) -> str:
         """Returns the command that runs this job again, as a new version. Defaults are left out."""
-        given = self.model_dump(mode="json", exclude={"version"}, exclude_defaults=True)
-        given |= {"redirect_hosts": self.redirect_hosts} if self.redirect_hosts else {}
-        options = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-        return shlex.join(["twofold", "train", "run", *options])
+        return shlex.join(["twofold", "train", "run", *self.options(exclude={"version"})])
+
+
+def _masked(source: str) -> str:
+    address, mark, digest = source.partition("#sha256=")
+    return f"{masked(address)}{mark}{digest}" if source.lower().startswith(("http://", "https://")) else source
 
 
 def explain_options(error: ValidationError, *, dashes: str = "--") -> str:

@@ -19,7 +19,7 @@ from typing import Any, Final
 import keras
 
 from jobs.config import TrainConfig
-from jobs.data.dataset import Dataset, Quarantined, check_share, quarantine_csv
+from jobs.data.dataset import Dataset, Quarantined, check_share, count_sources, quarantine_csv
 from jobs.data.loader import ImageLoader
 from jobs.metrics import classification, scored_images
 from jobs.metrics.learning_curve import Curve
@@ -207,9 +207,11 @@ class _Job:
     ) -> dict[str, Any]:
         quarantined = self._quarantined()
         counts = {split: len(features.split(split).images) for split in ("train", "validation")}
+        sources = count_sources(self._dataset, [*features.images, *test.images])
         return {
             **evaluation.evaluate(test, decision, self._config, self._dataset, quarantined),
             "images": counts | {"test": len(test.images), "quarantined": len(quarantined)},
+            **({"sources": sources} if sources else {}),
             **facts,
             "hardware": devices.describe(),
             "resumed": self._checkpoint.resumed,

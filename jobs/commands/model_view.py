@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from jobs.data.dataset import describe_sources
 from jobs.metrics import threshold_rule
 from jobs.wording import program
 from worker.contract import ModelManifest
@@ -69,6 +70,15 @@ def headline(manifest: ModelManifest, evaluation: dict[str, Any]) -> Text:
     return _text(f"{name}: {share} of {images} are classified correctly{interval}.")
 
 
+def sources(found: dict[str, Any]) -> Text | None:
+    """Returns where the images come from and how many of them were reviewed, if that was recorded."""
+    try:
+        described = describe_sources(found)
+    except (KeyError, TypeError, ValueError):  # the bundle is not one of ours
+        return None
+    return _text(described) if described else None
+
+
 def manifest(found: ModelManifest, *, digests: bool) -> Table:
     """Returns what is in model.json as a table, with its digests or without."""
     table = _table("", "")
@@ -82,7 +92,7 @@ def manifest(found: ModelManifest, *, digests: bool) -> Table:
         for field in ("decoder_fingerprint", "dataset_digest"):
             _row(table, _spaced(field), getattr(found, field))
     for title, values in (("trained with", found.training_config), ("libraries", found.libraries)):
-        _row(table, title, "\n".join(f"{key}: {value}" for key, value in values.items()))
+        _row(table, title, "\n".join(f"{key}: {_shown(value)}" for key, value in values.items()))
     files = (
         f"{name}: {file.size_bytes:,} bytes" + (f", SHA-256 {file.sha256}" if digests else "")
         for name, file in found.files.items()
@@ -193,6 +203,10 @@ def _difference(recorded: dict[str, Any]) -> str:
 
 def _interval(ends: list[float] | None) -> str:
     return f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
+
+
+def _shown(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _spaced(name: str) -> str:

@@ -17,6 +17,7 @@ from rich.table import Table
 from jobs.commands.conventions import InFolder
 from jobs.commands.options import Json
 from jobs.config import OptionHelp, TrainConfig
+from jobs.data.dataset import describe_sources
 from jobs.extras import require
 from jobs.metrics import threshold_rule
 from jobs.progress import Reporter, hushed
@@ -34,7 +35,9 @@ _EPILOG: Final = (
     "Example: twofold train run --data pets/ --output s3://shelter/models --name pets\n\n"
     "--data takes a folder with one folder for each of the two classes, or with train/ and optionally validation/ and "
     "test/, each of which holds the two; a .zip, .tar, .tar.gz or .tgz archive of such a folder; the https:// address "
-    "of an archive, followed by #sha256=DIGEST to have it checked; an s3:// prefix, or an archive in a bucket."
+    "of an archive, followed by #sha256=DIGEST to have it checked; an s3:// prefix, or an archive in a bucket; or a "
+    "labelled list: a CSV of source_ref,label, JSON Lines, or an augmented manifest of SageMaker.\n\n"
+    "Several sources: --data pets/ --data reviewed.csv. Where two have the same image, the later one's label counts."
 )
 
 
@@ -61,7 +64,7 @@ def _parameter(name: str, field: FieldInfo, panel: str | None) -> inspect.Parame
     option = typer.Option(
         help=field.description, rich_help_panel=panel or shown.panel, show_default=shown.default or True
     )
-    kind: Any = field.annotation if field.annotation in {int, float, Path} else str
+    kind: Any = field.annotation if field.annotation in {int, float, Path} else list[str] if shown.repeated else str
     default = inspect.Parameter.empty if field.is_required() else field.default
     if shown.default:
         kind, default = kind | None, None
@@ -142,6 +145,8 @@ def _print_summary(trained: "TrainedBundle") -> None:
     rule = threshold_rule.outcome(trained.evaluation)
     if rule and not rule.borne_out:
         out.print(f"The test images do not bear out the threshold: {rule}. {rule.advice}", style="yellow")
+    if described := describe_sources(trained.evaluation):
+        print(described)
     quarantined = trained.evaluation["images"]["quarantined"]
     if quarantined:
         were, each = ("was", "it") if quarantined == 1 else ("were", "each")

@@ -131,12 +131,35 @@ def read_bundle(
     return Bundle(uri, manifest, files, findings + _contradictions(files))
 
 
-def trained_from(manifest: ModelManifest) -> Path | None:
-    """Returns the folder that the model was trained from, if this machine has it."""
+@dataclass(frozen=True)
+class ImagePlaces:
+    """Where test images may be: in folders, by name or by content, and among files, by content."""
+
+    where: str  #: as a message may show it
+    folders: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "ImagePlaces":
+        """Returns one folder."""
+        return cls(str(folder), (folder,))
+
+
+def trained_from(manifest: ModelManifest) -> ImagePlaces | None:
+    """Returns the folders that the model was trained from, as far as this machine has them.
+
+    The names in a labelled list begin at its own folder.
+    """
     data = manifest.training_config.get("data")
+    sources = [source for source in (data if isinstance(data, list) else [data]) if isinstance(source, str) and source]
+    folders = tuple(dict.fromkeys(folder for source in sources if (folder := _folder_of(Path(source))) is not None))
+    return ImagePlaces(", ".join(map(str, folders)), folders) if folders else None
+
+
+def _folder_of(source: Path) -> Path | None:
     try:
-        return Path(data) if isinstance(data, str) and data and Path(data).is_dir() else None
-    except OSError:  # the name is too long
+        return source if source.is_dir() else source.parent if source.is_file() else None
+    except (OSError, ValueError):  # the name is too long, or holds a NUL
         return None
 
 

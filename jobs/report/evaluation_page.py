@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from jobs import html
 from jobs.config import fixed_threshold
+from jobs.data.dataset import describe_sources
 from jobs.metrics import curves, threshold_rule
 from jobs.metrics.arrays import Classes, Scores
 from jobs.metrics.learning_curve import Curve
@@ -30,7 +31,7 @@ _HARDLY: Final = 0.005
 _SHOWN_ELSEWHERE: Final = frozenset(
     {
         *("binary_classification_metrics", "per_class", "n", "threshold", "threshold_rule", "temperature"),
-        *("quarantined", "model"),
+        *("quarantined", "model", "sources"),
     }
 )
 _TITLES: Final = {"f1": "F1", "auc": "AUC", "brier_score": "Brier score"}
@@ -122,6 +123,7 @@ class _View:
         self.matrix = Matrix(((cells["0"]["0"], cells["0"]["1"]), (cells["1"]["0"], cells["1"]["1"])))
         self.threshold: float = facts.evaluation["threshold"]
         self.rule = threshold_rule.outcome(facts.evaluation)
+        self.sources = describe_sources(facts.evaluation)
 
     @property
     def is_degenerate(self) -> bool:

@@ -7,6 +7,8 @@ import json
 import re
 from typing import Any, Final
 
+from jobs.data.dataset import describe_sources
+from jobs.printable import printable
 from worker.contract import ModelManifest
 
 #: The metrics of the table: their keys in ``evaluation.json``, their names on a hub, and what they mean.
@@ -81,12 +83,20 @@ def _figures(manifest: ModelManifest, evaluation: dict[str, Any]) -> str:
 
 def _data(manifest: ModelManifest, evaluation: dict[str, Any]) -> str:
     counts = evaluation["images"]
-    left_out = f"{counts['quarantined']:,} were left out (`quarantine.csv`)." if counts["quarantined"] else ""
-    return (
-        f"{counts['train']:,} images to train on, {counts['validation']:,} to validate, {counts['test']:,} to test. "
-        f"{left_out} Digest of the data set: `{manifest.dataset_digest}`. The backbone is MobileNetV2; its weights: "
-        f"{_text(re.sub(r'[^ ]*/', '', evaluation['weights']))}."  # without the folders of one machine
-    ).replace("  ", " ")
+    weights = re.sub(r"[^ ]*/", "", evaluation["weights"])  # without the folders of one machine
+    named = [source | {"data": _last_part(source["data"])} for source in evaluation.get("sources", ())]
+    sentences = (
+        f"{counts['train']:,} images to train on, {counts['validation']:,} to validate, {counts['test']:,} to test.",
+        _text(printable(describe_sources({"sources": named}))),
+        f"{counts['quarantined']:,} were left out (`quarantine.csv`)." if counts["quarantined"] else "",
+        f"Digest of the data set: `{manifest.dataset_digest}`.",
+        f"The backbone is MobileNetV2; its weights: {_text(weights)}.",
+    )
+    return " ".join(filter(None, sentences))
+
+
+def _last_part(source: str) -> str:
+    return source.rstrip("/").rpartition("/")[2] or source
 
 
 def _limits(manifest: ModelManifest) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.models.bundle import read_bundle
+from jobs.models.bundle import ImagePlaces, read_bundle
 from jobs.models.verification import Verification, verify
 from jobs.progress import Reporter
 from jobs.store import FolderStore, Store
@@ -23,7 +23,8 @@ _QUIET = Reporter(quiet=True)
 def _verify(
     store: Store, *, version: str = "v1", data: Path | None = None, tolerance: float | None = None
 ) -> Verification:
-    return verify(read_bundle(store, "digits", version, _QUIET), data=data, tolerance=tolerance, reporter=_QUIET)
+    places = None if data is None else ImagePlaces.of_folder(data)
+    return verify(read_bundle(store, "digits", version, _QUIET), data=places, tolerance=tolerance, reporter=_QUIET)
 
 
 def _problems(verification: Verification) -> list[str]:
