@@ -3,8 +3,8 @@
     TWOFOLD_QUEUE_URL = "http://127.0.0.1:4566/000000000000/requests"
     AWS_REGION = "us-east-1"
 
-``twofold local`` and ``twofold cloud deploy`` offer to write the file. ``twofold batch``, ``twofold model``,
-``twofold doctor`` and ``twofold train run`` read it in the folder where they are run. A variable of the environment
+``twofold local`` and ``twofold cloud deploy`` offer to write the file. ``twofold batch``, ``twofold label``,
+``twofold model``, ``twofold doctor`` and ``twofold train run`` read it in the folder where they are run. A variable of the environment
 takes precedence.
 """
 
@@ -108,7 +108,7 @@ def _check(path: Path, name: str, value: object) -> None:
 def save(folder: Path, settings: Mapping[str, str], *, written_by: str) -> Path:
     """Writes the file, in place of an earlier one, and returns its path. Only the user can read it."""
     lines = [
-        f"# Written by '{written_by}'. twofold batch, model, doctor and train run read it in this folder.",
+        f"# Written by '{written_by}'. twofold batch, label, model, doctor and train run read it in this folder.",
         "# Variables of the environment take precedence.",
         *(f"{name} = {_quoted(value)}" for name, value in settings.items()),
     ]
