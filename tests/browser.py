@@ -260,11 +260,11 @@ class Page:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def swipe(self, selector: str, *, right: int = 0, down: int = 0) -> None:
-        """Moves a finger from the middle of an element, in ten steps."""
+        """Moves a finger from the middle of an element, in a few steps."""
         x, y = self._middle(selector)
         self.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
-        for part in range(1, 11):
-            point = {"x": x + right * part / 10, "y": y + down * part / 10}
+        for part in range(1, 6):
+            point = {"x": x + right * part / 5, "y": y + down * part / 5}
             self.call("Input.dispatchTouchEvent", type="touchMove", touchPoints=[point])
         self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 

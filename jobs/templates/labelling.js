@@ -64,7 +64,7 @@ async function send() {
     if (pending.length) send();
   } catch {
     put("notice", `Not saved. ${reason} Press s to download your labels.`);
-    setTimeout(send, 2000);
+    setTimeout(send, 1000);
   }
   count();
 }

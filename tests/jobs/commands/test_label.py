@@ -5,10 +5,9 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from jobs.labelled_list import LabelledLine, labelled_list_csv, read_labelled_li
 from jobs.labelling.images import MAX_IMAGES
 from jobs.wording import program
 from tests.browser import Browser
-from tests.conftest import REPOSITORY, Bench
+from tests.conftest import Bench, Run, Trainer
 
 Label = Callable[..., tuple[int, str, str]]
 
@@ -163,45 +162,40 @@ def test_a_page_of_a_private_bucket_needs_no_addresses(
 
 
 @contextmanager
-def _serving(folder: Path, *options: str) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "jobs.cli", "label", "photos", "--classes", "three,eight", "--serve", *options]
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def _serving(trainer: Trainer, folder: Path, *options: str) -> Iterator[tuple[Run, str]]:
+    """The command in a process of its own, and the address that it prints."""
+    classes = ("--classes", "three,eight")
+    run = trainer.start("label", f"{folder}/photos", *classes, "-o", f"{folder}/labels.csv", "--serve", *options)
     try:
-        yield process
+        while "Press Ctrl-C" not in run.stdout:
+            assert run.trainer.ask({"poll": run.pid}) is None, run.stderr
+            time.sleep(0.02)
+        yield run, run.stdout.split()[1]
     finally:
-        process.kill()
-        process.communicate()
+        with suppress(ProcessLookupError):
+            os.kill(run.pid, signal.SIGKILL)
 
 
-def test_a_served_page_ends_with_the_command_and_loses_nothing(folder: Path, browser: Browser) -> None:
+def test_a_served_page_ends_with_the_command_and_loses_nothing(
+    trainer: Trainer, folder: Path, browser: Browser
+) -> None:
     """After Ctrl-C, one line says what is in the list; a label that came later can still be downloaded."""
-    with _serving(folder, "-n", "10") as process:
-        assert process.stdout
-        assert process.stderr
-        url = process.stdout.readline().removeprefix("Open ").strip()
-        rest = process.stdout.readline() + process.stdout.readline()
+    with _serving(trainer, folder, "-n", "10") as (run, url):
         assert re.fullmatch(
+            r"Open http://127\.0\.0\.1:\d+/\?token=\S{43}\n"
             r"in a browser on this machine: \d+ images\. The address works once\.\n"
-            r"labels\.csv is written as you label\. Press Ctrl-C when you are done\.\n",
-            rest,
+            r"\S+labels\.csv is written as you label\. Press Ctrl-C when you are done\.\n",
+            run.stdout,
         )
         page = browser.open(url)
         page.press("ArrowLeft", "ArrowRight")
         page.wait_for("document.querySelector('#saving').textContent === 'Saved'")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
-        *_, last = process.stderr.read().splitlines()
-        left = int(page.text("#counts .open b"))
-        assert last == (
-            f"Stopped. labels.csv has 2 images of this page, and {left} are left. Run the same command again to go on."
-        )
+        os.kill(run.pid, signal.SIGINT)
+        assert run.wait() == 0
+    *_, last = run.stderr.splitlines()
+    left = page.text("#counts .open b")
+    has = f"{folder}/labels.csv has 2 images of this page, and {left} are left"
+    assert last == f"Stopped. {has}. Run the same command again to go on."
     assert len(read_labelled_list((folder / "labels.csv").read_bytes(), where="")) == 2
     page.press("ArrowUp")
     page.wait_for("!document.querySelector('#notice').hidden")
@@ -213,18 +207,20 @@ def test_a_served_page_ends_with_the_command_and_loses_nothing(folder: Path, bro
 
 
 @pytest.mark.slow
-def test_a_served_page_that_is_killed_loses_at_most_the_last_label(folder: Path, browser: Browser) -> None:
+def test_a_served_page_that_is_killed_loses_at_most_the_last_label(
+    trainer: Trainer, folder: Path, browser: Browser
+) -> None:
     """Five times, at once after a key; the next start goes on."""
     given = 0
     for _ in range(5):
-        with _serving(folder) as process:
-            assert process.stdout
-            page = browser.open(process.stdout.readline().removeprefix("Open ").strip())
+        with _serving(trainer, folder) as (run, url):
+            page = browser.open(url)
             done = 24 - int(page.text("#counts .open b"))
             assert given - 1 <= done <= given
             page.press("ArrowLeft")
             page.wait_for("document.querySelector('#saving').textContent === 'Saved'")
             page.press("ArrowRight")
-            process.kill()
+            os.kill(run.pid, signal.SIGKILL)
+            run.wait()
             given = done + 2
             page.close()

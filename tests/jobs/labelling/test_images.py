@@ -48,8 +48,9 @@ def test_a_list_names_images_next_to_it_and_in_buckets(tmp_path: Path) -> None:
     assert source.skipped.total == 3
 
 
-def test_a_prefix_and_a_list_in_a_bucket_name_objects(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prefix_and_a_list_in_a_bucket_name_objects(ministack_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """With and without a suffix, but not those of other files. Private buckets need no presigned addresses."""
+    bench = ministack_bench
     for name, value in bench.environment.items():
         monkeypatch.setenv(name, value)
     for key in ("in/1.jpg", "in/2", "in/readme.txt"):

@@ -163,6 +163,7 @@ def test_the_cookie_is_for_this_server_and_for_no_script(served: Served) -> None
     ("changed", "status"),
     [
         ({"Host": "evil.example:80"}, 421),
+        ({"Host": "evil.example:80", "Origin": "http://evil.example:80"}, 421),
         ({"Host": "127.0.0.1"}, 421),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
