@@ -4,8 +4,8 @@
     AWS_REGION = "us-east-1"
 
 ``twofold local`` and ``twofold cloud deploy`` offer to write the file. ``twofold batch``, ``twofold label``,
-``twofold model``, ``twofold doctor`` and ``twofold train run`` read it in the folder where they are run. A variable of the environment
-takes precedence.
+``twofold model``, ``twofold doctor`` and ``twofold train run`` read it in the folder where they are run. A variable of
+the environment takes precedence.
 """
 
 import json

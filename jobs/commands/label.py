@@ -57,34 +57,38 @@ def label(
     as_json: Json = False,
 ) -> None:
     """Label images in the browser, one by one. The list of labels is what training reads."""
-    from jobs.labelling.images import ImageSource, as_listed, choose  # noqa: PLC0415 - see above
-    from jobs.labelling.label_file import LabelFile  # noqa: PLC0415
-    from jobs.labelling.session import LabellingSession  # noqa: PLC0415
+    from jobs.labelling.label_file import LabelFile  # noqa: PLC0415 - see above
 
     both = _classes(classes)
     _check_files(file, force=force or serve)
     labels = LabelFile(file)
     _check_labels(labels, both)
-    reporter, images = Reporter(), ImageSource(file.parent)
-    with if_stopped("Stopped. Nothing was written. Run the same command again."):
-        with reporter.step(f"Listing {printable(source)}"):
-            found = images.find(source)
-        chosen = as_listed(choose(found, number, source), (line.source_ref for line in labels.lines), file.parent)
-        shown, left_out = _read(chosen, images, reporter)
-        _say_left_out(left_out, images, reporter)
-    if not shown:
-        raise UserError(f"Not one image of {printable(source)} can be shown.")
-    session = LabellingSession(
-        title=_title(source),
-        intro=_intro(len(found), len(chosen), file, served=serve),
-        classes=both,
-        images=shown,
-        labels=labels,
-    )
+    session, left_out = _prepare(source, number, labels, both, served=serve)
     if serve:
         _serve(session, left_out, port=port, open_page=open_page, as_json=as_json)
     else:
         _write(session, left_out, open_page=open_page, as_json=as_json)
+
+
+def _prepare(
+    source: str, number: int | None, labels: "LabelFile", classes: tuple[str, str], *, served: bool
+) -> tuple["LabellingSession", "LeftOut"]:
+    """Finds the images and makes their thumbnails. Raises UserError if not one of them can be shown."""
+    from jobs.labelling.images import ImageSource, as_listed, choose  # noqa: PLC0415 - see above
+    from jobs.labelling.session import LabellingSession  # noqa: PLC0415
+
+    reporter, images = Reporter(), ImageSource(labels.path.parent)
+    with if_stopped("Stopped. Nothing was written. Run the same command again."):
+        with reporter.step(f"Listing {printable(source)}"):
+            found = images.find(source)
+        listed = (line.source_ref for line in labels.lines)
+        chosen = as_listed(choose(found, number, source), listed, images.beside)
+        shown, left_out = _read(chosen, images, reporter)
+        _say_left_out(left_out, images, reporter)
+    if not shown:
+        raise UserError(f"Not one image of {printable(source)} can be shown.")
+    intro = _intro(len(found), len(chosen), labels.path, served=served)
+    return LabellingSession(_title(source), intro, classes, shown, labels), left_out
 
 
 def _classes(text: str) -> tuple[str, str]:

@@ -134,7 +134,8 @@ function count() {
   for (const bar of $("progress").children) bar.style.width = `${(100 * counts[bar.className]) / images.length}%`;
   $("progress").setAttribute("aria-valuenow", images.length - counts.open);
   const save = unsaved.size ? `Save (${unsaved.size})` : "Save";
-  $("saving").textContent = served ? (pending.length ? "Saving" : "Saved") : save;
+  const saving = !pending.length ? "Saved" : $("notice").hidden ? "Saving" : save;
+  $("saving").textContent = served ? saving : save;
 }
 
 function mark(position) {

@@ -167,7 +167,7 @@ def _serving(trainer: Trainer, folder: Path, *options: str) -> Iterator[tuple[Ru
     classes = ("--classes", "three,eight")
     run = trainer.start("label", f"{folder}/photos", *classes, "-o", f"{folder}/labels.csv", "--serve", *options)
     try:
-        while "Press Ctrl-C" not in run.stdout:
+        while not (run.folder / "stdout").exists() or "Press Ctrl-C" not in run.stdout:
             assert run.trainer.ask({"poll": run.pid}) is None, run.stderr
             time.sleep(0.02)
         yield run, run.stdout.split()[1]
@@ -200,6 +200,7 @@ def test_a_served_page_ends_with_the_command_and_loses_nothing(
     page.press("ArrowUp")
     page.wait_for("!document.querySelector('#notice').hidden")
     assert page.text("#notice") == "Not saved. The command does not answer. Press s to download your labels."
+    assert page.text("#saving") == "Save"
     page.press("s")
     assert len(read_labelled_list(browser.downloaded("labels.csv"), where="")) == 3
     page.close()
