@@ -31,8 +31,9 @@ FLOORS = (
     {"jobs.progress", "jobs.question"},
     {"jobs.config", "jobs.extras", "jobs.folder_settings"},
     {"jobs.cloud", "jobs.labelled_list", "jobs.metrics", "jobs.printable", "jobs.store"},
-    {"jobs.data", "jobs.models", "jobs.output_file"},
+    {"jobs.data", "jobs.html", "jobs.models", "jobs.output_file"},
     {"jobs.batch", "jobs.checkup", "jobs.local", "jobs.training"},
+    {"jobs.labelling"},
     {"jobs.report"},
     {"jobs.train"},
     {"jobs.commands"},
@@ -60,6 +61,7 @@ EDGES = {
         "worker/scoring/decoder.py",
         "jobs/data/augment.py",
         "jobs/data/digits.py",
+        "jobs/labelling/thumbnails.py",
         "jobs/report/",
     ),
 }

@@ -29,6 +29,13 @@ class _Entry:
 
 
 _ENTRIES: Final = {
+    "label": _Entry(
+        "jobs.commands.label",
+        "label",
+        "Label images in the browser, one by one: the list that training reads.",
+        (),
+        in_folder=True,
+    ),
     "train": _Entry(
         "jobs.commands.train_remote",
         "app",

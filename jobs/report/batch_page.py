@@ -23,13 +23,14 @@ import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
+from jobs import html
 from jobs.batch.file_names import FILE
 from jobs.batch.results import Line, Results
 from jobs.decoding import decode
 from jobs.metrics import scored_images
 from jobs.metrics.arrays import Scores
 from jobs.metrics.drift import drift, shares
-from jobs.report import charts, html
+from jobs.report import charts
 from jobs.wording import program
 from worker.aws.storage import Storage
 from worker.batch import cost

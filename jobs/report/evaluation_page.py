@@ -13,13 +13,14 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
+from jobs import html
 from jobs.config import fixed_threshold
 from jobs.data.dataset import describe_sources
 from jobs.metrics import curves, threshold_rule
 from jobs.metrics.arrays import Classes, Scores
 from jobs.metrics.learning_curve import Curve
 from jobs.metrics.titles import title_of
-from jobs.report import charts, html
+from jobs.report import charts
 from jobs.report.gallery import Gallery
 
 #: Rows in the table of quarantined files; quarantine.csv lists them all.

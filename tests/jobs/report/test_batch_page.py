@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from jobs import html
 from jobs.batch.results import Line
-from jobs.report import html
 from jobs.report.batch_page import (
     ADVICE,
     EACH,
