@@ -28,6 +28,7 @@ FLOORS = (
     {"worker.consumer", "worker.serverless"},
     {"worker.__main__"},
     {"jobs.decoding", "jobs.json_schema", "jobs.progress", "jobs.signals", "jobs.user_error", "jobs.wording"},
+    {"jobs.unsure_band"},
     {"jobs.config", "jobs.extras", "jobs.folder_settings"},
     {"jobs.cloud", "jobs.metrics", "jobs.printable", "jobs.store"},
     {"jobs.data", "jobs.models", "jobs.output_file"},

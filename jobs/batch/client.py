@@ -13,6 +13,7 @@ from jobs.batch.closing import Closer, Closing
 from jobs.batch.dead_letters import DeadLetters
 from jobs.batch.status import StatusReader
 from jobs.folder_settings import check_emulator, missing
+from jobs.unsure_band import Band
 from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_sqs, open_storage
 from worker.aws.failures import BOTO_ERRORS, from_messaging
@@ -141,13 +142,20 @@ class BatchClient:
         preflight.check_queue(open_sqs(self.session), self.settings.needed_queue())
         preflight.check_output(self.settings.needed_output(), self.storage)
 
-    def choose_model(self, uri: str | None) -> "ModelChoice":
-        """Returns the bundle that ``uri`` or else the settings name. Raises UserError when it cannot be used."""
+    def choose_model(
+        self, uri: str | None, *, threshold: float | None = None, unsure: Band | None = None
+    ) -> "ModelChoice":
+        """Returns the bundle that ``uri`` or else the settings name.
+
+        Raises UserError when it cannot be used, or not with this threshold and this band of unsure scores.
+        """
         from jobs.batch import preflight  # noqa: PLC0415 - see above
         from worker.batch.plan import ModelChoice  # noqa: PLC0415
 
         named = uri or self.model_uri()
-        return ModelChoice() if named is None else preflight.choose_model(named, self.storage)
+        if named is None:
+            return ModelChoice()
+        return preflight.choose_model(named, self.storage, threshold=threshold, unsure=unsure)
 
     def is_emulated(self) -> bool:
         """Returns whether the queue is on an emulator, which costs nothing."""

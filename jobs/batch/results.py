@@ -10,7 +10,7 @@ from jobs.batch.job_names import no_such_job
 from jobs.user_error import UserError
 from jobs.wording import counted, program
 from worker import predictions
-from worker.batch.job_folder import JobRecord
+from worker.batch.job_folder import JobRecord, unsure_rows
 from worker.batch.shards import read_shard
 from worker.contract import Job, PredictionRow, ShardLine
 
@@ -93,8 +93,8 @@ class Results:
                 asked = {line.row: line for line in self.shard(number)}
                 yield from ((row, asked.get(row.row) or _line_of(row)) for row in wanted)
 
-    def redriven_codes(self) -> Iterator[tuple[str | None, str | None]]:
-        """Yields the error code that each redriven row had at first, and the one that it has now; None: it has a score.
+    def redriven(self) -> Iterator[tuple[PredictionRow, PredictionRow]]:
+        """Yields each row that was redriven, as it was at first and as it is now.
 
         Only redriven rows, and the parts that they belong to, are read.
         """
@@ -102,9 +102,26 @@ class Results:
         numbers = {row // self.job.shard_images if self.job.shards else 0 for row in redriven}
         with ThreadPoolExecutor(_AHEAD) as pool:
             for rows in pool.map(self._part, sorted(numbers)):
-                for row in rows:
-                    if row.row in redriven:
-                        yield row.error_code, redriven[row.row].error_code
+                yield from ((row, redriven[row.row]) for row in rows if row.row in redriven)
+
+    def has_decisions(self) -> bool:
+        """Returns whether a band of unsure scores was set, so that rows have a decision.
+
+        Asks the summary, or the reports of all parts where there is none yet. Redrives may have been scored by another
+        version of the model, with a band or without.
+        """
+        if self.job.unsure is not None or self._has_band():
+            return True
+        return any(Results(self.record.sibling(name)).has_decisions() for name in self.record.redrives())
+
+    def _has_band(self) -> bool:
+        summary = self.record.summary()
+        if summary is not None:
+            return summary.unsure_rows is not None
+        numbers = (number for number in self.record.part_numbers() if number < self.job.parts)
+        with ThreadPoolExecutor(_AHEAD) as pool:
+            reports = pool.map(lambda number: self.record.answer(self.job, number), numbers)
+            return unsure_rows(reports) is not None
 
     def shard(self, number: int) -> list[ShardLine]:
         """Returns the lines of a shard, or nothing when the job was short and has no shards."""

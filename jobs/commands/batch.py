@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from pydantic import BaseModel
 
-from jobs.commands.options import Json, Yes
+from jobs.commands.options import Json, Yes, band_of
 from jobs.progress import Reporter
 from jobs.signals import if_stopped
 from jobs.wording import counted, program
@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # boto3 takes half a second to load, and --help does not need
     from jobs.batch.client import BatchClient
     from jobs.batch.dead_letters import LettersRead
     from jobs.batch.status import JobStatus
+    from jobs.unsure_band import Band
     from worker.contract import Job
 
 app = typer.Typer()
@@ -55,6 +56,10 @@ def submit(
     threshold: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Lowest score of class 1.", show_default="the model's")
     ] = None,
+    unsure: Annotated[
+        str | None,
+        typer.Option(metavar="LOW:HIGH", help="Scores whose answers are 'unsure'.", show_default="the model's, if any"),
+    ] = None,
     output: Output = None,
     include: Annotated[list[str] | None, typer.Option(help="Only these names in prefixes or folders: '*.jpg'.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Skip these names in prefixes or folders.")] = None,
@@ -71,6 +76,7 @@ def submit(
     from worker.contract import JobId  # noqa: PLC0415
 
     _check_option("--job-id", JobId, job_id)
+    band = _band(unsure, threshold)
     reporter = Reporter()
     client = _open(output)
     output_uri = client.settings.needed_output()
@@ -80,9 +86,11 @@ def submit(
         with if_stopped("Stopped. Nothing was uploaded, and nothing was sent. Run the same command again."):
             if not dry_run:
                 client.check()
-            choice = client.choose_model(model)
+            choice = client.choose_model(model, threshold=threshold, unsure=band)
             read_sources(sources, inputs, shards, reporter)
-            options = SubmitOptions(output_uri=output_uri, job_id=job_id, model=choice, threshold=threshold)
+            options = SubmitOptions(
+                output_uri=output_uri, job_id=job_id, model=choice, threshold=threshold, unsure=band
+            )
             job = plan_job(sources, shards, options, inputs)
             check_name(job, inputs)
             expected = estimate(job, inputs, emulated=client.is_emulated())
@@ -168,7 +176,10 @@ def results(
     joined = found.job.columns if join else tuple(name for name in found.job.columns if name == FILE)
     with Reporter().step(f"Writing {path}", total=found.job.images) as advance:
         chunks = found.chunks(join=bool(joined), partial=partial)
-        counts = results_file.write(chunks, path, joined=joined, advance=advance, force=force, excel=excel)
+        decided = found.has_decisions()
+        counts = results_file.write(
+            chunks, path, joined=joined, decided=decided, advance=advance, force=force, excel=excel
+        )
     text = f"{counted(counts.rows, 'row')} = {counts.scored:,} scored + {counts.failed:,} with an error code: {path}"
     text += _skipped(found.job)
     if path == results_file.STDOUT:
@@ -280,6 +291,18 @@ def _open(output: str | None) -> "BatchClient":
 
     _check_option("--output", S3Uri, output)
     return BatchClient.open(output_uri=output)
+
+
+def _band(text: str | None, threshold: float | None) -> "Band | None":
+    """Returns the band of ``--unsure``. Raises BadParameter for one that does not hold ``--threshold``."""
+    from worker.contract import check_band  # noqa: PLC0415
+
+    band = band_of(text)
+    try:
+        check_band(band, threshold)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--unsure") from None
+    return band
 
 
 def _check_option(name: str, kind: Any, value: str | None) -> None:  # noqa: ANN401 - an annotated type

@@ -80,7 +80,7 @@ def show(
         return
     out = _console()
     out.print(model_view.headline(manifest, evaluation))
-    if (unmet := model_view.unmet(evaluation)) is not None:
+    if (unmet := model_view.unmet(evaluation, manifest.labels)) is not None:
         out.print(unmet, style="yellow")
     out.print(model_view.evaluation(evaluation, manifest.labels))
     out.print(model_view.manifest(manifest, digests=digests))

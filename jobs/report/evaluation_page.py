@@ -13,11 +13,12 @@ from functools import cached_property
 from typing import Any, Final
 
 from jobs.config import fixed_threshold
-from jobs.metrics import curves, threshold_rule
+from jobs.metrics import curves, threshold_rule, unsure_rule
 from jobs.metrics.arrays import Classes, Scores
 from jobs.metrics.learning_curve import Curve
 from jobs.report import charts, html
 from jobs.report.gallery import Gallery
+from jobs.unsure_band import described
 
 #: Rows in the table of quarantined files; quarantine.csv lists them all.
 QUARANTINE_ROWS: Final = 50
@@ -29,7 +30,7 @@ _HARDLY: Final = 0.005
 _SHOWN_ELSEWHERE: Final = frozenset(
     {
         *("binary_classification_metrics", "per_class", "n", "threshold", "threshold_rule", "temperature"),
-        *("quarantined", "model"),
+        *("quarantined", "model", "unsure"),
     }
 )
 _TITLES: Final = {"f1": "F1", "auc": "AUC", "brier_score": "Brier score"}
@@ -75,6 +76,7 @@ def render(facts: TrainingFacts) -> str:
         title_of=title_of,
         meaning_of=meaning_of,
         describe_rule=describe_rule,
+        described=described,
         rows_shown=QUARANTINE_ROWS,
     )
 
@@ -121,6 +123,7 @@ class _View:
         self.matrix = Matrix(((cells["0"]["0"], cells["0"]["1"]), (cells["1"]["0"], cells["1"]["1"])))
         self.threshold: float = facts.evaluation["threshold"]
         self.rule = threshold_rule.outcome(facts.evaluation)
+        self.band = unsure_rule.of_evaluation(facts.evaluation)  #: None: no answer is unsure
 
     @property
     def is_degenerate(self) -> bool:

@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any, Final
 
+from jobs.metrics import unsure_rule
 from worker.contract import ModelManifest
 
 #: The metrics of the table: their keys in ``evaluation.json``, their names on a hub, and what they mean.
@@ -64,6 +65,25 @@ def _decision(manifest: ModelManifest, evaluation: dict[str, Any]) -> str:
         f"The score of an image is the probability of {one}, from 0 to 1. A score of at least {manifest.threshold:g} "
         f"means {one}, any other {zero}. The rule for this threshold was `{evaluation['threshold_rule']}`, applied to "
         "the validation images."
+        f"{_unsure(evaluation)}"
+    )
+
+
+def _unsure(evaluation: dict[str, Any]) -> str:
+    """Returns the sentences on the band, or nothing where the model has none."""
+    band = unsure_rule.of_evaluation(evaluation)
+    if band is None:
+        return ""
+    found = (
+        f" A score from {band.band[0]:g} up to, but not including, {band.band[1]:g} means unsure, by the rule "
+        f"`{band.rule}`. Of the test images, {band.unsure.images:,} of {band.unsure.of:,} are unsure"
+    )
+    if band.right.value is None:
+        return f"{found}."
+    low, high = band.right.interval_95
+    return (
+        f"{found}, and of the others {band.right.value:.4f} are classified correctly "
+        f"(95 % interval {low:.4f} to {high:.4f})."
     )
 
 
