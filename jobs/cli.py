@@ -65,8 +65,11 @@ def _explain(error: Exception) -> tuple[int, str]:
     from jobs.config import TrainConfig, explain_options  # noqa: PLC0415
     from jobs.printable import printable_lines  # noqa: PLC0415
     from worker.contract import explain  # noqa: PLC0415
+    from worker.errors import TwofoldError  # noqa: PLC0415
     from worker.settings import explain_settings  # noqa: PLC0415
 
+    if isinstance(error, TwofoldError):  # the sentence first; the code is what one searches the pages for
+        return 1, printable_lines(f"{error.message} ({error.code.value})")
     if not isinstance(error, ValidationError):
         return 1, printable_lines(str(error))
     words = {TrainConfig.__name__: explain_options, "BatchSettings": explain_settings}.get(error.title, explain)

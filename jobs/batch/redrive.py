@@ -8,6 +8,7 @@ from typing import Final
 from pydantic import BaseModel
 
 from jobs.batch.dead_letters import DeadLetters
+from jobs.batch.file_names import FILE
 from jobs.batch.inputs import Inputs
 from jobs.batch.results import Results
 from jobs.batch.submit import upload
@@ -81,7 +82,7 @@ class Redrive:
         with reporter.step("Reading the failed rows"):
             for row, asked in self._results.failed(frozenset(codes)):
                 # An uploaded image is uploaded again if its file has changed: users repair their own copy.
-                file = asked.columns.get("file", "")
+                file = asked.columns.get(FILE, "")
                 ref = self._inputs.repaired(row.source_ref, file, self._results.job.sources)
                 same += ref == row.source_ref and ref in self._inputs.files and row.error_code in _OF_THE_FILE
                 shards.add(ImageRef(ref, asked.version_id, asked.columns), row=row.row)

@@ -17,8 +17,6 @@ from worker.contract import Job, PredictionRow, ShardLine
 _MAX_PART_BYTES: Final = 1024 * 1024 * 1024
 #: Parts that are read ahead: a few hundred kilobytes each.
 _AHEAD: Final = 8
-#: The column in which a job keeps the names of files that were uploaded for it.
-FILE: Final = "file"
 #: Missing parts that a message names, at most.
 _NAMED: Final = 10
 

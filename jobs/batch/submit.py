@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
 from jobs.batch.cancelling import NameUse
+from jobs.batch.file_names import base_of, recorded
 from jobs.batch.inputs import Inputs
 from jobs.printable import printable
 from jobs.progress import Reporter
@@ -80,6 +80,7 @@ def estimate(job: Job, inputs: Inputs, *, emulated: bool) -> Estimate:
 
 def read_sources(names: Sequence[str], inputs: Inputs, shards: Shards, reporter: Reporter) -> None:
     """Adds the images of all sources to the shards, one source after another."""
+    inputs.base = base_of(recorded(names))
     with reporter.step(f"Reading {', '.join(map(printable, names))[:60]}") as advance:
         for name in names:
             for ref in inputs.references(name):
@@ -101,7 +102,7 @@ def plan_job(names: Sequence[str], shards: Shards, options: SubmitOptions, input
     job = new_job(
         JobFolder(options.output_uri, options.job_id or job_id_of(names[0], identity=identity)),
         shards,
-        sources=tuple(name if name.startswith("s3://") else str(Path(name).resolve()) for name in names),
+        sources=recorded(names),
         model=options.model,
         threshold=options.threshold,
         unsure=options.unsure,

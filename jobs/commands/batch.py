@@ -160,10 +160,12 @@ def results(
     Images that were files on this machine are named in the column file.
     """
     from jobs.batch import results_file  # noqa: PLC0415
-    from jobs.batch.results import FILE, Results  # noqa: PLC0415
+    from jobs.batch.file_names import FILE  # noqa: PLC0415
+    from jobs.batch.results import Results  # noqa: PLC0415
 
     _refuse_file(output)
-    results_file.check(file or f"{job_id}.csv", force=force, excel=excel)
+    if file or "/" not in job_id:  # the address of a list is not yet the name of its job
+        results_file.check(file or f"{job_id}.csv", force=force, excel=excel)
     client = _open(output)
     job_id, typed = _job_id(client, job_id), job_id
     path = file or f"{job_id}.csv"

@@ -23,7 +23,8 @@ import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
-from jobs.batch.results import FILE, Line, Results
+from jobs.batch.file_names import FILE
+from jobs.batch.results import Line, Results
 from jobs.decoding import decode
 from jobs.metrics import scored_images
 from jobs.metrics.arrays import Scores

@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from jobs.cloud import lean
 from tests.conftest import REPOSITORY, Bench
 from tests.pages import blocks
+from tests.pythons import find_python
 
 INFRA = REPOSITORY / "infra"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -70,13 +71,10 @@ STARTED = {
 @pytest.fixture(scope="session")
 def image_python() -> str:
     """A Python of the version of the images."""
-    uv = shutil.which("uv")
-    assert uv, "uv is not installed: pip install uv"
-    find = [uv, "python", "find", "--no-python-downloads", "--no-project", "3.13"]
-    found = subprocess.run(find, capture_output=True, text=True, check=False)
-    if found.returncode != 0:
+    found = find_python("3.13")
+    if found is None:
         pytest.skip("no Python 3.13 here (uv python install 3.13); tests/images installs the files with pip, too")
-    return found.stdout.strip()
+    return found
 
 
 def _pip(image_python: str, folder: Path) -> list[str]:

@@ -86,7 +86,7 @@ def _not_empty(refs: Iterable[ImageRef], uri: str) -> Iterator[ImageRef]:
     except csv.Error as error:
         raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: {error}, after {found:,} images") from None
     if not found:
-        raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: no images")
+        raise Reject(ErrorCode.BAD_MANIFEST, f"{uri}: it names no images")
 
 
 def _of_text(text: TextIO, uri: str, kind: ManifestFormat | None, opener: Opener) -> Iterator[ImageRef]:
