@@ -11,11 +11,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from jobs.batch.closing import Closer, Closing
 from jobs.batch.dead_letters import DeadLetters
+from jobs.batch.s3_objects import S3Objects
 from jobs.batch.status import StatusReader
 from jobs.folder_settings import check_emulator, missing
 from jobs.unsure_band import Band
 from jobs.user_error import UserError
-from worker.aws.clients import open_session, open_sqs, open_storage
+from worker.aws.clients import open_s3, open_session, open_sqs, open_storage
 from worker.aws.failures import BOTO_ERRORS, from_messaging
 from worker.aws.notifications import open_notifier
 from worker.aws.queue import Outbox, Queue
@@ -105,6 +106,10 @@ class BatchClient:
             raise
         check_emulator()
         return cls(settings, session, open_storage(session, bucket_owner=settings.expected_bucket_owner))
+
+    def objects(self) -> S3Objects:
+        """Returns what copies and tags objects."""
+        return S3Objects(open_s3(self.session, bucket_owner=self.settings.expected_bucket_owner))
 
     def record(self, job_id: str) -> JobRecord:
         """Returns the record of a job, which may not exist."""

@@ -26,6 +26,7 @@ class Line(NamedTuple):
 
     row: PredictionRow
     columns: dict[str, str]
+    version_id: str | None = None  #: of the object, where the manifest names one and its columns are asked for
 
 
 class Results:
@@ -134,8 +135,11 @@ class Results:
         return [number for number in self.record.part_numbers() if number < self.job.parts]
 
     def _merged(self, number: int, redriven: dict[int, PredictionRow], *, join: bool) -> list[Line]:
-        columns = {line.row: line.columns for line in self.shard(number)} if join else {}
-        return [Line(redriven.get(row.row, row), columns.get(row.row, {})) for row in self._part(number)]
+        asked = {line.row: line for line in self.shard(number)} if join else {}
+        rows = [redriven.get(row.row, row) for row in self._part(number)]
+        return [
+            Line(row, line.columns, line.version_id) if (line := asked.get(row.row)) else Line(row, {}) for row in rows
+        ]
 
     def _part(self, number: int) -> list[PredictionRow]:
         uri = self.record.folder.part(number)

@@ -78,7 +78,7 @@ def submit(
     _check_option("--job-id", JobId, job_id)
     band = _band(unsure, threshold)
     reporter = Reporter()
-    client = _open(output)
+    client = open_client(output)
     output_uri = client.settings.needed_output()
     patterns = Patterns(tuple(include or ()), tuple(exclude or ()))
     inputs = Inputs(storage=client.storage, output_uri=output_uri, patterns=patterns)
@@ -127,11 +127,11 @@ def status(
 
     Exit 1 if the job is stuck, or if none of its images could be scored.
     """
-    client = _open(output)
+    client = open_client(output)
     if job_id is None:
         _list(client, as_json=as_json)
         return
-    job_id = _job_id(client, job_id)
+    job_id = job_name(client, job_id)
     if follow:
         _wait(client, job_id, Reporter(), as_json=as_json)
         return
@@ -166,8 +166,8 @@ def results(
     _refuse_file(output)
     if file or "/" not in job_id:  # the address of a list is not yet the name of its job
         results_file.check(file or f"{job_id}.csv", force=force, excel=excel)
-    client = _open(output)
-    job_id, typed = _job_id(client, job_id), job_id
+    client = open_client(output)
+    job_id, typed = job_name(client, job_id), job_id
     path = file or f"{job_id}.csv"
     if job_id != typed:
         results_file.check(path, force=force, excel=excel)
@@ -212,8 +212,8 @@ def report(
     if file:
         _check_page(file)
         output_file.check_free(file, force=force)
-    client = _open(output)
-    job_id = _job_id(client, job_id)
+    client = open_client(output)
+    job_id = job_name(client, job_id)
     path = file or Path(f"{job_id}.html")
     output_file.check_free(path, force=force)
     reporter = Reporter()
@@ -246,9 +246,9 @@ def redrive(
 
     _check_codes(only or ())
     reporter = Reporter()
-    client = _open(output)
+    client = open_client(output)
     client.settings.needed_queue()
-    job_id = _job_id(client, job_id)
+    job_id = job_name(client, job_id)
     inputs = Inputs(storage=client.storage, output_uri=client.settings.needed_output())
     again = Redrive(client.record(job_id), inputs=inputs, planner=client.planner(), send=client.send).run(
         only or (), client.dead_letters(), reporter
@@ -273,8 +273,8 @@ def cancel(job_id: JobArgument, output: Output = None, as_json: Json = False) ->
     """Cancel a job: workers drop its requests. The parts that are written stay; 'results --partial' reads them."""
     from jobs.batch.cancelling import cancel as cancel_job  # noqa: PLC0415 - LiteRT takes a moment to load
 
-    client = _open(output)
-    job_id = _job_id(client, job_id)
+    client = open_client(output)
+    job_id = job_name(client, job_id)
     if not cancel_job(client.record(job_id), client.dead_letters()):
         text = f"{job_id} is complete: there is nothing to cancel. Run '{program()} batch results {job_id}'."
         print(client.status_reader(job_id).read().model_dump_json() if as_json else text)
@@ -287,7 +287,8 @@ def cancel(job_id: JobArgument, output: Output = None, as_json: Json = False) ->
     print(job_status.model_dump_json() if as_json else text)
 
 
-def _open(output: str | None) -> "BatchClient":
+def open_client(output: str | None) -> "BatchClient":
+    """Opens the client with the settings of the environment; ``output`` is the option of that name."""
     from jobs.batch.client import BatchClient  # noqa: PLC0415
     from worker.contract import S3Uri  # noqa: PLC0415
 
@@ -359,7 +360,7 @@ def _check_codes(codes: Iterable[str]) -> None:
             raise typer.BadParameter(f"--only {code} is not an error_code.{question} See the column of that name.")
 
 
-def _job_id(client: "BatchClient", asked: str) -> str:
+def job_name(client: "BatchClient", asked: str) -> str:
     """Returns the name of a job that was asked for by it, or by the name of the file that it came from."""
     from jobs.batch.job_names import find_job  # noqa: PLC0415
 
