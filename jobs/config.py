@@ -13,17 +13,20 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_serializer,
     field_validator,
 )
 from pydantic.fields import FieldInfo
 
-from worker.contract import Name, describe, nearest
+from jobs.unsure_band import Band, parse_band
+from worker.contract import Name, check_band, describe, nearest
 from worker.uris import masked
 
 #: https://www.rfc-editor.org/rfc/rfc1123#section-2, and underscores, which many names have.
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
 _RULE: Final = re.compile(r"(precision|recall)>=(0?\.\d+|1(?:\.0*)?)")
+_BAND_RULE: Final = re.compile(r"precision>=(0?\.\d+|1(?:\.0*)?) for both")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,26 @@ def fixed_threshold(rule: str) -> float | None:
     except ValueError:
         return None
     return value if 0.0 <= value <= 1.0 else None
+
+
+def check_unsure(rule: str | None) -> str | None:
+    """Returns a rule for the band unchanged. Raises ValueError, with the forms that exist, if it is not one."""
+    if rule is not None and not _BAND_RULE.fullmatch(rule) and fixed_band(rule) is None:
+        raise ValueError(f"{rule!r} is not a band of unsure scores: use 0.3:0.7, or 'precision>=0.99 for both'")
+    return rule
+
+
+def fixed_band(rule: str) -> Band | None:
+    """Returns the band, if the rule is one. Returns None for a rule that chooses a band."""
+    try:
+        return parse_band(rule)
+    except ValueError:
+        return None
+
+
+def asked_of_both(rule: str) -> float:
+    """Returns the precision that ``precision>=0.99 for both`` asks for."""
+    return float(rule.removeprefix("precision>=").removesuffix(" for both"))
 
 
 def _is_host(name: str) -> bool:
@@ -141,6 +164,13 @@ class TrainConfig(BaseModel):
         description="A number, or a rule for the validation images: max-f1, or in quotes 'precision>=0.95' or "
         "'recall>=0.99'.",
     )
+    # A job without a band is recorded as it was before there were bands.
+    unsure: Annotated[str | None, AfterValidator(check_unsure), OptionHelp(default="none")] = Field(
+        None,
+        exclude_if=lambda rule: rule is None,
+        description="Scores whose answers are 'unsure': 0.3:0.7, or a rule for the validation images, "
+        "'precision>=0.99 for both'.",
+    )
     max_quarantined: float = Field(
         0.05, ge=0.0, le=1.0, description="Share of a class's files that may be left out before the job stops."
     )
@@ -186,6 +216,14 @@ class TrainConfig(BaseModel):
             if not _is_host(name):
                 raise ValueError(f"{name!r} is not the name of a host: use cdn.example.com, without https:// and port")
         return ",".join(names)
+
+    @field_validator("unsure")
+    @classmethod
+    def _around_the_threshold(cls, rule: str | None, info: ValidationInfo) -> str | None:
+        """Raises ValueError where both are numbers that do not fit; what a rule chooses is not known yet."""
+        if rule is not None:
+            check_band(fixed_band(rule), fixed_threshold(info.data.get("threshold", "")))
+        return rule
 
     @property
     def allowed_redirects(self) -> frozenset[str]:

@@ -28,7 +28,7 @@ FLOORS = (
     {"worker.consumer", "worker.serverless"},
     {"worker.__main__"},
     {"jobs.decoding", "jobs.json_schema", "jobs.signals", "jobs.user_error", "jobs.wording"},
-    {"jobs.progress", "jobs.question"},
+    {"jobs.progress", "jobs.question", "jobs.unsure_band"},
     {"jobs.config", "jobs.extras", "jobs.folder_settings"},
     {"jobs.cloud", "jobs.labelled_list", "jobs.metrics", "jobs.printable", "jobs.store"},
     {"jobs.data", "jobs.html", "jobs.models", "jobs.output_file"},

@@ -54,7 +54,7 @@ _ENTRIES: Final = {
         in_folder=True,
     ),
     "batch": _Entry(
-        "jobs.commands.batch",
+        "jobs.commands.batch_commands",
         "app",
         "Classify a list, a prefix or a folder of images into one table.",
         (

@@ -86,7 +86,7 @@ def show(
         return
     out = _console()
     out.print(model_view.headline(manifest, evaluation))
-    if (unmet := model_view.unmet(evaluation)) is not None:
+    if (unmet := model_view.unmet(evaluation, manifest.labels)) is not None:
         out.print(unmet, style="yellow")
     if (sources := model_view.sources(evaluation)) is not None:
         out.print(sources, soft_wrap=True)

@@ -20,12 +20,13 @@ from jobs.commands.options import Json
 from jobs.config import OptionHelp, TrainConfig
 from jobs.data.dataset import describe_sources
 from jobs.extras import require
-from jobs.metrics import threshold_rule
+from jobs.metrics import threshold_rule, unsure_rule
 from jobs.metrics.titles import title_of
 from jobs.progress import Reporter, hushed
 from jobs.training import weights
 from jobs.training.interruption import Interruption
 from jobs.training.spot_notice import watching
+from jobs.unsure_band import described
 from jobs.user_error import UserError
 from jobs.wording import counted, program
 
@@ -177,12 +178,19 @@ def _print_summary(trained: "TrainedBundle") -> None:
         table.add_row(title_of(figure), f"{value:.4f}")
     table.add_row("images", f"{trained.evaluation['n']:,}")
     table.add_row("threshold", f"{trained.manifest.threshold:.4f}")
+    band = unsure_rule.of_evaluation(trained.evaluation)
+    if band:
+        table.add_row("unsure", f"{described(band.band)}: {band.unsure.value:.4f} of the images")
+        table.add_row("right where not unsure", "" if band.right.value is None else f"{band.right.value:.4f}")
     out.print(table)
     rule = threshold_rule.outcome(trained.evaluation)
     if rule and not rule.borne_out:
         out.print(f"The test images do not bear out the threshold: {rule}. {rule.advice}", style="yellow")
-    if described := describe_sources(trained.evaluation):
-        print(described)
+    unmet = band.unmet(trained.manifest.labels) if band else None
+    if unmet:
+        out.print(f"The test images do not bear out the band of unsure scores: {unmet}.", style="yellow")
+    if sources := describe_sources(trained.evaluation):
+        print(sources)
     quarantined = trained.evaluation["images"]["quarantined"]
     if quarantined:
         were, each = ("was", "it") if quarantined == 1 else ("were", "each")

@@ -181,10 +181,9 @@ def _contradictions(files: dict[str, bytes]) -> list[Finding]:
         repeated = evaluation.get("model", {})
         # As it is written: 2026-11-24t14:05:09z is the same time, and no file that Twofold has written.
         stated = {key: value for key, value in json.loads(files[MANIFEST_FILE]).items() if key != "files"}
-        return [
-            Finding(MANIFEST_FILE, f"altered: {key} differs from {EVALUATION_FILE}")
-            for key in stated
-            if key in repeated and repeated[key] != stated[key]
-        ]
+        differ = [key for key in stated if key in repeated and repeated[key] != stated[key]]
+        # A field that is written only where it is set may also have been added or removed.
+        added = [key for key in ("unsure",) if repeated and (key in stated) != (key in repeated)]
+        return [Finding(MANIFEST_FILE, f"altered: {key} differs from {EVALUATION_FILE}") for key in differ + added]
     except (ValueError, AttributeError, TypeError, RecursionError):
         return []  # an evaluation that is not a JSON object has another digest, which is a finding already

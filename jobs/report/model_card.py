@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from jobs.config import fixed_threshold
 from jobs.data.dataset import describe_sources
+from jobs.metrics import unsure_rule
 from jobs.metrics.titles import title_of
 from jobs.printable import printable
 from worker.contract import ModelManifest
@@ -68,7 +69,25 @@ def _decision(manifest: ModelManifest, evaluation: dict[str, Any]) -> str:
     zero, one = map(_text, manifest.labels)
     return (
         f"The score of an image is the probability of {one}, from 0 to 1. A score of at least {manifest.threshold:g} "
-        f"means {one}, any other {zero}. {_origin(evaluation['threshold_rule'])}"
+        f"means {one}, any other {zero}. {_origin(evaluation['threshold_rule'])}{_unsure(evaluation)}"
+    )
+
+
+def _unsure(evaluation: dict[str, Any]) -> str:
+    """Returns the sentences on the band, or nothing where the model has none."""
+    band = unsure_rule.of_evaluation(evaluation)
+    if band is None:
+        return ""
+    found = (
+        f" A score from {band.band[0]:g} up to, but not including, {band.band[1]:g} means unsure, by the rule "
+        f"`{band.rule}`. Of the test images, {band.unsure.images:,} of {band.unsure.of:,} are unsure"
+    )
+    if band.right.value is None:
+        return f"{found}."
+    low, high = band.right.interval_95
+    return (
+        f"{found}, and of the others {band.right.value:.4f} are classified correctly "
+        f"(95 % interval {low:.4f} to {high:.4f})."
     )
 
 
