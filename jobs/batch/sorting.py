@@ -21,7 +21,7 @@ from jobs.batch.s3_objects import S3Objects
 from jobs.progress import Advance
 from jobs.unsure_band import Band
 from jobs.user_error import UserError
-from jobs.wording import program
+from jobs.wording import program, with_command
 from worker.batch.job_folder import JobRecord
 from worker.contract import UnsureBand
 
@@ -88,7 +88,8 @@ def audited_band(record: JobRecord) -> Band:
         found = json.loads(body).get("unsure")
         band = _BAND.validate_python(tuple(found) if isinstance(found, list) else found)
     except (ValueError, ValidationError, AttributeError):
-        raise UserError(f"{uri} is not what 'batch audit' wrote. Run '{program()} batch audit {name}' again.") from None
+        unknown = f"{uri} is not what 'batch audit' wrote. To write it again:"
+        raise UserError(with_command(unknown, f"batch audit {name}")) from None
     if band is None:
         raise UserError(f"The audit of {name} proposes no band. Leave out --unsure, or name one: --unsure 0.3:0.7.")
     return band
@@ -98,7 +99,8 @@ def read_piles(results: Results, *, band: Band | None, by_label: bool, advance: 
     """Reads all rows of a job. Raises UserError where some are missing, or the list of its images has expired."""
     job = results.job
     if job.parent is not None:
-        raise UserError(f"{job.job_id} is a redrive of {job.parent}. Run '{program()} batch sort {job.parent}'.")
+        redrive = f"{job.job_id} is a redrive of {job.parent}. To sort the pictures of both:"
+        raise UserError(with_command(redrive, f"batch sort {job.parent}"))
     results.check_complete(for_redrive=True)
     has_list = job.shards is not None and results.record.has_shards()
     if job.columns and not has_list:

@@ -328,7 +328,7 @@ def _band(text: str | None, threshold: float | None) -> "Band | None":
     try:
         check_band(band, threshold)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--unsure") from None
+        raise typer.BadParameter(str(error).removeprefix("'unsure' "), param_hint="--unsure") from None
     return band
 
 

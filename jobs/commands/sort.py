@@ -1,5 +1,6 @@
 """``twofold batch sort``: the pictures of a job into piles, and back."""
 
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from jobs import question
 from jobs.commands.batch import Output, app, job_name, open_client
 from jobs.commands.options import Json, Yes, band_of
 from jobs.printable import printable
 from jobs.progress import Reporter
 from jobs.signals import if_stopped
 from jobs.user_error import UserError
-from jobs.wording import counted, program
+from jobs.wording import counted, fitted, program, with_command
 
 if TYPE_CHECKING:  # boto3 takes half a second to load, and --help does not need it
     from jobs.batch.client import BatchClient
@@ -84,9 +86,9 @@ def sort(
     name = job_name(client, job.job_id)
     found = job.run(client, name, dry_run=dry_run, yes=yes)
     if dry_run:
-        print(found.model_dump_json() if as_json else f"{_piles(found)}\nNothing was done.")
+        print(found.model_dump_json() if as_json else fitted(f"{_piles(found)}\nNothing was done.", sys.stdout))
         return
-    print(found.model_dump_json() if as_json else _report(found))
+    print(found.model_dump_json() if as_json else fitted(_report(found), sys.stdout))
     _name(found.unplaced, "in no pile")
     if found.unplaced:
         raise typer.Exit(_FAILED)
@@ -230,10 +232,11 @@ class _Sort:
             if self.how is Method.MOVE
             else f"add a tag to up to {counted(there, 'object')} in S3"
         )
-        again = f"'{program()} batch sort --undo {self.to}/piles.csv' undoes it"
+        again = _undoing(self.to)
         if not sys.stdin.isatty():
-            raise UserError(f"This would {what}, and nobody can be asked here. Add --yes; {again}.")
-        if not typer.confirm(f"This will {what}; {again}. Go on?", err=True):
+            unasked = f"Nothing was done: this would {what}, and nobody can be asked here."
+            raise UserError(with_command(f"{unasked} Add --yes to do it without a question. To undo it then:", again))
+        if not question.confirm(f"This will {what}; '{program()} {again}' undoes it. Go on?"):
             raise UserError("Nothing was done.")
 
 
@@ -242,7 +245,7 @@ def _undo(path: Path, output: str | None, *, as_json: bool) -> None:
 
     with if_stopped("Stopped. Run the same command again to undo the rest."):
         found = undo(folder_of(path), lambda: open_client(output).objects(), Reporter())
-    print(found.model_dump_json() if as_json else _report_undone(found))
+    print(found.model_dump_json() if as_json else fitted(_report_undone(found), sys.stdout))
     _name(found.unplaced, "not restored")
     if found.unplaced:
         raise typer.Exit(_FAILED)
@@ -282,8 +285,13 @@ def _report(found: "SortedPiles") -> str:
     done = ", ".join(f"{number:,} {what}" for what, number in counts.items() if number) or "nothing to do"
     lines = [_piles(found), f"{done}. {found.to}/piles.csv lists them."]
     if found.how in {"move", "tag"}:
-        lines.append(f"To put everything back: {program()} batch sort --undo {found.to}/piles.csv")
+        lines.append(with_command("To put everything back:", _undoing(found.to)))
     return "\n".join(lines)
+
+
+def _undoing(to: str) -> str:
+    """Returns what to type after the program's name to undo a sort into that folder."""
+    return f"batch sort --undo {shlex.quote(f'{to}/piles.csv')}"
 
 
 def _report_undone(found: "Unsorted") -> str:

@@ -475,7 +475,7 @@ def test_a_dry_run_counts_pictures_and_bytes_and_does_nothing(june: Twofold, pho
         ([], 2, "name the job, or an older list with --undo"),
         (["june", "--to", "x", "--unsure", "0.6:0.7"], 1, "must hold the threshold: 0.5 is not from 0.6 to 0.7"),
         (["june", "--to", "x", "--how", "tag"], 1, "files of this machine, which have no tags"),
-        (["june", "--to", "x", "--how", "move"], 1, "nobody can be asked here. Add --yes;"),
+        (["june", "--to", "x", "--how", "move"], 1, "nobody can be asked here. Add --yes to do it"),
         (["nowhere", "--to", "x"], 1, "No job named nowhere"),
         (["--undo", "x/piles.csv"], 1, "There is no piles.csv in x"),
         (["--undo", "x/other.csv"], 1, "x/other.csv is not a list that 'batch sort' wrote"),
@@ -501,7 +501,7 @@ def test_piles_and_results_are_kept_apart(
     monkeypatch.setenv("TWOFOLD_QUEUE_URL", bench.queues.requests_url)
     assert june("submit", str(tmp_path / "list.csv"), "--job-id", "july")[0] == 0
     status, output = june("sort", "july", "--to", str(tmp_path / "x"))
-    assert (status, "july is not complete yet: wait for it" in output) == (1, True), output
+    assert (status, "july is not complete yet. Wait for it:" in output) == (1, True), output
 
 
 @pytest.fixture(scope="module")
