@@ -287,7 +287,7 @@ class ClassifyRequest(Document):
 class PredictionRow(Document):
     """One row of the CSV. It has ``label``, ``confidence`` and ``score``, or else an ``error_code``.
 
-    The columns are the fields, in this order; the last one is there only where a band was set. None is a blank cell.
+    The columns are the fields, in this order. None is a blank cell. The last one is there only where a band was set.
     """
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [_SCORED, _FAILED]})

@@ -26,7 +26,7 @@ _CLASSES: Final = 2
 
 
 @dataclass(frozen=True)
-class Entry:
+class SourceEntry:
     """An image as one source has it, and the reason if it is known already that it is left out."""
 
     image: LabelledImage
@@ -38,7 +38,7 @@ class SourceEntries:
     """The images of one source."""
 
     where: str  #: as a message may show it
-    entries: list[Entry]
+    entries: list[SourceEntry]
     has_test_set: bool = False
     is_list: bool = False  #: its images are not split yet
     undecided: int = 0
@@ -67,12 +67,12 @@ def agree(named: Sequence[tuple[str, tuple[str, ...]]]) -> tuple[str, str]:
     raise UserError(f"{sources} must name exactly two classes; found {len(found)}: {_listed(found) or 'none'}.")
 
 
-def mix(sources: Sequence[SourceEntries], config: TrainConfig) -> tuple[list[Entry], list[int]]:
+def mix(sources: Sequence[SourceEntries], config: TrainConfig) -> tuple[list[SourceEntry], list[int]]:
     """Returns the images of all sources, in their order, and how many of each source a later one has replaced."""
     splits = _splits(sources, config)
     last = {image.sha256: number for number, source in enumerate(sources) for image in source.hashed()}
     shared = _shared(sources)
-    kept: list[Entry] = []
+    kept: list[SourceEntry] = []
     replaced = [0] * len(sources)
     for number, source in enumerate(sources):
         for entry in source.entries:
@@ -136,7 +136,7 @@ def _shared(sources: Sequence[SourceEntries]) -> set[str]:
     return shared
 
 
-def _with_unique_names(entries: list[Entry], sources: Sequence[SourceEntries]) -> list[Entry]:
+def _with_unique_names(entries: list[SourceEntry], sources: Sequence[SourceEntries]) -> list[SourceEntry]:
     """Puts the source in front of a name that another source has for another image, since names identify images."""
     owner: dict[str, int] = {}
     unique = []

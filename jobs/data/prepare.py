@@ -15,7 +15,7 @@ from jobs.data.class_folders import SPLITS, ClassFile, Layout, arrange
 from jobs.data.dataset import Dataset, DataSource, LabelledImage, Quarantined, check_share
 from jobs.data.duplicates import find_duplicates
 from jobs.data.listed_images import LabelSource
-from jobs.data.mixing import Entry, SourceEntries
+from jobs.data.mixing import SourceEntries, SourceEntry
 from jobs.printable import printable
 from jobs.progress import Reporter
 from jobs.user_error import UserError
@@ -77,7 +77,9 @@ class _Folders:
 def _of_folders(source: _Folders, number: int, config: TrainConfig) -> SourceEntries:
     files = _split_files(source.layout, config)
     entries = [
-        Entry(LabelledImage(found.file.path, found.ref, found.label, split=split, source=number), found.file.reason)
+        SourceEntry(
+            LabelledImage(found.file.path, found.ref, found.label, split=split, source=number), found.file.reason
+        )
         for split in SPLITS
         for found in files[split]
     ]
@@ -90,7 +92,9 @@ def _of_list(
     entries = []
     for line, file in source.locate(config.cache / "data" / "objects", reporter):
         label, reviewed = labels.index(line.label or ""), line.reviewed_at is not None
-        entries.append(Entry(LabelledImage(file.path, file.ref, label, source=number, reviewed=reviewed), file.reason))
+        entries.append(
+            SourceEntry(LabelledImage(file.path, file.ref, label, source=number, reviewed=reviewed), file.reason)
+        )
     return SourceEntries(source.where, entries, is_list=True, undecided=source.undecided)
 
 
@@ -105,7 +109,7 @@ def _open(data: str, config: TrainConfig, reporter: Reporter) -> _Folders | Labe
     return _Folders(listing.where, arrange(listing))
 
 
-def _combine(found: Sequence[SourceEntries], config: TrainConfig) -> tuple[list[Entry], tuple[DataSource, ...]]:
+def _combine(found: Sequence[SourceEntries], config: TrainConfig) -> tuple[list[SourceEntry], tuple[DataSource, ...]]:
     """Returns the images of all sources, and what there is to say about each source."""
     if len(found) == 1 and not found[0].is_list:
         return found[0].entries, ()
@@ -158,7 +162,7 @@ def _split(files: list[ClassFile], share: float, seed: int) -> tuple[list[ClassF
 
 
 def _hash(found: Sequence[SourceEntries], reporter: Reporter) -> list[SourceEntries]:
-    def hashed(entry: Entry) -> Entry:
+    def hashed(entry: SourceEntry) -> SourceEntry:
         return entry if entry.reason else replace(entry, image=replace(entry.image, sha256=_sha256(entry.image)))
 
     with (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jobs.config import TrainConfig
 from jobs.data.class_folders import SPLITS
 from jobs.data.dataset import Dataset, LabelledImage, count_sources, describe_sources
-from jobs.data.mixing import Entry, SourceEntries, mix
+from jobs.data.mixing import SourceEntries, SourceEntry, mix
 from jobs.user_error import UserError
 from tests.jobs.data.image_folders import folder, open_data
 from tests.jobs.data.lists import write_list
@@ -44,7 +44,7 @@ def _sources(draw: st.DrawFn) -> list[SourceEntries]:
         splits = st.just("") if kind == "list" else st.sampled_from(SPLITS)
         contents = draw(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 1), splits), max_size=8))
         entries = [
-            Entry(LabelledImage(Path(), f"{place}.png", label, f"sha{content}", split, source=number))
+            SourceEntry(LabelledImage(Path(), f"{place}.png", label, f"sha{content}", split, source=number))
             for place, (content, label, split) in enumerate(contents)
         ]
         found.append(SourceEntries(f"source{number}", entries, kind == "test set", kind == "list"))
@@ -59,7 +59,7 @@ def _numbered(sources: list[SourceEntries]) -> list[SourceEntries]:
     ]
 
 
-def _splits_of(entries: Iterable[Entry]) -> dict[str, set[str]]:
+def _splits_of(entries: Iterable[SourceEntry]) -> dict[str, set[str]]:
     splits: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         splits[entry.image.sha256].add(entry.image.split)
