@@ -9,6 +9,7 @@ What an earlier failure makes impossible to try is a warning that says so.
 
 import json
 import platform
+import re
 import struct
 import uuid
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal, cast
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import ValidationError
 
@@ -33,9 +35,9 @@ from worker.bootstrap import check_settings, image_limits
 from worker.errors import Broken, ErrorCode, Reject, TwofoldError
 from worker.scoring.decoder import fingerprint
 from worker.scoring.limits import MIB
-from worker.scoring.models import CHAMPION_FILE, MANIFEST_FILE, Models, pinned
+from worker.scoring.models import CHAMPION_FILE, MANIFEST_FILE, MODEL_FILE, Models, pinned
 from worker.scoring.sandbox import Sandbox
-from worker.settings import PREFIX, WorkerSettings, available_cores, explain_settings, unknown
+from worker.settings import EXAMPLES, PREFIX, WorkerSettings, available_cores, explain_settings, misspelt, unknown
 
 if TYPE_CHECKING:
     import boto3
@@ -50,6 +52,12 @@ _RECEIVES: Final = 10
 _PROBE: Final = ".twofold-doctor-"
 _SETTINGS_FROM: Final = f"Run '{program()} local' or '{program()} cloud deploy': both offer to write twofold.toml."
 _SIGN_IN: Final = f"Is '{program()} local' running, if these are its settings? If not, correct the AWS_ variables."
+_CORRECT: Final = "Correct it in twofold.toml or the environment."
+_QUEUE_URL: Final = re.compile(r"https?://[^/\s]+(/[^/\s]+)*/[A-Za-z0-9_-]+(\.fifo)?")
+#: An address of AWS itself, with its region.
+_OF_AWS: Final = re.compile(r"(?:sqs\.)?([a-z]{2}(?:-[a-z]+)+-\d)\.(?:queue\.)?amazonaws\.com(?:\.cn)?")
+#: Names of this machine, as emulators write them into the address of a queue.
+_HERE: Final = re.compile(r"localhost|127\.0\.0\.1|\[::1\]|.*\.localhost|.*\.localhost\.localstack\.cloud")
 #: What to do about a failure of storage.
 _STORAGE_STEPS: Final = {
     ErrorCode.NOT_FOUND: "Create the bucket, or correct TWOFOLD_OUTPUT_URI.",
@@ -110,17 +118,40 @@ def _read_settings() -> tuple[WorkerSettings, Check]:
         defaults = {name: fields[name].get_default(call_default_factory=True) for name in wrong if name in fields}
         unset = all(item["type"] == "missing" for item in error.errors(include_url=False))
         settings = WorkerSettings(**defaults | ({"queue_url": ""} if "queue_url" in wrong else {}))
-        return settings, Check("settings", "fail", explain_settings(error), _SETTINGS_FROM, is_unset=unset)
+        found = "\n".join(filter(None, (_wrong_settings(error), _queue_problem(settings.queue_url))))
+        return settings, Check("settings", "fail", found, _SETTINGS_FROM if unset else _CORRECT, is_unset=unset)
     try:
         check_settings(settings)
     except ValueError as error:
-        return settings, Check("settings", "fail", str(error), "Correct it in twofold.toml or the environment.")
+        return settings, Check("settings", "fail", str(error), _CORRECT)
+    if problem := _queue_problem(settings.queue_url):
+        return settings, Check("settings", "fail", problem, _CORRECT)
     given = ", ".join(f"{PREFIX}{name.upper()}" for name in sorted(settings.model_fields_set))
     if strange := unknown():
         hints = [f"{name}{f' (did you mean {near}?)' if near else ''}" for name, near in strange.items()]
         advice = "Correct the name, or unset it."
         return settings, Check("settings", "warn", f"{given}; not a setting: {', '.join(hints)}", advice)
     return settings, Check("settings", "ok", f"{given}; defaults for the others")
+
+
+def _wrong_settings(error: ValidationError) -> str:
+    """Describes what is wrong with each setting. One that is missing has an example of its form."""
+    lines = []
+    for item, line in zip(error.errors(include_url=False), explain_settings(error).split("\n"), strict=True):
+        field = str(item["loc"][0]) if item["loc"] else ""
+        name, example = f"{PREFIX}{field.upper()}", EXAMPLES.get(field)
+        missing = item["type"] == "missing"
+        form = f" It has the form {example}" if example else ""
+        meaning = WorkerSettings.model_fields[field].description if missing else ""
+        lines.append(f"{name} ({meaning}) is not set{misspelt(name)}.{form}" if missing else line)
+    return "\n".join(lines)
+
+
+def _queue_problem(url: str) -> str | None:
+    """Returns what is wrong with the form of the queue's address, if it is set."""
+    if not url or _QUEUE_URL.fullmatch(url):
+        return None
+    return f"TWOFOLD_QUEUE_URL (the request queue) must have the form {EXAMPLES['queue_url']}, not {url!r:.100}"
 
 
 def _cores(settings: WorkerSettings) -> Check:
@@ -159,6 +190,13 @@ def _queue(settings: WorkerSettings, session: "boto3.Session") -> Iterator[Check
         yield from (_skipped(name, "TWOFOLD_QUEUE_URL is not set") for name in ("queue", "redrive policy"))
         return
     sqs = open_sqs(session)
+    if _queue_problem(settings.queue_url):
+        yield from (_skipped(name, "TWOFOLD_QUEUE_URL is wrong") for name in ("queue", "redrive policy"))
+        return
+    if elsewhere := _elsewhere(settings.queue_url, sqs):
+        yield elsewhere
+        yield _skipped("redrive policy", "the queue is not where requests are read")
+        return
     try:
         found = _attributes(sqs, settings.queue_url)
     except UserError as error:
@@ -169,6 +207,28 @@ def _queue(settings: WorkerSettings, session: "boto3.Session") -> Iterator[Check
     waiting, held = (found[f"ApproximateNumberOfMessages{name}"] for name in ("", "NotVisible"))
     yield Check("queue", "ok", f"{settings.queue_url}: {waiting} waiting, {held} being answered")
     yield _redrive(json.loads(found.get("RedrivePolicy", "{}")), settings.dead_letter_url, sqs)
+
+
+def _elsewhere(url: str, sqs: "SQSClient") -> Check | None:
+    """Returns a failure if the queue is in another region, or with another server, than this machine asks.
+
+    The SDK sends every call to its own endpoint, whatever the address of the queue says.
+    """
+    queue, asked = urlsplit(url), urlsplit(sqs.meta.endpoint_url)
+    ours, theirs = (_OF_AWS.fullmatch(address.hostname or "") for address in (asked, queue))
+    if ours and theirs and ours[1] != theirs[1]:
+        found = f"TWOFOLD_QUEUE_URL is in {theirs[1]}, and the region set here is {ours[1]}"
+        return Check("queue", "fail", found, "Correct TWOFOLD_QUEUE_URL or AWS_REGION.")
+    if ours or _same_server(queue, asked):
+        return None
+    found = f"TWOFOLD_QUEUE_URL is at {queue.netloc}, and AWS_ENDPOINT_URL, which is asked, at {asked.netloc}"
+    return Check("queue", "fail", found, "Correct TWOFOLD_QUEUE_URL or AWS_ENDPOINT_URL.")
+
+
+def _same_server(one: SplitResult, other: SplitResult) -> bool:
+    ports = {address.port or (443 if address.scheme == "https" else 80) for address in (one, other)}
+    names = {"localhost" if _HERE.fullmatch(name := address.hostname or "") else name for address in (one, other)}
+    return len(ports) == len(names) == 1
 
 
 def _redrive(policy: dict[str, str], dead_letter_url: str | None, sqs: "SQSClient") -> Check:
@@ -227,13 +287,13 @@ def _output(settings: WorkerSettings, session: "boto3.Session") -> Check:
             left = _removed(storage, uri)
     if failure is not None:
         advice = _STORAGE_STEPS.get(failure.code, "Check TWOFOLD_OUTPUT_URI, the region and the network.")
-        return Check("output", "fail", failure.message, f"{advice} Delete {uri} if it is there." if left else advice)
+        return Check("output", "fail", _said(failure), f"{advice} Delete {uri} if it is there." if left else advice)
     if is_new:
         found = f"{settings.output_uri} is overwritten in spite of If-None-Match: two workers could write the same part"
-        return Check("output", "fail", found, "Use storage that honours conditional writes, as S3 does.")
+        return Check("output", "fail", found, "Use storage that honors conditional writes, as S3 does.")
     if left is not None:
         advice = f"Delete {uri} yourself. A worker needs no permission for that."
-        return Check("output", "warn", f"written, but not removed. {left}", advice)
+        return Check("output", "warn", f"written, but not removed. {_said(left)}", advice)
     return Check("output", "ok", f"{settings.output_uri}: an object was written once, refused once, and removed")
 
 
@@ -259,11 +319,12 @@ def _model(settings: WorkerSettings, session: "boto3.Session | None") -> Iterato
         where = pinned(uri, storage=storage)
         read_anywhere(f"{where}/{MANIFEST_FILE}", storage=storage, max_bytes=MIB)
     except TwofoldError as error:
-        yield Check("model", "fail", str(error), _right_name(uri))
+        yield Check("model", "fail", _said(error), _right_name(uri))
         yield _skipped("score", "the model cannot be read")
         return
-    yield _whole(where)
-    yield _scores(uri, storage, sandbox(image_limits(settings)))
+    whole = _whole(where)
+    yield whole
+    yield _scores(uri, storage, sandbox(image_limits(settings)), known=whole.found)
 
 
 def _right_name(uri: str) -> str:
@@ -287,7 +348,7 @@ def _whole(where: str) -> Check:
         advice = f"A worker may use it all the same. Copy it with '{program()} model copy', so that all commands can."
         return Check("model", "warn", str(error), advice)
     except (TwofoldError, OSError) as error:
-        return Check("model", "fail", str(error), "Make every file of the bundle readable, or copy it again.")
+        return Check("model", "fail", _said(error), "Make every file of the bundle readable, or copy it again.")
     if bundle.findings:
         found = "; ".join(f"{finding.file}: {finding.problem}" for finding in bundle.findings)
         advice = "Copy the version again from where it is whole, or train it again."
@@ -300,17 +361,26 @@ def _whole(where: str) -> Check:
     return Check("model", "ok", found)
 
 
-def _scores(uri: str, storage: Storage, box: Sandbox) -> Check:
-    """Opens the model and scores a picture in a process of its own, as a worker does."""
+def _scores(uri: str, storage: Storage, box: Sandbox, *, known: str) -> Check:
+    """Opens the model and scores a picture in a process of its own, as a worker does.
+
+    ``known`` is what was said about the bundle already.
+    """
     try:
         model = Models(storage=storage, sandbox=box).get(uri)
         scored = box.score(_picture(), model.graph)
     except (TwofoldError, Broken) as error:
-        return Check(
-            "score", "fail", str(error), "No worker can use this model here. Train it again, or copy it again."
-        )
+        found = _said(error)
+        if isinstance(error, TwofoldError) and MODEL_FILE in error.message and f"{MODEL_FILE}: " in known:
+            found = "the model cannot be opened: see above"
+        return Check("score", "fail", found, "No worker can use this model here. Train it again, or copy it again.")
     took = scored.decode_ms + scored.score_ms
     return Check("score", "ok", f"a test picture scores {scored.score:.3f}, in {took:.1f} ms")
+
+
+def _said(error: Exception) -> str:
+    """Returns the message of an error, with its code behind it, as the errors of a command have it."""
+    return f"{error.message} ({error.code.value})" if isinstance(error, TwofoldError) else str(error)
 
 
 def _picture(side_px: int = 64) -> bytes:

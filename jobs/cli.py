@@ -10,6 +10,7 @@ from contextlib import suppress
 from jobs.extras import explain_missing
 from jobs.signals import Stopped, listening
 from jobs.user_error import UserError
+from jobs.wording import fitted
 
 
 def main(arguments: list[str] | None = None, *, on_error: Callable[[str], object] = lambda _: None) -> int:
@@ -23,10 +24,10 @@ def main(arguments: list[str] | None = None, *, on_error: Callable[[str], object
             status, reason = _run(arguments)
     except Stopped as stopped:
         with suppress(OSError):  # the terminal is gone
-            print(f"{_below_echo()}{stopped}", file=sys.stderr, flush=True)
+            print(f"{_below_echo()}{fitted(str(stopped), sys.stderr)}", file=sys.stderr, flush=True)
         return stopped.status
     if reason is not None:
-        print(f"Error: {reason}", file=sys.stderr)
+        print(fitted(f"Error: {reason}", sys.stderr), file=sys.stderr)
         on_error(reason)
     return status
 
@@ -70,6 +71,8 @@ def _explain(error: Exception) -> tuple[int, str]:
 
     if isinstance(error, TwofoldError):  # the sentence first; the code is what one searches the pages for
         return 1, printable_lines(f"{error.message} ({error.code.value})")
+    if isinstance(error, OSError) and error.strerror:  # without its number, which says the same
+        return 1, printable_lines(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     if not isinstance(error, ValidationError):
         return 1, printable_lines(str(error))
     words = {TrainConfig.__name__: explain_options, "BatchSettings": explain_settings}.get(error.title, explain)

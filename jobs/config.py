@@ -44,7 +44,11 @@ _ADVANCED: Final = OptionHelp(panel="Advanced options")
 def check_rule(rule: str) -> str:
     """Returns a threshold rule unchanged. Raises ValueError, with the forms that exist, if it is not one."""
     if rule != "max-f1" and not _RULE.fullmatch(rule) and fixed_threshold(rule) is None:
-        raise ValueError(f"{rule!r} is not a threshold rule: use 0.5, max-f1, precision>=0.95 or recall>=0.99")
+        quoted = f" Put it in quotes, because a shell takes > for itself: '{rule}>=0.95'."
+        raise ValueError(
+            f"{rule!r} is not a threshold rule: use a number from 0 to 1, max-f1, 'precision>=0.95' or 'recall>=0.99'."
+            f"{quoted if rule in {'precision', 'recall'} else ''}"
+        )
     return rule
 
 
@@ -86,7 +90,7 @@ class TrainConfig(BaseModel):
         ge=32,
         le=512,
         multiple_of=32,
-        description="Width and height of the images that the model sees, in pixels. A multiple of 32.",
+        description="Width and height of the images that the model sees, in pixels: a multiple of 32, from 32 to 512.",
     )
     weights: str = Field(
         "auto", description="Weights of the backbone: auto, imagenet, package, a file or an s3:// URI."
@@ -96,10 +100,10 @@ class TrainConfig(BaseModel):
         0.2,
         gt=0.0,
         lt=1.0,
-        description="Share of the training images held out to set the temperature and the threshold.",
+        description="Share of the training images set aside to validate with: they set temperature and threshold.",
     )
     test_split: Annotated[float, _ADVANCED] = Field(
-        0.2, gt=0.0, lt=1.0, description="Share of all images held out for the test, if there is no test set."
+        0.2, gt=0.0, lt=1.0, description="Share of all images set aside for the test, if there is no test set."
     )
     seed: Annotated[int, _ADVANCED] = Field(123, ge=0, description="Seed of the splits and of the order of batches.")
     batch_size: Annotated[int, _ADVANCED] = Field(32, ge=1, description="Images per step of fine-tuning.")
@@ -111,14 +115,14 @@ class TrainConfig(BaseModel):
         1,
         ge=1,
         le=32,
-        description="Variants of each image to train on: 2 adds its mirror image, more add crops. "
+        description="Variants of each image to train on, 1 to 32: 2 adds its mirror image, more add crops. "
         "Each variant takes as long as reading the images once.",
     )
     fine_tune: int = Field(
         0,
         ge=0,
         le=100,
-        description="Layers at the top of the backbone to train too. The result is kept only if it is better.",
+        description="Layers at the top of the backbone to train too, 0 to 100; kept only if that is better.",
     )
     fine_tune_epochs: Annotated[int, _ADVANCED] = Field(10, ge=1, description="Maximum epochs of fine-tuning.")
     # Low, because the backbone already knows much that a large step would destroy.
@@ -131,7 +135,8 @@ class TrainConfig(BaseModel):
     )
     threshold: Annotated[str, AfterValidator(check_rule)] = Field(
         "0.5",
-        description="A number, or a rule for the validation images: max-f1, precision>=0.95 or recall>=0.99.",
+        description="A number, or a rule for the validation images: max-f1, or in quotes 'precision>=0.95' or "
+        "'recall>=0.99'.",
     )
     max_quarantined: float = Field(
         0.05, ge=0.0, le=1.0, description="Share of a class's files that may be left out before the job stops."
@@ -143,7 +148,7 @@ class TrainConfig(BaseModel):
         repr=False,
         description="Other hosts that the https:// address of --data may redirect to, separated by commas.",
     )
-    cache: Annotated[Path, OptionHelp(default="$XDG_CACHE_HOME/twofold")] = Field(
+    cache: Annotated[Path, OptionHelp(default="$XDG_CACHE_HOME/twofold or ~/.cache/twofold")] = Field(
         Path("~/.cache/twofold"),
         exclude=True,
         repr=False,
@@ -201,9 +206,8 @@ def explain_options(error: ValidationError, *, dashes: str = "--") -> str:
             question = f" Did you mean {_option(near, dashes)}?" if near else ""
             lines.append(f"{option} is not an option of training.{question}")
         elif item["type"] in _OF_LIMITS:
-            lines.append(
-                f"{option} must be {_allowed(field)}, not {item['input']}{_instead(field, float(item['input']))}"
-            )
+            given = float(item["input"])
+            lines.append(f"{option} must be {_allowed(field)}, not {given:.15g}{_instead(field, given)}")
         else:
             lines.append(f"{option}{':' if item['type'] == 'value_error' else ''} {describe(item)}")
     return "\n".join(lines)

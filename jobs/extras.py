@@ -1,8 +1,13 @@
 """The optional libraries, and the extras of the distribution that install them."""
 
+import json
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from jobs.user_error import UserError
 
@@ -50,4 +55,26 @@ def _sentence(needs: list[str], names: list[str]) -> str:
     """Returns one sentence with the command that installs the extras."""
     need = " and ".join(needs)
     them = "it" if len(names) == 1 else "them"
-    return f"{need[0].upper()}{need[1:]}; install {them} with: pip install 'twofold[{','.join(names)}]'"
+    return f"{need[0].upper()}{need[1:]}; install {them} with: {_install(','.join(names))}"
+
+
+def _install(names: str) -> str:
+    """Returns the command that installs extras from what there is: this checkout, or the wheel that is installed.
+
+    Twofold is on no package index, and whoever takes its name there must not be asked.
+    """
+    root = Path(__file__).parent.parent
+    if (root / "pyproject.toml").is_file():
+        return "uv sync" if which("uv") else f"pip install -e '{root}[{names}]'"
+    return f"pip install '{_wheel()}[{names}]'"
+
+
+def _wheel() -> str:
+    """Returns the path of the wheel that was installed, as pip and uv keep it, or its name."""
+    found = distribution("twofold")
+    try:
+        url = urlsplit(json.loads(found.read_text("direct_url.json") or "{}").get("url", ""))
+    except ValueError:
+        url = urlsplit("")
+    path = unquote(url.path)
+    return path if url.scheme == "file" and Path(path).is_file() else f"twofold-{found.version}-py3-none-any.whl"

@@ -10,6 +10,7 @@ takes precedence.
 
 import json
 import os
+import shlex
 import socket
 import sys
 import tempfile
@@ -19,8 +20,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from jobs.question import confirm
 from jobs.user_error import UserError
-from jobs.wording import program
+from jobs.wording import fitted, program, with_command
 
 FILE: Final = "twofold.toml"
 _TWOFOLD: Final = "TWOFOLD_"
@@ -42,7 +44,7 @@ def apply(folder: Path, environment: MutableMapping[str, str] | None = None) -> 
     other = sorted(name for name in own if environment[name] != found[name])
     if found.keys() - own:
         but = f", but {', '.join(other)} from the environment" if other else ""
-        print(f"Settings: {FILE}{but}", file=sys.stderr)
+        print(fitted(f"Settings: {FILE}{but}", sys.stderr), file=sys.stderr)
     environment.update({name: value for name, value in found.items() if name not in own})
 
 
@@ -60,19 +62,21 @@ def read(folder: Path) -> dict[str, str]:
     return {name: str(value) for name, value in found.items()}
 
 
-def check_emulator(folder: Path | None = None) -> None:
+def check_emulator(folder: Path | None = None, *, after: str = "") -> None:
     """Raises UserError if the settings are those of an emulator on this machine, and nothing listens on its port.
 
-    The clients of the SDK would try five times, and then name an address that the user has never typed.
+    The clients of the SDK would try five times, and then name an address that the user has never typed. ``after`` says
+    what goes on once the emulator runs again.
     """
     endpoint = os.environ.get(_ENDPOINT, "")
     if not _is_refused(endpoint):
         return
-    start = f"Start '{program()} local' in another terminal"
     folder = folder or Path.cwd()
-    if read(folder).get(_ENDPOINT) == endpoint:
-        raise UserError(f"The emulator of {FILE} does not answer at {endpoint}. {start}, or remove {folder / FILE}.")
-    raise UserError(f"The emulator of {_ENDPOINT} does not answer at {endpoint}. {start}, or unset {_ENDPOINT}.")
+    is_of_file = read(folder).get(_ENDPOINT) == endpoint
+    origin, remove = (FILE, f"remove {folder / FILE}") if is_of_file else (_ENDPOINT, f"unset {_ENDPOINT}")
+    silent = f"The emulator of {origin} does not answer at {endpoint}."
+    start = "Start it" if after else f"If you are done with it, {remove}. If not, start it"
+    raise UserError(with_command(f"{silent} {start} in another terminal:", "local") + (f"\n{after}" if after else ""))
 
 
 def _is_refused(endpoint: str) -> bool:
@@ -103,6 +107,13 @@ def _check(path: Path, name: str, value: object) -> None:
         raise UserError(f"{path}: {name} is not a setting.{question}")
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise UserError(f'{path}: {name} must be a text in quotes, as in {name} = "…".')
+
+
+def _above(folder: Path) -> Path | None:
+    """Returns the nearest folder above one without the file, where there is one."""
+    if (folder / FILE).exists():
+        return None
+    return next((parent for parent in folder.parents if (parent / FILE).is_file()), None)
 
 
 def save(folder: Path, settings: Mapping[str, str], *, written_by: str) -> Path:
@@ -142,13 +153,12 @@ def offer(settings: Mapping[str, str], *, written_by: str, folder: Path | None =
         pass  # it can be replaced
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    import typer  # noqa: PLC0415 - only commands that offer to write the file need it
-
     question = f"Replace {FILE} with these settings?" if path.exists() else f"Write these settings to {FILE}?"
-    if not typer.confirm(f"{question} Commands in this folder then need no exports.", default=True, err=True):
+    print(fitted(f"With the settings in {FILE}, commands in this folder need no exports.", sys.stderr), file=sys.stderr)
+    if not confirm(question, default=True):
         return False
     save(folder, settings, written_by=written_by)
-    print(f"Written: {path}", file=sys.stderr)
+    print(fitted(f"Written: {path}", sys.stderr), file=sys.stderr)
     return True
 
 
@@ -159,12 +169,15 @@ def missing(settings: Mapping[str, str], *, also: str = "") -> str:
     """
     from worker.settings import EXAMPLES, misspelt  # noqa: PLC0415 - see above
 
+    if above := _above(Path.cwd()):
+        here = f"Settings are missing: there is no {FILE} in this folder, but there is one above it."
+        return f"{here} Go there first:\n  cd {shlex.quote(str(above))}"
     variables = {name: f"{_TWOFOLD}{name.upper()}" for name in settings}
     width = max(map(len, variables.values()), default=0)
     lines = [f"{variables[name]:<{width}}  {meaning}{misspelt(variables[name])}" for name, meaning in settings.items()]
     lines += also.splitlines()
     exports = [f"export {variable}={EXAMPLES.get(name, 'VALUE')}" for name, variable in variables.items()]
-    commands = {f"{program()} local": "on this machine, in another shell", f"{program()} cloud deploy": "on AWS"}
+    commands = {f"{program()} local": "on this machine, in another terminal", f"{program()} cloud deploy": "on AWS"}
     longest = max(map(len, commands))
     return "\n".join(
         [

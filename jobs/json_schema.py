@@ -25,6 +25,21 @@ _KINDS: Final[dict[str, type[Document]]] = {
 def schemas() -> dict[str, dict[str, Any]]:
     """Returns all schemas by name. They accept what the code accepts, and also counts that do not add up."""
     return {
-        name: {"$schema": _DIALECT, "$id": f"urn:twofold:{name}:{VERSION}", **kind.model_json_schema()}
+        name: {"$schema": _DIALECT, "$id": f"urn:twofold:{name}:{VERSION}", **_plain(kind.model_json_schema())}
         for name, kind in _KINDS.items()
     }
+
+
+def _plain(found: Any) -> Any:  # noqa: ANN401 - any part of a schema
+    """Writes descriptions, which pydantic takes from Python's documentation, in the words of JSON."""
+    if isinstance(found, list):
+        return [_plain(item) for item in found]
+    if not isinstance(found, dict):
+        return found
+    return {name: _words(value) if name == "description" else _plain(value) for name, value in found.items()}
+
+
+def _words(description: Any) -> Any:  # noqa: ANN401 - a field may have that name, too
+    if not isinstance(description, str):
+        return _plain(description)
+    return description.replace("``", "").replace("None", "null")

@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from jobs.wording import wrapped
+
 Advance = Callable[[int], None]
 
 
@@ -63,11 +65,18 @@ class Reporter:
             yield lambda count: bar.advance(task, count)
         seconds = time.monotonic() - started
         self.seconds[title] = self.seconds.get(title, 0.0) + seconds
-        self.console.print(Text.assemble(("✓", "green"), f" {title} ", (f"{seconds:.1f} s", "dim")))
+        took = f"{seconds:.1f} s"
+        done = Text(self._fitted(f"✓ {title} {took}"))
+        done.stylize("green", 0, 1)
+        done.stylize("dim", len(done) - len(took))
+        self.console.print(done, soft_wrap=True)
 
     def say(self, text: str) -> None:
-        """Prints one line as it is."""
-        self.console.print(Text(text), soft_wrap=True)
+        """Prints a text as it is; a terminal gets lines that are broken between words."""
+        self.console.print(Text(self._fitted(text)), soft_wrap=True)
+
+    def _fitted(self, text: str) -> str:
+        return wrapped(text, self.console.width) if self.console.is_terminal else text
 
 
 @contextmanager

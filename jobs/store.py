@@ -23,7 +23,7 @@ from worker.aws.clients import open_session, open_storage
 from worker.aws.storage import Storage
 from worker.errors import ErrorCode, Reject
 from worker.settings import AccountId
-from worker.uris import masked
+from worker.uris import is_bucket, masked
 
 _CONTENT_TYPES: Final = {
     ".json": "application/json",
@@ -125,7 +125,7 @@ class FolderStore:
         path = self._root / name
         handle, draft = open_draft(path)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with naming(path), os.fdopen(handle, "wb") as file:
                 self._sweep(path.parent)
                 file.write(body)
                 file.flush()
@@ -206,9 +206,22 @@ def open_buckets() -> Storage:
     return open_storage(open_session(), bucket_owner=_BucketSettings().expected_bucket_owner)
 
 
+def check_bucket(uri: str) -> None:
+    """Raises UserError unless ``uri`` begins with ``s3://`` and the name of a bucket."""
+    parts = uri.split("/")
+    if not uri.startswith("s3://") or not parts[2]:
+        raise UserError(f"{uri} is not of the form s3://bucket/prefix.")
+    if not is_bucket(parts[2]):
+        raise UserError(
+            f"{uri} is not of the form s3://bucket/prefix: {parts[2]!r} is not the name of a bucket, which has 3 to 63 "
+            "lower-case letters, digits, dots and hyphens. Put the name of your own bucket there."
+        )
+
+
 def open_store(where: str) -> Store:
     """Opens ``s3://bucket/prefix``, or a folder, which is created if it does not exist."""
-    if where.startswith("s3://"):
+    if where.startswith("s3:"):
+        check_bucket(where)
         return BucketStore(where, open_buckets())
     if "://" in where:
         raise UserError(f"{masked(where)} is neither an s3:// URI nor a folder.")
@@ -230,6 +243,17 @@ def exclusive_lock(path: Path, waiting: str, reporter: Reporter) -> Iterator[Non
             with reporter.step(waiting):
                 fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Adds the name of a file to an error of the block that has none, as those of writing: a full disk, a limit."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def open_draft(path: Path) -> tuple[int, Path]:

@@ -35,6 +35,7 @@ from jobs.training.features import Extractor, FeatureSet
 from jobs.training.fine_tuning import FineTuning, FineTuningResult
 from jobs.training.head import Decision, Head
 from jobs.training.interruption import Interruption
+from jobs.user_error import UserError
 from jobs.wording import counted
 from worker.contract import ModelManifest
 from worker.predictions import Rule
@@ -283,8 +284,21 @@ class _Job:
             )
         for split in ("train", "validation"):
             evaluation.check_two_classes(features.split(split).images, images)
-        check_share(self._dataset, self._quarantined(), self._config.max_quarantined)
+        self._check_share()
         return features
+
+    def _check_share(self) -> None:
+        """Stops the job if too many files of a class are left out, with the count of all of its files.
+
+        The test images are otherwise read at the end. Without them, the share that the message names would not do.
+        """
+        try:
+            check_share(self._dataset, self._quarantined(), self._config.max_quarantined)
+        except UserError:
+            with self._reporter.step("Reading the test images, too", total=len(self._dataset.test)) as advance:
+                self._loader.check(self._dataset.test, advance=advance)
+            check_share(self._dataset, self._quarantined(), self._config.max_quarantined)
+            raise
 
     def _quarantined(self) -> list[Quarantined]:
         """Returns the images left out so far, before decoding and by it."""

@@ -43,7 +43,7 @@ class Desk:
         )
         self.dispatch = Dispatch(
             resolver=resolver,
-            parts=PartWriter(storage=storage, models=models, pipeline=pipeline),
+            parts=PartWriter(models=models, pipeline=pipeline),
             planner=self.planner,
             completion=Completion(storage=storage, notify=self.notices.append),
         )

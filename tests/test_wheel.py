@@ -63,7 +63,7 @@ def test_without_extras_it_is_the_worker_and_nothing_else(wheel: Path, tmp_path:
     assert {"typer", "rich", "jinja2", "tensorflow", "keras", "scikit_learn", "ministack"} & names == set()
     command = _run(installed, "twofold", "--help")
     assert command.returncode == 1
-    assert "pip install 'twofold[cli]'" in command.stderr
+    assert f"pip install '{wheel}[cli]'" in command.stderr
     assert "Traceback" not in command.stderr
 
 
@@ -95,7 +95,7 @@ def test_a_model_is_served_without_the_libraries_that_trained_it(wheel: Path, bu
     """``twofold[local]`` is enough, and says what a sample would need."""
     installed = _install(wheel, tmp_path, "[local]")
     sample = _run(installed, "twofold", "local", "--keep", str(tmp_path / "local"))
-    needed = "Error: Training needs TensorFlow; install it with: pip install 'twofold[train]'\n"
+    needed = f"Error: Training needs TensorFlow; install it with: pip install '{wheel}[train]'\n"
     assert (sample.returncode, sample.stderr) == (1, needed)
     copied = _run(installed, "twofold", "model", "copy", str(bundle), str(tmp_path / "models"), "--json")
     assert json.loads(copied.stdout)["champion"] == "v1", copied.stderr

@@ -146,7 +146,7 @@ def _wire(
     notify = open_notifier(session, settings.notify_arn) if settings.notify_arn else no_notice
     return Dispatch(
         resolver=resolver,
-        parts=PartWriter(storage=storage, models=models, pipeline=pipeline),
+        parts=PartWriter(models=models, pipeline=pipeline),
         planner=Planner(storage=storage, send=send),
         completion=Completion(storage=storage, notify=notify),
         request_s=settings.request_s,

@@ -121,7 +121,7 @@ class Dispatch:
     def _carry_out(self, request: ClassifyRequest, attempt: Attempt, written: list[PartReport]) -> Done:
         """Does what the request asks for. ``written`` gets the report of its part as soon as that is there."""
         record = self._resolver.record(request)
-        if record.drops(request):
+        if record.drops(request.edition):
             return Done(f"job {request.job_id} was cancelled")
         planned = self._completion.admit(record, request)
         # Before the manifest is read: a redelivery needs neither the manifest nor the model.
@@ -144,6 +144,8 @@ class Dispatch:
         """Decides what a failure means: a request whose part is written is answered, whatever failed afterwards."""
         if isinstance(failure, Retry) and not last_try:
             return failure
+        if self._is_dropped(request):  # while it was at work: what it did not find has been cleared
+            return Done(f"job {request.job_id} was cancelled")
         report = written[0] if written else self._report(request)
         if report is not None and not last_try:
             return Retry(failure.code, f"answered, but the job is not completed: {failure.message}")
@@ -158,8 +160,17 @@ class Dispatch:
 
     def _report(self, request: ClassifyRequest) -> PartReport | None:
         try:
-            return self._resolver.record(request).report(request.shard or 0, answering=request.digest())
+            record = self._resolver.record(request)
+            return record.report(request.shard or 0, edition=request.edition, answering=request.digest())
         except FATAL:
             raise
         except Exception:  # noqa: BLE001 - then nobody knows, and the failure before it counts
             return None
+
+    def _is_dropped(self, request: ClassifyRequest) -> bool:
+        try:
+            return self._resolver.record(request).drops(request.edition)
+        except FATAL:
+            raise
+        except Exception:  # noqa: BLE001 - see above
+            return False

@@ -19,7 +19,10 @@ from worker.contract import ClassifyRequest, ManifestRef, check_size, explain, s
 
 #: Characters of a job_id that come from the file's name. The digest takes the rest of the 128.
 _MAX_STEM: Final = 100
-_PACKING: Final = re.compile(r"(\.(csv|jsonl?|manifest|txt))?(\.gz)?$", re.IGNORECASE)
+_PACKING: Final = re.compile(
+    r"(\.(csv|jsonl?|manifest|txt|bmp|gif|jpe?g|png|tiff?|webp))?(\.gz)?$",
+    re.IGNORECASE,  # of a list or of one image
+)
 
 
 class _Bucket(BaseModel):

@@ -8,7 +8,7 @@ from typing import Final
 from jobs.batch.dead_letters import DeadLetters
 from jobs.batch.job_names import no_such_job
 from jobs.user_error import UserError
-from jobs.wording import program
+from jobs.wording import counted, with_command
 from worker.batch.job_folder import EDITION, JobRecord
 from worker.batch.plan import check_same
 from worker.contract import Job
@@ -23,15 +23,16 @@ def cancel(record: JobRecord, dead_letters: DeadLetters | None) -> bool:
     Raises UserError when nothing is known about the job. A complete job is left as it is.
     """
     folder, storage = record.folder, record.storage
-    if record.is_complete():
+    job = record.job()
+    if record.is_complete(job):
         return False
-    refused = dead_letters.take(folder.job_id) if dead_letters else []
+    refused = dead_letters.take(folder, job) if dead_letters else []
     if not refused and next(iter(storage.list(f"{folder.uri}/")), None) is None:
         raise no_such_job(folder.job_id, folder.output_uri, storage)
     storage.write(folder.cancelled, b"workers drop the requests of this job\n", content_type="text/plain")
     if dead_letters:
         # They would be taken for those of the next job of that name.
-        dead_letters.remove([letter for letter in refused if letter.is_of(folder.job_id)])
+        dead_letters.remove([letter for letter in refused if letter.is_of(folder, job)])
     return True
 
 
@@ -65,6 +66,15 @@ class NameUse:
             _clear(self.record.sibling(name), keep={self.record.folder.cancelled})
         return job.model_copy(update={"edition": secrets.token_hex(4)})
 
+    def words(self, job: Job) -> str | None:
+        """Returns what the submission does with a job of that name that was cancelled; None: there is none."""
+        if not self.was_cancelled:
+            return None
+        if not self._is(job):
+            return f"{job.job_id} was cancelled: its old results will be deleted."
+        done = sum(map(job.rows_of, self.record.part_numbers()))
+        return f"{job.job_id} was cancelled, and will go on: {done:,} of {counted(job.images, 'row')} written."
+
     def revive(self, job: Job) -> None:
         """Lets workers answer the requests of ``job``, as it was written, and no others of that name."""
         folder, storage = self.record.folder, self.record.storage
@@ -97,10 +107,12 @@ def _name_taken(written: Job, job: Job) -> UserError:
         "another threshold": written.threshold != job.threshold,
     }
     found = " and ".join(what for what, is_so in differs.items() if is_so) or "another origin"
-    again = f"To try repaired files again: '{program()} batch redrive {job.job_id}'. " if other_images else ""
-    return UserError(
-        f"There is a job named {job.job_id} with {found}. {again}Choose another --job-id. Nothing was uploaded."
-    )
+    taken = f"Nothing was uploaded. There is a job named {job.job_id} with {found}."
+    if not other_images:
+        return UserError(f"{taken} Choose another --job-id.")
+    new = "New files need a job of their own: choose another --job-id."
+    repaired = f"To try files of {job.job_id} again that were replaced, under the same names:"
+    return UserError(with_command(f"{taken} {new} {repaired}", f"batch redrive {job.job_id}"))
 
 
 def _clear(record: JobRecord, *, keep: set[str]) -> None:

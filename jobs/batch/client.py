@@ -1,8 +1,11 @@
 """The settings, the storage and the queues of ``twofold batch``."""
 
 import re
+import sys
+import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
@@ -10,17 +13,18 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from jobs.batch.closing import Closer, Closing
-from jobs.batch.dead_letters import DeadLetters
+from jobs.batch.dead_letters import DeadLetter, DeadLetters, LettersRead
+from jobs.batch.queue_trouble import QUEUE, explain
 from jobs.batch.status import StatusReader
 from jobs.folder_settings import check_emulator, missing
 from jobs.user_error import UserError
 from worker.aws.clients import open_session, open_sqs, open_storage
-from worker.aws.failures import BOTO_ERRORS, from_messaging
+from worker.aws.failures import BOTO_ERRORS
 from worker.aws.notifications import open_notifier
 from worker.aws.queue import Outbox, Queue
 from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, JobRecord
-from worker.contract import ClassifyRequest, S3Uri
+from worker.contract import ClassifyRequest, Job, S3Uri
 from worker.errors import TwofoldError
 from worker.settings import AccountId
 
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
 #: https://docs.aws.amazon.com/general/latest/gr/sqs-service.html
 _AWS_HOSTS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
+
+#: The beginning of what is said where the queue cannot be read. All else is shown.
+_UNREADABLE: Final = "Refused and lost requests are not known."
 
 #: The messages of a queue: those that can be received, those with a worker, and those to be tried later.
 _NUMBERS: "Final[list[QueueAttributeFilterType]]" = [
@@ -81,6 +88,20 @@ class BatchSettings(BaseSettings):
         return {name: meaning for name, meaning in needed.items() if getattr(self, name) is None}
 
 
+class _Notices:
+    """Lines on standard error. Each is said once, however often what it is about is found."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        self._lock = threading.Lock()
+
+    def say(self, text: str) -> None:
+        with self._lock:
+            if text not in self._said:
+                self._said.add(text)
+                print(text, file=sys.stderr)
+
+
 @dataclass(frozen=True)
 class BatchClient:
     """The queue and the bucket, for those who submit jobs."""
@@ -88,6 +109,7 @@ class BatchClient:
     settings: BatchSettings
     session: "boto3.Session"
     storage: Storage
+    _notices: _Notices = field(default_factory=_Notices, init=False, compare=False)
 
     @classmethod
     def open(cls, *, output_uri: str | None) -> Self:
@@ -131,8 +153,12 @@ class BatchClient:
         return Planner(storage=self.storage, send=self.send)
 
     def send(self, requests: Iterable[ClassifyRequest]) -> None:
-        """Sends requests to the queue."""
-        Outbox(sqs=open_sqs(self.session), url=self.settings.needed_queue()).send(requests)
+        """Sends requests to the queue. Raises UserError where it cannot be used."""
+        url = self.settings.needed_queue()
+        try:
+            Outbox(sqs=open_sqs(self.session), url=url).send(requests)
+        except TwofoldError as error:
+            raise UserError(explain(error, url, QUEUE)) from error
 
     def check(self) -> None:
         """Raises UserError when the queue or the output cannot be used."""
@@ -155,29 +181,51 @@ class BatchClient:
         return not (urlsplit(url).hostname or "").endswith(_AWS_HOSTS)
 
     def dead_letters(self) -> DeadLetters | None:
-        """Returns the dead-letter queue, or None when neither a setting nor the queue's redrive policy names it."""
-        sqs = open_sqs(self.session)
-        url = self.settings.dead_letter_url
+        """Returns the dead-letter queue, or None when no queue is set.
+
+        Raises UserError when the queue cannot be read, or names none.
+        """
+        sqs, url = open_sqs(self.session), self.settings.dead_letter_url
         if url is None and self.settings.queue_url is not None:
-            queue = Queue.open(sqs=sqs, url=self.settings.queue_url, dead_letter_url=None, visibility_s=60)
-            url = queue.dead_letter_url
+            asked = self.settings.queue_url
+            try:
+                url = Queue.open(sqs=sqs, url=asked, dead_letter_url=None, visibility_s=60).dead_letter_url
+            except TwofoldError as error:
+                raise UserError(explain(error, asked, QUEUE)) from error
         return None if url is None else DeadLetters(sqs=sqs, url=url)
+
+    def letters(self) -> LettersRead | None:
+        """Returns all dead letters. None: no queue is set, or it cannot be read, as standard error then says once."""
+        try:
+            found = self._dead_letters
+            return found.all() if found else None
+        except UserError as error:
+            self._notices.say(f"{_UNREADABLE} {error}")
+            return None
+
+    @cached_property
+    def _dead_letters(self) -> DeadLetters | None:
+        return self.dead_letters()
 
     def status_reader(self, job_id: str) -> StatusReader:
         """Returns a reader of the job's status."""
         return StatusReader(
-            self.record(job_id), dead_letters=self.dead_letters(), closer=self.closer(), pending=self.pending
+            self.record(job_id), dead_letters=_LettersNow(self), closer=self.closer(), pending=self.pending
         )
 
     def pending(self) -> int | None:
-        """Returns how many requests the queue holds, of all jobs and roughly; None when no queue is set."""
+        """Returns how many requests the queue holds, of all jobs and roughly.
+
+        None: no queue is set, or it cannot be read, as standard error then says once.
+        """
         url = self.settings.queue_url
         if url is None:
             return None
         try:
             answer = open_sqs(self.session).get_queue_attributes(QueueUrl=url, AttributeNames=_NUMBERS)
         except BOTO_ERRORS as error:
-            raise from_messaging(error, url) from error
+            self._notices.say(f"{_UNREADABLE} {explain(error, url, QUEUE)}")
+            return None
         return sum(int(number) for number in answer["Attributes"].values())
 
     def closer(self) -> Closer:
@@ -188,5 +236,16 @@ class BatchClient:
     def close(self, job_id: str) -> Closing | None:
         """Completes a job whose workers wrote all parts and no more. Returns None where there is nothing to do."""
         record = self.record(job_id)
-        newest = None if record.is_complete() else max((at for _, at in record.parts()), default=None)
+        newest = None if record.is_complete(record.job()) else max((at for _, at in record.parts()), default=None)
         return None if newest is None or record.is_cancelled() else self.closer().close(record, newest=newest)
+
+
+@dataclass(frozen=True)
+class _LettersNow:
+    """The dead letters as they are when they are asked for, as far as they can be read."""
+
+    client: BatchClient
+
+    def of(self, folder: JobFolder, job: Job | None) -> list[DeadLetter]:
+        letters = self.client.letters()
+        return letters.of(folder, job) if letters else []

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from jobs.batch.queue_trouble import DEAD_LETTERS, explain
+from jobs.user_error import UserError
 from worker import messages
-from worker.aws.failures import BOTO_ERRORS, from_messaging
-from worker.contract import ClassifyRequest
+from worker.aws.failures import BOTO_ERRORS
+from worker.batch.job_folder import JobFolder
+from worker.contract import ClassifyRequest, Job
 from worker.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -27,6 +30,21 @@ _LOST: Final = (
 _EMPTY: Final = 2
 
 
+def is_in(request: ClassifyRequest, output_uri: str) -> bool:
+    """Returns whether a request writes to ``output_uri``: one that names no prefix writes to the worker's own."""
+    return request.output_uri is None or request.output_uri.rstrip("/") == output_uri.rstrip("/")
+
+
+def is_of(request: ClassifyRequest, folder: JobFolder, job: Job | None) -> bool:
+    """Returns whether a request is one of the job in ``folder``, and not of an earlier job of that name.
+
+    ``job`` is its ``job.json``. Where there is none, nothing says which edition of the name it is.
+    """
+    if request.job_id != folder.job_id or not is_in(request, folder.output_uri):
+        return False
+    return job is None or request.edition == job.edition
+
+
 @dataclass(frozen=True)
 class DeadLetter:
     """A message that was refused, or whose workers were lost. ``requests`` is empty when its body cannot be read."""
@@ -37,20 +55,20 @@ class DeadLetter:
     error_code: str
     error_message: str
 
-    def concerns(self, job_id: str) -> bool:
+    def concerns(self, folder: JobFolder, job: Job | None) -> bool:
         """Returns whether the message asks for images of that job."""
-        return any(request.job_id == job_id for request in self.requests)
+        return any(is_of(request, folder, job) for request in self.requests)
 
-    def is_of(self, job_id: str) -> bool:
+    def is_of(self, folder: JobFolder, job: Job | None) -> bool:
         """Returns whether the message asks for images of that job and of no other."""
-        return {request.job_id for request in self.requests} == {job_id}
+        return bool(self.requests) and all(is_of(request, folder, job) for request in self.requests)
 
 
 class Letters(Protocol):
     """Refused requests, by job."""
 
-    def of(self, job_id: str) -> list[DeadLetter]:
-        """Returns the refused requests of a job."""
+    def of(self, folder: JobFolder, job: Job | None) -> list[DeadLetter]:
+        """Returns the refused requests of the job in a folder. None: it has no ``job.json``."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +77,9 @@ class LettersRead:
 
     letters: tuple[DeadLetter, ...]
 
-    def of(self, job_id: str) -> list[DeadLetter]:
+    def of(self, folder: JobFolder, job: Job | None) -> list[DeadLetter]:
         """Returns the refused requests of a job."""
-        return [letter for letter in self.letters if letter.concerns(job_id)]
+        return [letter for letter in self.letters if letter.concerns(folder, job)]
 
     def requests(self) -> Iterator[ClassifyRequest]:
         """Yields all refused requests."""
@@ -69,15 +87,15 @@ class LettersRead:
 
 
 class DeadLetters:
-    """Reads a dead-letter queue."""
+    """Reads a dead-letter queue. Every method raises UserError where the queue cannot be used."""
 
     def __init__(self, *, sqs: "SQSClient", url: str) -> None:
         self._sqs = sqs
         self._url = url
 
-    def of(self, job_id: str) -> list[DeadLetter]:
+    def of(self, folder: JobFolder, job: Job | None) -> list[DeadLetter]:
         """Returns the refused requests of a job, among the first 1,000 messages or so. All stay in the queue."""
-        return self.all().of(job_id)
+        return self.all().of(folder, job)
 
     def all(self) -> LettersRead:
         """Returns the refused requests of all jobs. The same holds for them."""
@@ -85,11 +103,11 @@ class DeadLetters:
         self._show([letter.receipt_handle for letter in letters])
         return LettersRead(tuple(letters))
 
-    def take(self, job_id: str) -> list[DeadLetter]:
+    def take(self, folder: JobFolder, job: Job | None) -> list[DeadLetter]:
         """Returns the same, and keeps them hidden. Call ``remove`` once their requests are sent again."""
         letters = self._read()
-        self._show([letter.receipt_handle for letter in letters if not letter.concerns(job_id)])
-        return [letter for letter in letters if letter.concerns(job_id)]
+        self._show([letter.receipt_handle for letter in letters if not letter.concerns(folder, job)])
+        return [letter for letter in letters if letter.concerns(folder, job)]
 
     def remove(self, letters: list[DeadLetter]) -> None:
         """Deletes messages whose requests were sent again."""
@@ -123,7 +141,7 @@ class DeadLetters:
         try:
             return getattr(self._sqs, name)(QueueUrl=self._url, **arguments)
         except BOTO_ERRORS as error:
-            raise from_messaging(error, self._url) from error
+            raise UserError(explain(error, self._url, DEAD_LETTERS)) from error
 
 
 def _letter(message: Any) -> DeadLetter:  # noqa: ANN401 - of boto3

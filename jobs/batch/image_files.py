@@ -14,11 +14,50 @@ IMAGE_SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ti
 
 #: Why a file is not submitted, as people read it and as ``job.json`` keeps it.
 HEIC: Final = "HEIC, not supported (save as JPEG)"
+_OTHER: Final = "{}, not supported (save as JPEG or PNG)"
 NOT_AN_IMAGE: Final = "not an image"
 UNREADABLE: Final = "cannot be read"
 _OVERSIZE: Final = f"over {MAX_BYTES // MIB} MiB, too large for an image"
 
 _HEIC_SUFFIXES: Final = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
+#: Formats of images that no worker decodes.
+_OTHER_SUFFIXES: Final = frozenset(
+    {
+        ".arw",
+        ".avif",
+        ".avifs",
+        ".cr2",
+        ".cr3",
+        ".dng",
+        ".emf",
+        ".eps",
+        ".exr",
+        ".hdr",
+        ".icns",
+        ".ico",
+        ".j2k",
+        ".jp2",
+        ".jxl",
+        ".jxr",
+        ".nef",
+        ".orf",
+        ".pbm",
+        ".pcx",
+        ".pgm",
+        ".pnm",
+        ".ppm",
+        ".psd",
+        ".raf",
+        ".rw2",
+        ".svg",
+        ".svgz",
+        ".tga",
+        ".wmf",
+        ".xbm",
+        ".xcf",
+        ".xpm",
+    }
+)
 _HEIC: Final = re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)
 _START_BYTES: Final = 16
 #: ``2026-11-24 10.30.12`` is a name without a suffix.
@@ -35,18 +74,36 @@ def unfit(path: Path) -> str | None:
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         return oversize(path)
+    if suffix in _OTHER_SUFFIXES:
+        return _OTHER.format(suffix[1:].upper())
     if _SUFFIX.fullmatch(suffix) and suffix not in _HEIC_SUFFIXES:
         return NOT_AN_IMAGE
-    try:
-        with path.open("rb") as file:
-            start = file.read(_START_BYTES)
-    except OSError:
+    start = _start(path)
+    if start is None:
         return UNREADABLE
-    from worker.scoring.decoder import SIGNATURE  # noqa: PLC0415 - Pillow takes a moment, and most files have a suffix
-
-    if SIGNATURE.match(start):
+    if _is_image(start):
         return oversize(path)
     return HEIC if _HEIC.match(start) or suffix in _HEIC_SUFFIXES else NOT_AN_IMAGE
+
+
+def begins_as_image(path: Path) -> bool:
+    """Returns whether a file begins as one of the images that workers decode, whatever its name."""
+    return _is_image(_start(path) or b"")
+
+
+def _start(path: Path) -> bytes | None:
+    """Returns the first bytes of a file, or None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_START_BYTES)
+    except OSError:
+        return None
+
+
+def _is_image(start: bytes) -> bool:
+    from worker.scoring.decoder import SIGNATURE  # noqa: PLC0415 - Pillow takes a moment, and most files have a suffix
+
+    return SIGNATURE.match(start) is not None
 
 
 def oversize(path: Path) -> str | None:

@@ -9,29 +9,33 @@ Images on this machine get a URI that follows from their content, and are upload
 """
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from jobs.batch.file_names import find_file, is_file, name_in, own_name, renamed
-from jobs.batch.image_files import HEIC, has_image_suffix, oversize, unfit
+from jobs.batch.image_files import NOT_AN_IMAGE, UNREADABLE, begins_as_image, has_image_suffix, oversize, unfit
 from jobs.batch.tally import Tally, in_words
 from jobs.printable import printable
 from jobs.progress import Advance
 from jobs.user_error import UserError
-from jobs.wording import counted
 from worker.aws.storage import Storage
-from worker.batch.job_folder import UPLOADS
-from worker.contract import ManifestRef
+from worker.batch.job_folder import MISSING_UPLOADS, UPLOADS
+from worker.contract import ManifestRef, NamedFiles
 from worker.errors import Reject
 from worker.manifest.formats import ImageRef
 from worker.manifest.references import EXPECTED, of_file, references
 
 #: Why a name of a list gets a row with an error code, as people read it.
 MISSING: Final = "not there"
+#: Why a redrive would get the same answer for a file.
+GONE: Final = "no longer there"
+STILL_MISSING: Final = "still not there"
+_UNCHANGED: Final = "not replaced yet"
 _NO_IMAGE: Final = "neither a file nor an s3:// URI"
 
 _HIDDEN: Final = "hidden"
@@ -56,6 +60,14 @@ class Patterns:
         if self.include and not any(fnmatchcase(name, pattern) for pattern in self.include):
             return _NOT_INCLUDED
         return _EXCLUDED if any(fnmatchcase(name, pattern) for pattern in self.exclude) else None
+
+
+class Again(NamedTuple):
+    """An image that is asked for again."""
+
+    uri: str
+    same: str | None = None  #: why its file is as it was; None: it has changed, or is not on this machine
+    was_missing: bool = False  #: whether a list named it, and it was not there
 
 
 @dataclass
@@ -84,7 +96,7 @@ class Inputs:
         reason = unfit(path)
         if reason is None:
             return iter([self._of_image(path, self._name(path.parent, path.name))])
-        if reason == HEIC or reason == oversize(path):
+        if reason not in (NOT_AN_IMAGE, UNREADABLE):
             raise UserError(f"{printable(source)} is {reason}.")
         return self._of_manifest(path)
 
@@ -92,15 +104,20 @@ class Inputs:
         """Returns the size of all files, of which some may be uploaded already."""
         return sum(path.stat().st_size for path in self.files.values())
 
-    def repaired(self, uri: str, file: str, sources: Sequence[str]) -> str:
-        """Returns the new URI of an uploaded image whose file may have been repaired, or ``uri`` if the file is gone.
+    def repaired(self, uri: str, file: str, sources: Sequence[str]) -> Again:
+        """Returns the URI of an image as it is now: a new one if its file on this machine was replaced.
 
         ``file`` is its name in a job with these ``sources``.
         """
-        if not uri.startswith(f"{self.output_uri.rstrip('/')}/{UPLOADS}/"):
-            return uri
+        if not file or not uri.startswith(f"{self.output_uri.rstrip('/')}/{UPLOADS}/"):
+            return Again(uri)
+        was_missing = uri.startswith(self._missing_prefix)
         path = find_file(sources, file)
-        return uri if path is None or unfit(path) else self._of_image(path, file).source_ref
+        reason = unfit(path) if path else STILL_MISSING if was_missing else GONE
+        if path is None or reason:
+            return Again(uri, reason, was_missing)
+        new = self._of_image(path, file).source_ref
+        return Again(new, _UNCHANGED if new == uri else None, was_missing)
 
     def upload(self, advance: Advance) -> int:
         """Uploads every file that is not there yet, and returns how many were uploaded."""
@@ -154,11 +171,10 @@ class Inputs:
         where = printable(str(folder))
         if not found:
             return f"There are no images to submit in {where}: the folder is empty."
-        reasons = "".join(f"\n  {line}" for line in in_words(self.skipped.groups()))
-        return (
-            f"No images to submit among the {counted(found, 'file')} in {where}.{reasons}\n"
-            "Add --include '*' to take every file."
-        )
+        groups = self.skipped.groups()
+        reasons = "".join(f"\n  {line}" for line in in_words(groups))
+        files = "The only file there is" if found == 1 else f"The {found:,} files there are"
+        return f"There are no images to submit in {where}. {files} skipped:{reasons}{_hint(folder, groups)}"
 
     def _refuse(self, folder: Path, name: str) -> str | None:
         """Returns why what is in a folder is skipped, None if it is not, and "" for a folder in it."""
@@ -217,14 +233,26 @@ class Inputs:
     def _missing(self, name: str, columns: dict[str, str]) -> ImageRef:
         """Returns an image that is not there, so that its row is ``not_found``, and a redrive looks for the file."""
         steps = [step for step in name.split("/") if step not in {"", ".", ".."}]
-        uri = f"{self.output_uri.rstrip('/')}/{UPLOADS}/missing/{'/'.join(steps)}"
-        return ImageRef.of(uri, columns=columns)
+        return ImageRef.of(f"{self._missing_prefix}{'/'.join(steps)}", columns=columns)
+
+    @property
+    def _missing_prefix(self) -> str:
+        return f"{self.output_uri.rstrip('/')}/{MISSING_UPLOADS}/"
 
     def _of_image(self, path: Path, name: str, columns: dict[str, str] | None = None) -> ImageRef:
         # The digest makes sure that a file is uploaded once; the name is for the reader of the results.
         uri = f"{self.output_uri.rstrip('/')}/{UPLOADS}/{_digest(path)}/{_text(path.name)}"
         self.files[uri] = path
         return ImageRef.of(uri, columns=own_name(_text(name), columns or {}))
+
+
+def _hint(folder: Path, skipped: dict[str, NamedFiles]) -> str:
+    """Returns how to submit files that have the content of an image and another ending, if there are any."""
+    for name in skipped[NOT_AN_IMAGE].names if NOT_AN_IMAGE in skipped else ():
+        if begins_as_image(folder / name):
+            pattern = shlex.quote(f"*{Path(name).suffix}")
+            return f"\n{printable(name)} begins as an image does. To take such files, add --include {pattern}"
+    return ""
 
 
 def _text(name: str) -> str:

@@ -5,10 +5,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from jobs.batch.dead_letters import LettersRead
+from jobs.batch.dead_letters import LettersRead, is_in
 from jobs.printable import printable
 from jobs.user_error import UserError
-from jobs.wording import program
+from jobs.wording import with_command
 from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, JobRecord
 from worker.messages import job_id_of
@@ -30,7 +30,7 @@ def find_job(asked: str, output_uri: str, storage: Storage, refused: Callable[[]
         folder = JobFolder(output_uri, asked)
         if next(iter(storage.list(f"{folder.uri}/")), None) is not None:
             return asked
-    found = sorted({*_from_file(asked, output_uri, storage), *_refused(asked, refused())})
+    found = sorted({*_from_file(asked, output_uri, storage), *_refused(asked, output_uri, refused())})
     if len(found) > 1:
         raise UserError(f"{printable(asked)} has become {len(found)} jobs: {', '.join(found)}. Name one of them.")
     return found[0] if found else asked
@@ -40,9 +40,11 @@ def no_such_job(asked: str, output_uri: str, storage: Storage) -> UserError:
     """Returns the error for a name that no job has. It suggests those that are nearly the same."""
     near = _nearest(asked, job_ids(output_uri, storage))
     question = f" Did you mean {' or '.join(near)}?" if near else ""
+    unknown = f"No job named {printable(asked)} in {output_uri}.{question}"
     return UserError(
-        f"No job named {printable(asked)} in {output_uri}.{question} Run '{program()} batch status' to list the jobs; "
-        "a request that no worker has received yet is not among them."
+        with_command(
+            f"{unknown} A request that no worker has received yet is not listed. To see all jobs:", "batch status"
+        )
     )
 
 
@@ -63,10 +65,11 @@ def _from_file(asked: str, output_uri: str, storage: Storage) -> Iterator[str]:
                 yield job_id
 
 
-def _refused(asked: str, letters: LettersRead | None) -> Iterator[str]:
+def _refused(asked: str, output_uri: str, letters: LettersRead | None) -> Iterator[str]:
     """Yields the jobs of refused requests for a manifest of that name. They may have no folder."""
     for request in letters.requests() if letters else ():
-        if request.manifest is not None and request.shard is None and _is(request.manifest.uri, asked):
+        of_a_list = request.manifest is not None and request.shard is None and _is(request.manifest.uri, asked)
+        if of_a_list and is_in(request, output_uri):
             yield request.job_id
 
 
@@ -80,7 +83,7 @@ def _stem(job_id: str) -> str:
 
 def _nearest(asked: str, names: list[str]) -> list[str]:
     """Returns the names that begin as ``asked`` does, or else those that it may be a misspelling of."""
-    low = asked.casefold()
+    low, names = asked.casefold(), sorted(names)  # a job before its redrives
     begin = [name for name in names if low and name.casefold().startswith(low)]
     stems = {name: _stem(name).casefold() for name in names}
     known = {*stems.values(), *(name.casefold() for name in names)}

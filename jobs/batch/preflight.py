@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
+from jobs.batch import queue_trouble
 from jobs.user_error import UserError
 from jobs.wording import program
 from worker.aws.queue import Queue
@@ -46,13 +47,7 @@ def check_queue(sqs: "SQSClient", url: str) -> None:
     except (Reject, Retry) as error:
         if _DENIED in error.message:  # those who may only send messages cannot ask about the queue
             return
-        if error.code is ErrorCode.NOT_FOUND:
-            reason = f"There is no queue {url}."
-        else:
-            reason = (
-                f"The queue does not answer: {error.message}. Is '{program()} local' running, if it is a local one?"
-            )
-        raise UserError(f"{reason} Check TWOFOLD_QUEUE_URL. {_NOTHING}") from error
+        raise UserError(f"{queue_trouble.explain(error, url, queue_trouble.QUEUE)} {_NOTHING}") from error
 
 
 def check_output(uri: str, storage: Storage) -> None:

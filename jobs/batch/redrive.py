@@ -3,35 +3,25 @@
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import count
-from typing import Final
 
 from pydantic import BaseModel
 
 from jobs.batch.dead_letters import DeadLetters
 from jobs.batch.file_names import FILE
-from jobs.batch.inputs import Inputs
+from jobs.batch.inputs import GONE, Inputs
 from jobs.batch.results import Results
 from jobs.batch.submit import upload
+from jobs.batch.tally import Tally
+from jobs.batch.trying_again import OF_THE_FILE
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from jobs.wording import counted, program
 from worker.batch.job_folder import JobFolder, JobRecord
 from worker.batch.plan import ModelChoice, Planner, Sender, new_job
 from worker.batch.shards import Shards
+from worker.contract import NamedFiles
 from worker.errors import ErrorCode, Reject
 from worker.manifest.formats import ImageRef
-
-#: What fails again with the same file.
-_OF_THE_FILE: Final = frozenset(
-    {
-        ErrorCode.DAMAGED,
-        ErrorCode.EMPTY,
-        ErrorCode.NOT_AN_IMAGE,
-        ErrorCode.TOO_MANY_BYTES,
-        ErrorCode.TOO_MANY_PIXELS,
-        ErrorCode.UNSUPPORTED_PIXELS,
-    }
-)
 
 
 class Redriven(BaseModel):
@@ -41,6 +31,7 @@ class Redriven(BaseModel):
     images: int  #: failed images that are asked for again
     redrive_id: str | None  #: the job that asks for them
     requests: int  #: refused requests that were sent again
+    left_out: dict[str, NamedFiles] = {}  #: failed images for which nothing has changed, by what did not
 
 
 class Redrive:
@@ -66,29 +57,35 @@ class Redrive:
             raise UserError(f"{job.job_id} is a redrive of {job.parent}. Run '{program()} batch redrive {job.parent}'.")
         self._results.check_complete(for_redrive=True)
         with Shards() as shards:
-            self._fill(shards, codes, reporter)
-            if not shards.images:
-                return Redriven(job_id=job.job_id, images=0, redrive_id=None, requests=0)
-            upload(self._inputs, reporter)
-            redrive_id = self._ask(shards, reporter)
-            return Redriven(job_id=job.job_id, images=shards.images, redrive_id=redrive_id, requests=0)
+            left_out = self._fill(shards, codes, reporter)
+            redrive_id = None
+            if shards.images:
+                upload(self._inputs, reporter)
+                redrive_id = self._ask(shards, reporter)
+            return Redriven(
+                job_id=job.job_id, images=shards.images, redrive_id=redrive_id, requests=0, left_out=left_out
+            )
 
     @cached_property
     def _results(self) -> Results:
         return Results(self._record)
 
-    def _fill(self, shards: Shards, codes: Iterable[str], reporter: Reporter) -> None:
-        same = 0
+    def _fill(self, shards: Shards, codes: Iterable[str], reporter: Reporter) -> dict[str, NamedFiles]:
+        """Adds the failed images that may have a score now. Returns the others: what failed in them is as it was."""
+        left_out, lost = Tally(), 0
         with reporter.step("Reading the failed rows"):
             for row, asked in self._results.failed(frozenset(codes)):
                 # An uploaded image is uploaded again if its file has changed: users repair their own copy.
                 file = asked.columns.get(FILE, "")
-                ref = self._inputs.repaired(row.source_ref, file, self._results.job.sources)
-                same += ref == row.source_ref and ref in self._inputs.files and row.error_code in _OF_THE_FILE
-                shards.add(ImageRef(ref, asked.version_id, asked.columns), row=row.row)
-        if same:
-            which = "The files" if same == shards.images else f"{same:,} of {counted(shards.images, 'file')}"
-            reporter.say(f"{which} have not changed since: replace them first, and redrive once more.")
+                again = self._inputs.repaired(row.source_ref, file, self._results.job.sources)
+                if again.same and (again.was_missing or row.error_code in OF_THE_FILE):
+                    left_out.add(again.same, file)
+                    continue
+                lost += again.same == GONE
+                shards.add(ImageRef(again.uri, asked.version_id, asked.columns), row=row.row)
+        if lost:
+            reporter.say(f"{counted(lost, 'file')} {'is' if lost == 1 else 'are'} {GONE}: what was uploaded is sent.")
+        return left_out.groups()
 
     def _ask(self, shards: Shards, reporter: Reporter) -> str:
         """Submits under the next free name and returns it. Skips a redrive with other images that was never sent."""
@@ -126,9 +123,10 @@ class Redrive:
         for number in count(1):
             name = f"{self._record.folder.job_id[:120]}-r{number}"
             redrive = self._record.sibling(name)
-            if name not in taken or not redrive.is_submitted():
+            job = redrive.job()
+            if name not in taken or not redrive.is_submitted(job):
                 yield name
-            elif not redrive.is_complete() and not redrive.is_cancelled():
+            elif not redrive.is_complete(job) and not redrive.is_cancelled():
                 raise UserError(
                     f"{name} is not complete. Wait for it, run '{program()} batch redrive {name}' if it is stuck, or "
                     f"'{program()} batch cancel {name}'."
@@ -137,9 +135,8 @@ class Redrive:
     def _send_refused(self, dead_letters: DeadLetters | None, reporter: Reporter) -> int:
         if dead_letters is None:
             return 0
-        job_id = self._record.folder.job_id
-        sent = 0
-        while letters := dead_letters.take(job_id):  # which reads a thousand at a time
+        job, sent = self._record.job(), 0
+        while letters := dead_letters.take(self._record.folder, job):  # which reads a thousand at a time
             with reporter.step("Sending refused requests again", total=len(letters)) as advance:
                 for letter in letters:
                     self._send(letter.requests)  # of other jobs, too: a letter is removed as a whole

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from jobs.batch.job_names import no_such_job
 from jobs.user_error import UserError
-from jobs.wording import counted, program
+from jobs.wording import counted, program, with_command
 from worker import predictions
 from worker.batch.job_folder import JobRecord
 from worker.batch.shards import read_shard
@@ -38,7 +38,7 @@ class Results:
 
     def check_complete(self, *, for_redrive: bool = False) -> None:
         """Raises UserError, which names the missing parts and the next step, unless every image has a row."""
-        there = set(self.record.part_numbers())
+        there = self.record.answered(self.job)
         missing = [number for number in range(self.job.parts) if number not in there]
         if not missing:
             return
@@ -61,8 +61,8 @@ class Results:
             again = going_on(self.job)
             return f"{name} is cancelled. {again}{'.' if for_redrive else ', or add --partial for the rows it has.'}"
         if for_redrive:
-            return f"{name} is not complete yet: wait for it with '{program()} batch status {name} --watch'."
-        return f"Run '{program()} batch status {name}' to see why, or add --partial for the rows that are there."
+            return with_command(f"{name} is not complete yet. Wait for it:", f"batch status {name} --watch")
+        return with_command("Add --partial for the rows that are there, or see why:", f"batch status {name}")
 
     def chunks(self, *, join: bool = False, partial: bool = False) -> Iterator[list[Line]]:
         """Yields the rows in the order of the manifest, part by part. A row that was redriven replaces the failed one.
@@ -74,7 +74,7 @@ class Results:
         redriven = self._redriven()
         window: deque[Future[list[Line]]] = deque()
         with ThreadPoolExecutor(_AHEAD) as pool:
-            for number in self._numbers(partial=partial):
+            for number in self.numbers() if partial else range(self.job.parts):
                 window.append(pool.submit(self._merged, number, redriven, join=join))
                 if len(window) >= _AHEAD:
                     yield window.popleft().result()
@@ -85,24 +85,11 @@ class Results:
         """Yields the rows that have no score, with one of ``codes`` or with any, each with its line of the shard."""
         redriven = self._redriven()
         for number in range(self.job.parts):
-            rows = [redriven.get(row.row, row) for row in self._part(number)]
+            rows = [redriven.get(row.row, row) for row in self.part(number)]
             wanted = [row for row in rows if row.error_code is not None and (not codes or row.error_code in codes)]
             if wanted:
                 asked = {line.row: line for line in self.shard(number)}
                 yield from ((row, asked.get(row.row) or _line_of(row)) for row in wanted)
-
-    def redriven_codes(self) -> Iterator[tuple[str | None, str | None]]:
-        """Yields the error code that each redriven row had at first, and the one that it has now; None: it has a score.
-
-        Only redriven rows, and the parts that they belong to, are read.
-        """
-        redriven = self._redriven()
-        numbers = {row // self.job.shard_images if self.job.shards else 0 for row in redriven}
-        with ThreadPoolExecutor(_AHEAD) as pool:
-            for rows in pool.map(self._part, sorted(numbers)):
-                for row in rows:
-                    if row.row in redriven:
-                        yield row.error_code, redriven[row.row].error_code
 
     def shard(self, number: int) -> list[ShardLine]:
         """Returns the lines of a shard, or nothing when the job was short and has no shards."""
@@ -111,16 +98,16 @@ class Results:
         uri = self.record.folder.shard(number)
         return read_shard(self.record.storage.read(uri, max_bytes=_MAX_PART_BYTES), uri)
 
-    def _numbers(self, *, partial: bool) -> list[int]:
-        if not partial:
-            return list(range(self.job.parts))
-        return [number for number in self.record.part_numbers() if number < self.job.parts]
+    def numbers(self) -> list[int]:
+        """Returns the numbers of the parts that are there."""
+        return list(self.record.answered(self.job))
 
     def _merged(self, number: int, redriven: dict[int, PredictionRow], *, join: bool) -> list[Line]:
         columns = {line.row: line.columns for line in self.shard(number)} if join else {}
-        return [Line(redriven.get(row.row, row), columns.get(row.row, {})) for row in self._part(number)]
+        return [Line(redriven.get(row.row, row), columns.get(row.row, {})) for row in self.part(number)]
 
-    def _part(self, number: int) -> list[PredictionRow]:
+    def part(self, number: int) -> list[PredictionRow]:
+        """Returns the rows of a part. Raises UserError when it was altered, or does not hold the rows of its shard."""
         uri = self.record.folder.part(number)
         report = self.record.answer(self.job, number)
         body = self.record.storage.read(uri, max_bytes=_MAX_PART_BYTES)
@@ -136,8 +123,8 @@ class Results:
         found: dict[int, PredictionRow] = {}
         for name in self.record.redrives():
             again = Results(self.record.sibling(name))
-            for number in again._numbers(partial=True):
-                for row in again._part(number):
+            for number in again.numbers():
+                for row in again.part(number):
                     if row.error_code is None or row.row not in found or found[row.row].error_code is not None:
                         found[row.row] = row
         return found
@@ -149,8 +136,8 @@ def needed_job(record: JobRecord) -> Job:
     if job is not None:
         return job
     if record.has_shards():
-        again = f"'{program()} batch status {folder.job_id} --watch'"
-        raise UserError(f"{folder.job_id} is still being planned. Run {again} to wait for it.")
+        planned = f"{folder.job_id} is still being planned. To wait for it:"
+        raise UserError(with_command(planned, f"batch status {folder.job_id} --watch"))
     raise no_such_job(folder.job_id, folder.output_uri, record.storage)
 
 

@@ -1,6 +1,7 @@
 """The results as a file: CSV, or Parquet if its name ends in .parquet."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ class Counts(BaseModel):
     rows: int = 0
     scored: int = 0
     failed: int = 0
+    errors: dict[str, int] = {}  #: failed rows by error_code
 
 
 def check(path: str, *, force: bool, excel: bool) -> None:
@@ -65,15 +67,15 @@ def write(
     ``force`` does it replace another. With ``excel`` a CSV file begins with a byte order mark.
     """
     columns = _named(joined)
-    counts = Counts()
+    counts, errors = Counts(), Counter[str]()
     with _open(path, columns, force=force, excel=excel) as put:
         for chunk in chunks:
             put(chunk)
-            failed = sum(line.row.error_code is not None for line in chunk)
+            errors.update(line.row.error_code for line in chunk if line.row.error_code is not None)
             counts.rows += len(chunk)
-            counts.failed += failed
-            counts.scored += len(chunk) - failed
             advance(len(chunk))
+    counts.errors, counts.failed = dict(sorted(errors.items())), errors.total()
+    counts.scored = counts.rows - counts.failed
     return counts
 
 

@@ -10,11 +10,13 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from jobs.batch.closing import Closer, Closing
-from jobs.batch.dead_letters import Letters, LettersRead
+from jobs.batch.dead_letters import Letters, LettersRead, is_in, is_of
 from jobs.batch.job_names import job_ids, no_such_job
-from jobs.batch.results import Results, going_on
+from jobs.batch.redriven import RedrivenCodes
+from jobs.batch.results import going_on
+from jobs.batch.trying_again import how_to_try_again
 from jobs.user_error import UserError
-from jobs.wording import program
+from jobs.wording import with_command
 from worker.aws.storage import Storage
 from worker.batch.job_folder import JobFolder, JobRecord
 from worker.contract import Job, NamedFiles, PartReport, Summary
@@ -69,6 +71,7 @@ class JobStatus(BaseModel):
     left_s: float | None
     refused: list[RefusedRequest]
     closing: str | None = None  #: what came of completing a job whose workers did not, or None
+    model_uri: str | None = None  #: the bundle; None: the workers' own
     sources: tuple[str, ...] = ()
     created_at: datetime | None = None  #: UTC; None: the job is still being planned
     parent: str | None
@@ -92,7 +95,7 @@ class JobStatus(BaseModel):
 
 
 class StatusReader:
-    """Reads the status of one job, any number of times. The report of a part is read once.
+    """Reads the status of one job, any number of times. The report of a part is read once, and each part of a redrive.
 
     ``closer`` completes a job whose workers wrote all parts and no more. ``pending`` counts the requests in the queue,
     of all jobs and roughly.
@@ -112,11 +115,13 @@ class StatusReader:
         self._pending = pending
         self._written: dict[int, datetime] = {}  #: the parts that are there
         self._reports: dict[int, PartReport] = {}  #: on them, as far as they were read
+        self._redriven: RedrivenCodes | None = None
+        self._edition: str | None = None  #: that of the job that these were read of
 
     def read(self) -> JobStatus:
         """Returns the current status. Raises UserError when there is no such job."""
-        job, newest = self._record.job(), self._list_parts()
-        complete = job is not None and self._record.is_complete()
+        job = self._record.job()
+        newest, complete = self._list_parts(job), self._record.is_complete(job)
         closing = None if complete else self._close(job, newest)
         if closing is not None and closing.complete:
             job, complete = self._record.job(), True
@@ -124,7 +129,7 @@ class StatusReader:
             return self._without_job(closing)
         redrives = self._record.redrives()
         done = sum(map(job.rows_of, self._written))
-        errors = self._errors(complete=complete, redriven=bool(redrives))
+        errors = self._errors(complete=complete, redrives=redrives)
         refused = [] if complete else self._refused(job)
         failed = errors.total()
         seconds = (newest - job.created_at).total_seconds() if newest else 0.0
@@ -136,7 +141,7 @@ class StatusReader:
         return JobStatus(
             job_id=job.job_id,
             state=state,
-            note=self._note(state, job, scored=done - failed, refused=bool(refused)),
+            note=self._note(state, job, scored=done - failed, errors=errors, refused=bool(refused)),
             images=job.images,
             done=done,
             scored=done - failed,
@@ -149,6 +154,7 @@ class StatusReader:
             left_s=round(waiting / rate, 1) if rate and not complete else None,
             refused=refused,
             closing=closing.message if closing else None,
+            model_uri=job.model_uri,
             sources=job.sources,
             created_at=job.created_at,
             parent=job.parent,
@@ -156,12 +162,14 @@ class StatusReader:
             skipped=job.skipped,
         )
 
-    def _errors(self, *, complete: bool, redriven: bool) -> Counter[str]:
+    def _errors(self, *, complete: bool, redrives: list[str]) -> Counter[str]:
         """Returns the failed rows by code, as the results have them: a row that was redriven as it is now."""
         errors = self._first_errors(complete=complete)
-        for before, now in Results(self._record).redriven_codes() if redriven else ():
-            errors.subtract([before] if before else [])
-            errors.update([now] if now else [])
+        if redrives:
+            self._redriven = self._redriven or RedrivenCodes(self._record)
+            first, now = self._redriven.read(redrives)
+            errors.subtract(first)
+            errors.update(now)
         return +errors  # without the codes that no row has any more
 
     def _first_errors(self, *, complete: bool) -> Counter[str]:
@@ -195,35 +203,39 @@ class StatusReader:
     def _is_lost(self, job: Job) -> bool:
         """Whether parts are missing and no request is left that could bring them: it has expired, or was deleted."""
         quiet = datetime.now(UTC) - max([job.created_at, *self._written.values()])
-        if len(self._written) >= job.parts or quiet < _QUIET or not self._record.is_submitted():
+        if len(self._written) >= job.parts or quiet < _QUIET or not self._record.is_submitted(job):
             return False
         if self._pending() != 0:
             return False
-        return set(self._record.part_numbers()) == set(self._written)  # a part that was written meanwhile is an answer
+        now = self._record.answered(job, known=self._reports)
+        return set(now) == set(self._written)  # a part that was written meanwhile is an answer
 
-    def _note(self, state: JobState, job: Job | None, *, scored: int, refused: bool) -> str | None:
+    def _note(
+        self, state: JobState, job: Job | None, *, scored: int, errors: Counter[str], refused: bool
+    ) -> str | None:
         job_id = self._record.folder.job_id
         whole = job.parent if job and job.parent else job_id
         if state == "stuck":
             return self._note_when_stuck(job, refused=refused)
         if state == "cancelled" and job:
-            read = f"'{program()} batch results {job_id} --partial'"
-            return f"{going_on(job)}, or read what is there with {read}."
+            return with_command(f"{going_on(job)}, or read what is there:", f"batch results {job_id} --partial")
         if state == "complete with failures":
-            return _how_to_read_failures(whole, scored=scored)
-        if state in {"waiting", "running"} and job and job.shards and not self._record.is_submitted():
+            return _how_to_read_failures(whole, scored=scored, errors=errors)
+        if state == "complete":
+            return with_command(f"To write the table{_again(whole)}:", _results(whole))
+        if state in {"waiting", "running"} and job and job.shards and not self._record.is_submitted(job):
             return "Its requests are still being sent. If 'submit' was interrupted, run the same command again."
         return "No worker has answered yet." if state == "waiting" else None
 
     def _note_when_stuck(self, job: Job | None, *, refused: bool) -> str | None:
         job_id = self._record.folder.job_id
         if not refused and job and len(self._written) < job.parts:
-            again = f"Run '{program()} batch cancel {job_id}' and submit it again"
-            return f"It cannot go on: the queue holds no request any more. They expire after some days. {again}."
+            gone = "It cannot go on: the queue holds no request any more. They expire after some days."
+            return with_command(f"{gone} Cancel it, and submit it again:", f"batch cancel {job_id}")
         if not refused:
             return None  # ``closing`` says why
-        again = f"'{program()} batch redrive {job_id}'"
-        return f"It cannot go on: its requests were refused. Remove the cause, then run {again}."
+        refusal = "It cannot go on: its requests were refused. Remove the cause, then send them again:"
+        return with_command(refusal, f"batch redrive {job_id}")
 
     def _without_job(self, closing: Closing | None) -> JobStatus:
         """Returns the status before job.json exists. Raises UserError if nothing is known about the job."""
@@ -234,13 +246,15 @@ class StatusReader:
         state: JobState = "stuck" if refused or (closing and closing.final) else "waiting"
         note = "Its list is being read and split into parts. If 'submit' was interrupted, run the same command again."
         if state == "stuck":
-            note = self._note(state, None, scored=0, refused=bool(refused)) or ""
+            note = self._note(state, None, scored=0, errors=Counter(), refused=bool(refused)) or ""
         known = {"refused": refused, "closing": closing.message if closing else None}
         return _nothing_known(folder.job_id, state, note or None).model_copy(update=known)
 
-    def _list_parts(self) -> datetime | None:
+    def _list_parts(self, job: Job | None) -> datetime | None:
         """Lists the parts that are there. Returns the time when the newest one was written."""
-        self._written = dict(self._record.parts())
+        if job and job.edition != self._edition:  # the name was used again
+            self._edition, self._reports, self._redriven = job.edition, {}, None
+        self._written = self._record.answered(job, known=self._reports) if job else dict(self._record.parts())
         return max(self._written.values(), default=None)
 
     def _read_reports(self) -> None:
@@ -250,7 +264,7 @@ class StatusReader:
             self._reports |= dict(zip(numbers, pool.map(self._read_report, numbers), strict=True))
 
     def _read_report(self, number: int) -> PartReport:
-        report = self._record.report(number)
+        report = self._record.report(number, edition=self._edition)
         if report is None:
             raise UserError(f"{self._record.folder.part(number)} disappeared: the job is being deleted.")
         return report
@@ -259,23 +273,34 @@ class StatusReader:
         if self._dead_letters is None:
             return []
         found: dict[int | None, RefusedRequest] = {}
-        for letter in self._dead_letters.of(self._record.folder.job_id):
+        folder = self._record.folder
+        for letter in self._dead_letters.of(folder, job):
             for request in letter.requests:
                 answered = (request.shard or 0) in self._written and job is not None
-                if request.job_id == self._record.folder.job_id and not answered:
+                if is_of(request, folder, job) and not answered:
                     found[request.shard] = RefusedRequest(
                         shard=request.shard, error_code=letter.error_code, error_message=letter.error_message
                     )
         return list(found.values())
 
 
-def _how_to_read_failures(job_id: str, *, scored: int) -> str:
+def _how_to_read_failures(job_id: str, *, scored: int, errors: Counter[str]) -> str:
     what = "Some images have no score" if scored else "No image could be scored"
-    force = " --force" if Path(f"{job_id}.csv").exists() else ""  # the results were written here before
-    return (
-        f"{what}: run '{program()} batch results {job_id}{force}' to see which and why, and "
-        f"'{program()} batch redrive {job_id}' to try them again."
-    )
+    read = with_command(f"{what}. To see which and why:", _results(job_id))
+    return f"{read}\n{how_to_try_again(job_id, errors)}"
+
+
+def _is_written(job_id: str) -> bool:
+    """Returns whether the table was written here before."""
+    return Path(f"{job_id}.csv").exists()
+
+
+def _again(job_id: str) -> str:
+    return f" again, in place of the {job_id}.csv that is here" if _is_written(job_id) else ""
+
+
+def _results(job_id: str) -> str:
+    return f"batch results {job_id}{' --force' if _is_written(job_id) else ''}"
 
 
 def _nothing_known(job_id: str, state: JobState, note: str | None) -> JobStatus:
@@ -307,9 +332,7 @@ def all_jobs(
     A folder in which neither a plan nor a part is, is not a job's.
     """
     names = set(job_ids(output_uri, storage))
-    refused = (
-        {request.job_id for request in letters.requests() if _in(output_uri, request.output_uri)} if letters else ()
-    )
+    refused = {request.job_id for request in letters.requests() if is_in(request, output_uri)} if letters else ()
 
     def read(name: str) -> JobStatus | None:
         record = JobRecord(JobFolder(output_uri, name), storage)
@@ -324,8 +347,3 @@ def all_jobs(
         found = [status for status in pool.map(read, sorted(names.union(refused))) if status is not None]
     oldest = datetime.min.replace(tzinfo=UTC)
     return sorted(found, key=lambda status: status.created_at or oldest, reverse=True)
-
-
-def _in(output_uri: str, asked: str | None) -> bool:
-    """Whether a request writes to ``output_uri``: one that names no prefix writes to the worker's own."""
-    return asked is None or asked.rstrip("/") == output_uri.rstrip("/")

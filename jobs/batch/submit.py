@@ -12,7 +12,7 @@ from jobs.batch.inputs import Inputs
 from jobs.printable import printable
 from jobs.progress import Reporter
 from jobs.signals import if_stopped
-from jobs.wording import program
+from jobs.wording import counted, program
 from worker.batch import cost
 from worker.batch.job_folder import JobFolder, JobRecord
 from worker.batch.plan import ModelChoice, Planner, new_job
@@ -20,6 +20,8 @@ from worker.batch.shards import Shards
 from worker.contract import Job, NamedFiles
 from worker.messages import job_id_of
 
+#: Characters of sources in a line of the progress.
+_LINE: Final = 60
 #: Images between two updates of the progress.
 _UPDATE: Final = 10_000
 #: Bytes a second to a bucket: 40 Mbit/s, a common home connection; and to an emulator on this machine.
@@ -51,6 +53,7 @@ class Estimate(BaseModel):
     cost_usd: float | None  #: None: an emulator costs nothing
     assumes: str | None = None
     skipped: dict[str, NamedFiles]  #: files of folders that get no row, by reason
+    model_uri: str | None  #: the bundle; None: the workers' own
     unusable: dict[str, NamedFiles]  #: names in lists whose rows will have an error code, by reason
 
     @property
@@ -72,6 +75,7 @@ def estimate(job: Job, inputs: Inputs, *, emulated: bool) -> Estimate:
         cost_usd=None if emulated else round(price, 6),
         assumes=None if emulated else f"{cost.ASSUMES}, an upload of {_UPLOAD_BYTES_S / 1e6:.0f} MB a second",
         skipped=inputs.skipped.groups(),
+        model_uri=job.model_uri,
         unusable=inputs.unusable.groups(),
     )
 
@@ -79,12 +83,19 @@ def estimate(job: Job, inputs: Inputs, *, emulated: bool) -> Estimate:
 def read_sources(names: Sequence[str], inputs: Inputs, shards: Shards, reporter: Reporter) -> None:
     """Adds the images of all sources to the shards, one source after another."""
     inputs.base = base_of(recorded(names))
-    with reporter.step(f"Reading {', '.join(map(printable, names))[:60]}") as advance:
+    with reporter.step(f"Reading {_shown(names)}") as advance:
         for name in names:
             for ref in inputs.references(name):
                 shards.add(ref)
                 if shards.images % _UPDATE == 0:  # an update takes longer than an image
                     advance(_UPDATE)
+
+
+def _shown(names: Sequence[str]) -> str:
+    """Returns the names of sources, or, where they do not fit a line, the first one and how many follow."""
+    seen = [*map(printable, names)]
+    whole = ", ".join(seen)
+    return whole if len(seen) == 1 or len(whole) <= _LINE else f"{seen[0]} and {counted(len(seen) - 1, 'more source')}"
 
 
 def plan_job(names: Sequence[str], shards: Shards, options: SubmitOptions, inputs: Inputs) -> Job:
@@ -123,7 +134,9 @@ def submit_job(shards: Shards, job: Job, inputs: Inputs, planner: Planner, repor
 
     Raises UserError before anything is uploaded when another job has the name, unless that was cancelled.
     """
-    with if_stopped("Stopped. Nothing was sent. Run the same command again: it goes on where it was."):
+    with if_stopped(
+        "Stopped. No request was sent; what was uploaded is kept. Run the same command again: it goes on where it was."
+    ):
         name = check_name(job, inputs)
         upload(inputs, reporter)
         job = name.prepare(job)

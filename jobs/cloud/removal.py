@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from jobs.cloud.aws import Client, Connect
 from jobs.cloud.names import training_stack_name
@@ -9,6 +10,9 @@ from jobs.cloud.stack import Stacks, as_settings
 from jobs.progress import Reporter
 from jobs.user_error import UserError
 from worker.uris import split
+
+#: How often a bucket is emptied that workers still write to. Deleting the bucket itself takes milliseconds.
+_ROUNDS: Final = 10
 
 
 @dataclass(frozen=True)
@@ -69,30 +73,54 @@ def destroy(connect: Connect, deployment: Deployment, *, with_data: bool, report
 
     The repositories go in any case: a stack cannot create them again while they exist, and ``twofold cloud push``
     builds the images anew.
+
+    What a stack leaves behind goes before it: only the stack knows the names, so a run that was interrupted can be
+    followed by another one.
     """
     stacks = Stacks(connect("cloudformation"))
-    for name in deployment.stacks:
-        stacks.delete(name, reporter)
     for name in deployment.repositories:
         with reporter.step(f"Deleting the images in {name}"):
             ecr = connect("ecr")
             with suppress(ecr.exceptions.RepositoryNotFoundException):
                 ecr.delete_repository(repositoryName=name, force=True)
-    if with_data and deployment.bucket:
+    for name in deployment.stacks:
+        if with_data and name == deployment.name:  # its training jobs have ended with the other stack
+            _delete_data(connect, deployment, reporter)
+        stacks.delete(name, reporter)
+
+
+def _delete_data(connect: Connect, deployment: Deployment, reporter: Reporter) -> None:
+    if deployment.bucket:
         _delete_bucket(connect("s3"), deployment.bucket, reporter)
-    if with_data and deployment.dead_letter_url:
+    if deployment.dead_letter_url:
         with reporter.step("Deleting the dead-letter queue"):
-            connect("sqs").delete_queue(QueueUrl=deployment.dead_letter_url)
+            sqs = connect("sqs")
+            with suppress(sqs.exceptions.QueueDoesNotExist):
+                sqs.delete_queue(QueueUrl=deployment.dead_letter_url)
 
 
 def _delete_bucket(s3: Client, bucket: str, reporter: Reporter) -> None:
-    """Deletes every version of every object, and then the bucket."""
-    with reporter.step(f"Deleting the bucket {bucket}"):
-        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-            found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
-            objects = [{"Key": item["Key"], "VersionId": item["VersionId"]} for item in found]
-            if objects:
-                answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
-                for failed in answer.get("Errors", ()):
-                    raise UserError(f"{bucket}/{failed['Key']} cannot be deleted: {failed.get('Message', '?')}")
-        s3.delete_bucket(Bucket=bucket)
+    """Deletes every version of every object, and then the bucket, which may be gone already.
+
+    Workers still run. What they write between the last listing and the end is deleted in another round.
+    """
+    with reporter.step(f"Deleting the bucket {bucket}"), suppress(s3.exceptions.NoSuchBucket):
+        for left in reversed(range(_ROUNDS)):
+            _empty(s3, bucket)
+            try:
+                s3.delete_bucket(Bucket=bucket)
+            except s3.exceptions.ClientError as error:
+                if left and error.response["Error"]["Code"] == "BucketNotEmpty":
+                    continue
+                raise
+            return
+
+
+def _empty(s3: Client, bucket: str) -> None:
+    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+        found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+        objects = [{"Key": item["Key"], "VersionId": item["VersionId"]} for item in found]
+        if objects:
+            answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+            for failed in answer.get("Errors", ()):
+                raise UserError(f"{bucket}/{failed['Key']} cannot be deleted: {failed.get('Message', '?')}")

@@ -167,7 +167,7 @@ def parse_reference(job: str) -> tuple[Target, str]:
         return "batch", identity
     if target == "sagemaker" and identity:
         return "sagemaker", identity
-    raise UserError(f"{job!r} is not a job. Give batch:ID or sagemaker:NAME, as '{program()} train submit' printed it.")
+    raise UserError(f"{job!r} is not a job. Give batch:ID or sagemaker:NAME, as '{program()} train list' shows it.")
 
 
 def follow(

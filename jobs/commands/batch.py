@@ -2,8 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -12,13 +12,15 @@ import typer
 from pydantic import BaseModel
 
 from jobs.commands.options import Json, Yes
+from jobs.folder_settings import check_emulator
 from jobs.progress import Reporter
 from jobs.signals import if_stopped
-from jobs.wording import counted, program
+from jobs.wording import counted, fitted, program, width_of, with_command
+from worker.errors import Retry
 
 if TYPE_CHECKING:  # boto3 takes half a second to load, and --help does not need it
     from jobs.batch.client import BatchClient
-    from jobs.batch.dead_letters import LettersRead
+    from jobs.batch.results_file import Counts
     from jobs.batch.status import JobStatus
     from worker.contract import Job
 
@@ -56,8 +58,12 @@ def submit(
         float | None, typer.Option(min=0.0, max=1.0, help="Lowest score of class 1.", show_default="the model's")
     ] = None,
     output: Output = None,
-    include: Annotated[list[str] | None, typer.Option(help="Only these names in prefixes or folders: '*.jpg'.")] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Skip these names in prefixes or folders.")] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Only these names in prefixes or folders: '*.jpg'; can be repeated.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Skip these names in prefixes or folders; can be repeated.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the job; exit 1 if it cannot be completed.")] = False,
     yes: Yes = False,
@@ -84,9 +90,9 @@ def submit(
             read_sources(sources, inputs, shards, reporter)
             options = SubmitOptions(output_uri=output_uri, job_id=job_id, model=choice, threshold=threshold)
             job = plan_job(sources, shards, options, inputs)
-            check_name(job, inputs)
+            found = check_name(job, inputs).words(job)
             expected = estimate(job, inputs, emulated=client.is_emulated())
-            reporter.say("\n".join(submit_view.lines(job.job_id, expected)))
+            reporter.say("\n".join([*submit_view.lines(job.job_id, expected), *([found] if found else [])]))
             if dry_run:
                 text = submit_view.dry_run(expected, files=len(inputs.files))
                 _print(expected, text, job_id=job.job_id, as_json=as_json)
@@ -95,7 +101,7 @@ def submit(
         job, sent = submit_job(shards, job, inputs, client.planner(), reporter)
     done = f"{counted(sent, 'request')} sent." if sent else "All requests had already been sent."
     if not wait:
-        text = f"{done} Run '{program()} batch status {job.job_id}' to see its progress."
+        text = with_command(f"{done} To see its progress:", f"batch status {job.job_id} --watch")
         _print(expected, text, job_id=job.job_id, as_json=as_json)
         return
     with _as_waiting(job.job_id):  # from the moment at which the job goes on by itself
@@ -119,6 +125,8 @@ def status(
 
     Exit 1 if the job is stuck, or if none of its images could be scored.
     """
+    if follow and job_id is None:
+        raise typer.BadParameter("name the job to wait for", param_hint="'--watch'")
     client = _open(output)
     if job_id is None:
         _list(client, as_json=as_json)
@@ -165,22 +173,25 @@ def results(
         results_file.check(path, force=force, excel=excel)
     closing = client.close(job_id)
     if closing is not None:
-        print(f"{job_id}: {closing.message}", file=sys.stderr)
+        print(fitted(f"{job_id}: {closing.message}", sys.stderr), file=sys.stderr)
     found = Results(client.record(job_id))
     joined = found.job.columns if join else tuple(name for name in found.job.columns if name == FILE)
-    with Reporter().step(f"Writing {path}", total=found.job.images) as advance:
+    # The rows and a bar would be on the same terminal.
+    is_shown = path == results_file.STDOUT and sys.stdout.isatty()
+    title = "Writing the table" if path == results_file.STDOUT else f"Writing {path}"
+    with Reporter(quiet=is_shown).step(title, total=found.job.images) as advance:
         chunks = found.chunks(join=bool(joined), partial=partial)
         counts = results_file.write(chunks, path, joined=joined, advance=advance, force=force, excel=excel)
-    text = f"{counted(counts.rows, 'row')} = {counts.scored:,} scored + {counts.failed:,} with an error code: {path}"
-    text += _skipped(found.job)
+    text = f"{counted(counts.rows, 'row')} = {counts.scored:,} scored + {counts.failed:,} with an error code"
+    text += ("." if path == results_file.STDOUT else f": {path}") + _skipped(found.job)
     if path == results_file.STDOUT:
-        print(text, file=sys.stderr)
+        print(fitted(text, sys.stderr), file=sys.stderr)
     else:
-        print(json.dumps(counts.model_dump() | {"file": path}) if as_json else text)
-    if counts.failed:
-        none = "" if counts.scored else "No image has a score. "
-        again = f"'{program()} batch redrive {found.job.parent or job_id}'"
-        print(f"{none}Run {again} to try again what failed.", file=sys.stderr)
+        print(json.dumps(counts.model_dump() | {"file": path}) if as_json else fitted(text, sys.stdout))
+    if counts.failed or not (partial or as_json):
+        _say_next(found.job.parent or job_id, counts)
+    if not counts.scored and not partial:
+        raise typer.Exit(_FAILED)
 
 
 @app.command("report", epilog="Example: twofold batch report june-3f2a9c01 -o june.html")
@@ -191,7 +202,7 @@ def report(
     force: Force = False,
     output: Output = None,
 ) -> None:
-    """Write an HTML page: counts, the scores and whether they have drifted, images worth checking, and errors."""
+    """Write an HTML page: counts, the scores and whether they have shifted, images worth checking, and errors."""
     from jobs import output_file  # noqa: PLC0415
     from jobs.batch.results import Results  # noqa: PLC0415
     from jobs.report import batch_page  # noqa: PLC0415
@@ -213,7 +224,7 @@ def report(
             rows.add(chunk)
             advance(len(chunk))
     with reporter.step("Drawing the page"):
-        complete = found.record.is_complete()
+        complete = found.record.is_complete(found.job)
         model_uri = client.pinned_model_uri()
         facts = batch_page.gather(found, rows, client.storage, model_uri=model_uri, complete=complete)
     with output_file.writing(path, force=force) as page:
@@ -224,7 +235,9 @@ def report(
 @app.command("redrive", epilog="Example: twofold batch redrive june-3f2a9c01 --only unavailable --only not_found")
 def redrive(
     job_id: JobArgument,
-    only: Annotated[list[str] | None, typer.Option(metavar="CODE", help="Take only rows with this error_code.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="CODE", help="Take only rows with this error_code; can be repeated.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for it; exit 1 if it cannot be completed.")] = False,
     output: Output = None,
     as_json: Json = False,
@@ -232,6 +245,7 @@ def redrive(
     """Resubmit what failed: refused requests, or else images without a score. The results merge the answers."""
     from jobs.batch.inputs import Inputs  # noqa: PLC0415
     from jobs.batch.redrive import Redrive  # noqa: PLC0415
+    from jobs.commands.redrive_view import text_of  # noqa: PLC0415
 
     _check_codes(only or ())
     reporter = Reporter()
@@ -242,19 +256,15 @@ def redrive(
     again = Redrive(client.record(job_id), inputs=inputs, planner=client.planner(), send=client.send).run(
         only or (), client.dead_letters(), reporter
     )
-    if again.requests:
-        were = "was" if again.requests == 1 else "were"
-        text = f"{counted(again.requests, 'refused request')} of {job_id} {were} sent again."
-    elif again.images:
-        were = "was" if again.images == 1 else "were"
-        text = f"{counted(again.images, 'failed image')} {were} submitted again, as {again.redrive_id}."
-    else:
-        text = f"No image of {job_id} has failed{' with these codes' if only else ''}."
-    if not wait or not (again.requests or again.images):
-        print(again.model_dump_json() if as_json else text)
+    sent = bool(again.requests or again.images)
+    text = text_of(again, with_codes=bool(only), waits=wait)
+    if wait and sent:
+        reporter.say(text)
+        _wait(client, again.redrive_id or job_id, reporter, as_json=as_json)
         return
-    reporter.say(text)
-    _wait(client, again.redrive_id or job_id, reporter, as_json=as_json)
+    print(again.model_dump_json() if as_json else fitted(text, sys.stdout))
+    if again.left_out and not sent:
+        raise typer.Exit(_FAILED)
 
 
 @app.command("cancel", epilog="Example: twofold batch cancel june-3f2a9c01")
@@ -264,16 +274,30 @@ def cancel(job_id: JobArgument, output: Output = None, as_json: Json = False) ->
 
     client = _open(output)
     job_id = _job_id(client, job_id)
-    if not cancel_job(client.record(job_id), client.dead_letters()):
-        text = f"{job_id} is complete: there is nothing to cancel. Run '{program()} batch results {job_id}'."
-        print(client.status_reader(job_id).read().model_dump_json() if as_json else text)
-        return
+    was_cancelled = cancel_job(client.record(job_id), client.dead_letters())
     job_status = client.status_reader(job_id).read()
+    if not was_cancelled:
+        complete = f"{job_id} is {job_status.state}: there is nothing to cancel."
+        text = with_command(f"{complete} To write its table:", f"batch results {job_id}")
+        print(job_status.model_dump_json() if as_json else fitted(text, sys.stdout))
+        return
     text = (
         f"{job_id} is cancelled: {job_status.done:,} of {counted(job_status.images, 'image')} "
         f"{'has' if job_status.images == 1 else 'have'} a row. The name can be used again."
     )
-    print(job_status.model_dump_json() if as_json else text)
+    print(job_status.model_dump_json() if as_json else fitted(text, sys.stdout))
+
+
+def _say_next(job_id: str, counts: "Counts") -> None:
+    """Says what follows the table: what to do about its failures, or the page."""
+    from jobs.batch.trying_again import how_to_try_again  # noqa: PLC0415
+
+    if counts.failed:
+        none = "" if counts.scored else "No image has a score. "
+        text = none + how_to_try_again(job_id, counts.errors)
+    else:
+        text = with_command("For a page with counts and sample images:", f"batch report {job_id}")
+    print(fitted(text, sys.stderr), file=sys.stderr)
 
 
 def _open(output: str | None) -> "BatchClient":
@@ -296,13 +320,16 @@ def _check_option(name: str, kind: Any, value: str | None) -> None:  # noqa: ANN
         TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         what = describe(error.errors(include_url=False)[0])
-        raise typer.BadParameter(what, param_hint=name) from None
+        raise typer.BadParameter(what, param_hint=f"'{name}'") from None
 
 
 def _refuse_file(output: str | None) -> None:
     """Raises BadParameter for ``--output june.csv``, which is how other programs name the file."""
     if output is not None and "://" not in output:
-        raise typer.BadParameter(f"--output is the s3:// prefix of all jobs. Name the file with -o {output}")
+        raise typer.BadParameter(
+            f"must be the s3:// prefix of all jobs, not '{output}'. Name the file with -o {output}",
+            param_hint="'--output'",
+        )
 
 
 def _skipped(job: "Job") -> str:
@@ -310,7 +337,7 @@ def _skipped(job: "Job") -> str:
     files = sum(group.files for group in job.skipped.values())
     were = "was" if files == 1 else "were"
     again = f"'{program()} batch status {job.job_id}'"
-    return f"\n{counted(files, 'file')} {were} skipped at submit: see {again}." if files else ""
+    return f"\n{counted(files, 'file')} {were} skipped at submit and have no row: see {again}." if files else ""
 
 
 def _check_page(file: Path) -> None:
@@ -319,7 +346,7 @@ def _check_page(file: Path) -> None:
         page = file.with_suffix(".html")
         raise typer.BadParameter(
             f"{file} must end in .html or .htm. For a PDF or paper, write {page} and print it from the browser",
-            param_hint="-o",
+            param_hint="'-o'",
         )
 
 
@@ -333,46 +360,44 @@ def _check_codes(codes: Iterable[str]) -> None:
         if code not in known:
             near = nearest(code, known)
             question = f" Did you mean {near}?" if near else ""
-            raise typer.BadParameter(f"--only {code} is not an error_code.{question} See the column of that name.")
+            raise typer.BadParameter(
+                f"must be an error_code, as in the column of that name, not '{code}'.{question}", param_hint="'--only'"
+            )
 
 
 def _job_id(client: "BatchClient", asked: str) -> str:
     """Returns the name of a job that was asked for by it, or by the name of the file that it came from."""
     from jobs.batch.job_names import find_job  # noqa: PLC0415
 
-    return find_job(asked, client.settings.needed_output(), client.storage, lambda: _letters(client))
-
-
-def _letters(client: "BatchClient") -> "LettersRead | None":
-    """Returns all dead letters, or None where they cannot be read: everything else is shown without them."""
-    from worker.errors import TwofoldError  # noqa: PLC0415
-
-    try:
-        letters = client.dead_letters()
-        return letters.all() if letters else None
-    except TwofoldError as error:
-        print(f"Refused requests cannot be shown: {error.message}", file=sys.stderr)
-        return None
+    return find_job(asked, client.settings.needed_output(), client.storage, client.letters)
 
 
 def _list(client: "BatchClient", *, as_json: bool) -> None:
     from jobs.batch.status import all_jobs  # noqa: PLC0415
-    from jobs.commands.batch_view import text_of_all, width_of_output  # noqa: PLC0415
+    from jobs.commands.batch_view import text_of_all  # noqa: PLC0415
 
     output_uri = client.settings.needed_output()
     found = all_jobs(
-        output_uri, client.storage, letters=_letters(client), closer=client.closer(), pending=cache(client.pending)
+        output_uri, client.storage, letters=client.letters(), closer=client.closer(), pending=cache(client.pending)
     )
     if as_json:
         print(json.dumps([job_status.model_dump(mode="json") for job_status in found]))
     elif found:
-        print(text_of_all(found, width=width_of_output()))
+        print(text_of_all(found, width=width_of(sys.stdout)))
     else:
-        print(f"No jobs yet. Run '{program()} batch submit --help' to see how to submit one.")
+        print(fitted(with_command("No jobs yet. To see how to submit one:", "batch submit --help"), sys.stdout))
 
 
-def _as_waiting(job_id: str) -> AbstractContextManager[None]:
-    return if_stopped(f"The job goes on. Run '{program()} batch status {job_id} --watch' to wait for it again.")
+@contextmanager
+def _as_waiting(job_id: str) -> Iterator[None]:
+    """Says, if the command or its emulator ends, that the job goes on, and how to wait for it again."""
+    again = f"batch status {job_id} --watch"
+    try:
+        with if_stopped(with_command("The job goes on. To wait for it again:", again)):
+            yield
+    except Retry:
+        check_emulator(after=with_command("The job then goes on. To wait for it again:", again))
+        raise
 
 
 def _wait(client: "BatchClient", job_id: str, reporter: Reporter, *, as_json: bool) -> None:
@@ -387,10 +412,10 @@ def _wait(client: "BatchClient", job_id: str, reporter: Reporter, *, as_json: bo
 
 
 def _show(job_status: "JobStatus", *, as_json: bool) -> None:
-    from jobs.commands.batch_view import text_of, width_of_output  # noqa: PLC0415
+    from jobs.commands.batch_view import text_of  # noqa: PLC0415
 
-    print(job_status.model_dump_json() if as_json else text_of(job_status, width=width_of_output()))
+    print(job_status.model_dump_json() if as_json else text_of(job_status, width=width_of(sys.stdout)))
 
 
 def _print(figures: BaseModel, text: str, *, job_id: str, as_json: bool) -> None:
-    print(json.dumps(figures.model_dump() | {"job_id": job_id}) if as_json else text)
+    print(json.dumps(figures.model_dump() | {"job_id": job_id}) if as_json else fitted(text, sys.stdout))

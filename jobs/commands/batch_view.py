@@ -1,9 +1,5 @@
 """The status of jobs, on the terminal: lines of text, which a terminal wraps between words and a pipe gets whole."""
 
-import re
-import shutil
-import sys
-import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -15,20 +11,14 @@ from rich.text import Text
 from jobs.batch.status import JobStatus, StatusReader
 from jobs.batch.tally import in_words
 from jobs.printable import printable
-from jobs.wording import counted
+from jobs.wording import counted, model_in_words, wrapped
 
 _WATCH_S: Final = 2.0
 #: Refused requests that are shown, at most. When the model is missing, all of them are refused.
 _SHOWN: Final = 10
 #: The width of the names of lines, such as ``redrive of``.
 _NAMES: Final = 12
-_QUOTED: Final = re.compile(r"'[^']{,60}'")
 _HEADER: Final = ("JOB", "STATE", "IMAGES", "FAILED", "SINCE (UTC)")
-
-
-def width_of_output() -> int | None:
-    """Returns the columns of the terminal that is standard output; None: it is a pipe or a file."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def watch(reader: StatusReader, console: Console) -> JobStatus:
@@ -49,11 +39,11 @@ def _live(status: JobStatus, console: Console) -> Text:
 def text_of(status: JobStatus, *, width: int | None) -> str:
     """Returns the status of one job, one fact a line, in lines of up to ``width`` columns; None: of any length."""
     lines = [f"{status.job_id}: {status.state}"]
-    for name, text in _facts(status):
-        lines += _wrapped(printable(text), width, start=f"  {name:<{_NAMES}}", indent=_NAMES + 2)
+    lines += [f"  {name:<{_NAMES}}{printable(text)}" for name, text in _facts(status)]
     if status.note:
-        lines += _wrapped(status.note, width, start="", indent=0)
-    return "\n".join(lines)
+        lines.append(status.note)
+    text = "\n".join(lines)
+    return text if width is None else wrapped(text, width)
 
 
 def text_of_all(jobs: Iterable[JobStatus], *, width: int | None) -> str:
@@ -93,21 +83,6 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _wrapped(text: str, width: int | None, *, start: str, indent: int) -> list[str]:
-    if width is None:
-        return [start + text]
-    whole = _QUOTED.sub(lambda found: found[0].replace(" ", "\0"), text)  # a command is not broken in two
-    lines = textwrap.wrap(
-        whole,
-        width,
-        initial_indent=start,
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return [line.replace("\0", " ") for line in lines] or [start.rstrip()]
-
-
 def _facts(status: JobStatus) -> list[tuple[str, str]]:
     share = status.done / status.images if status.images else 0.0
     by_code = ", ".join(f"{count:,} {code}" for code, count in sorted(status.errors.items()))
@@ -116,11 +91,16 @@ def _facts(status: JobStatus) -> list[tuple[str, str]]:
         ("done", f"{status.done:,} of {counted(status.images, 'image')}, {share:.0%}"),
         ("scored", f"{status.scored:,}"),
         ("failed", f"{status.failed:,}" + (f": {by_code}" if by_code else "")),
-        ("waiting", f"{status.waiting:,}" + (f", in {counted(left, 'part')}" if left else "")),
+        (
+            "dropped" if status.state == "cancelled" else "waiting",
+            f"{status.waiting:,}" + (f", in {counted(left, 'part')}" if left else ""),
+        ),
     ]
     if status.images_per_s is not None:
         time_left = "" if status.left_s is None or not status.waiting else f", about {status.left_s:,.0f} s left"
         facts.append(("rate", f"{status.images_per_s:,.0f} images a second{time_left}"))
+    if status.model_uri:
+        facts.append(("model", model_in_words(status.model_uri)))
     if status.sources:
         facts.append(("from", ", ".join(status.sources)))
     if status.closing is not None:

@@ -7,7 +7,9 @@ a line of it can be copied.
 
 import inspect
 import re
+import sys
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -16,10 +18,25 @@ from typer.core import TyperCommand, TyperGroup
 
 from jobs import folder_settings
 from jobs.wording import program
+from worker.errors import Retry
 
 #: What ``--help`` shows for the value of an option, by its type.
 _PLACEHOLDERS: Final = {int: "INTEGER", float: "NUMBER", Path: "PATH"}
 _EXAMPLE: Final = "Example: "
+
+
+#: The error of click, which typer brings along and does not publish.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+class WrongUsage(_UsageError):  # type: ignore[misc]
+    """A mistake in what was typed: one line says what, another one where to look it up. Exit status 2."""
+
+    def show(self, file: Any = None) -> None:  # noqa: ANN401
+        """Prints both, as the errors of a command are printed."""
+        path = self.ctx.command_path if self.ctx is not None else ""
+        words = [program(), *path.split()[1:], "--help"]
+        print(f"Error: {self.message}\nSee '{' '.join(words)}'.", file=file or sys.stderr)
 
 
 class _Plain:
@@ -75,13 +92,19 @@ class _Plain:
                 formatter.write_text(text)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
-        """Parses the arguments. Raises BadParameter in plain words, where typer repeats those of pydantic."""
+        """Parses the arguments. Raises WrongUsage for a mistake in them."""
         try:
             parsed: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
-        except typer.BadParameter as error:
-            error.message = _plainly(error)
-            raise
+        except _UsageError as error:
+            raise _mistake(error, ctx) from error
         return parsed
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
+        """Runs the command. Raises WrongUsage for a mistake that shows up there."""
+        try:
+            return super().invoke(ctx)  # type: ignore[misc]
+        except _UsageError as error:
+            raise _mistake(error, ctx) from error
 
 
 class Command(_Plain, TyperCommand):
@@ -92,9 +115,13 @@ class InFolder(Command):
     """A command that takes the settings of the folder that it is run in."""
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
-        """Reads the settings, then runs the command."""
+        """Reads the settings, then runs the command. Says so if the emulator of the settings is what ended it."""
         folder_settings.apply(Path.cwd())
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except Retry:  # storage or the queue is away
+            folder_settings.check_emulator()
+            raise
 
 
 class Group(_Plain, TyperGroup):
@@ -144,7 +171,29 @@ def _lines(example: str, width: int) -> Iterator[str]:
     yield line
 
 
+def _mistake(error: Any, ctx: Any) -> Any:  # noqa: ANN401 - click's classes are not public in typer
+    """Returns the error in the words of all commands; as it is, if it has them or only shows the help."""
+    if isinstance(error, WrongUsage) or type(error).__name__ == "NoArgsIsHelpError":
+        return error
+    option, parameter = getattr(error, "option_name", None), getattr(error, "param", None)
+    name = getattr(error, "param_hint", None)
+    if name is None and parameter is not None:
+        name = parameter.opts[0] if parameter.param_type_name == "option" else _argument(parameter)
+    if type(error).__name__ == "MissingParameter":
+        text = f"{name} is missing."
+    elif type(error).__name__ == "NoSuchOption":
+        near = get_close_matches(option, error.possibilities or [], n=1)
+        text = f"No such option '{option}'.{f' Did you mean {near[0]!r}?' if near else ''}"
+    elif isinstance(error, typer.BadParameter):
+        said = re.sub(r"^dir ('.*') does not exist\.$", r"there is no folder \1", _plainly(error))
+        text = said if name is None else f"{name} {said}" if said.startswith("must") else f"{name}: {said}"
+    else:
+        text = error.format_message()
+    return WrongUsage(text, ctx=error.ctx or ctx)
+
+
 def _plainly(error: typer.BadParameter) -> str:
+    """Returns what is wrong with a value. Where typer repeats pydantic's words, these are those of all messages."""
     from pydantic import ValidationError  # noqa: PLC0415 - see above: help does not need it
 
     from worker.contract import describe  # noqa: PLC0415
@@ -152,4 +201,5 @@ def _plainly(error: typer.BadParameter) -> str:
     cause = error.__cause__
     if not isinstance(cause, ValidationError):
         return error.message
-    return "; ".join(describe(item) for item in cause.errors(include_url=False))
+    said = "; ".join(describe(item) for item in cause.errors(include_url=False))
+    return re.sub(r"not '([-+.\d]+)'", r"not \1", said)

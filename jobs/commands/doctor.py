@@ -1,7 +1,6 @@
 """``twofold doctor``: what works here, what does not, and what to do next."""
 
 import json
-import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:  # boto3 takes half a second to load, and --help does not need
 DOCTOR_EXAMPLE: Final = "Example: twofold doctor --json"
 #: Wider than any line.
 _UNLIMITED: Final = 100_000
-#: A command in what a check found.
-_EXPORT: Final = re.compile(r"\bexport \w+=\S+")
 _NOT_NEEDED: Final = "Training and models on this machine need none of this."
 _STYLES: Final = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -55,11 +52,9 @@ def _document(check: "Check") -> dict[str, str | None]:
 
 
 def _show(check: "Check", out: Console, *, advise: bool) -> None:
-    """Prints one line, or a paragraph. A command to copy has a line of its own, which is never broken."""
+    """Prints one line, or a paragraph."""
     status = Text(check.status, style=_STYLES[check.status])
-    out.print(_line(status, check.name, Text(printable_lines(_EXPORT.sub("", check.found)))))
-    for command in _EXPORT.findall(check.found):
-        out.print(Text(f"  {printable_lines(command)}"), soft_wrap=True)
+    out.print(_line(status, check.name, Text(printable_lines(check.found))))
     if check.advice is not None and advise:
         out.print(_line(Text(), "", Text(f"→ {printable_lines(check.advice)}", style="bold")))
 

@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -17,11 +18,12 @@ from jobs.commands.options import Json
 from jobs.commands.train_run import config_parameters, default_cache, named_parameters
 from jobs.config import TrainConfig
 from jobs.extras import require
-from jobs.folder_settings import offer
+from jobs.folder_settings import FILE, offer, read
 from jobs.printable import printable
 from jobs.progress import Reporter
 from jobs.signals import Stopped, if_stopped, stop
-from jobs.wording import program
+from jobs.user_error import UserError
+from jobs.wording import fitted, program, with_command
 
 if TYPE_CHECKING:
     from jobs.local.demo import DemoResult
@@ -40,7 +42,7 @@ def demo(
         Path | None,
         typer.Option(
             help="Folder or archive with a folder of images for each of two classes.",
-            show_default="scikit-learn's digits, 3 against 8",
+            show_default="scikit-learn's digits, three and eight",
         ),
     ] = None,
     keep: Annotated[
@@ -85,13 +87,19 @@ def local(
     data: Annotated[
         str | None,
         typer.Option(
-            help=f"Train on these images first, and serve that model. Takes what '{program()} train run' takes."
+            help="Train on these images first, and serve that model: a folder, an archive or an address, "
+            f"as for '{program()} train run --data'."
         ),
     ] = None,
     keep: Annotated[
         Path, typer.Option(help="Folder for the bucket, the queues and models; reused if it exists.")
     ] = Path("out/local"),
-    port: Annotated[int, typer.Option(min=1024, max=65535, help="Port on 127.0.0.1.")] = 4566,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=1024, max=65535, help="Port on 127.0.0.1.", show_default="the one of the last start, at first 4566"
+        ),
+    ] = None,
     serverless: Annotated[
         bool, typer.Option("--serverless", help="Deploy infra/worker.yaml as on AWS; its queue runs the Lambda.")
     ] = False,
@@ -100,14 +108,15 @@ def local(
 ) -> None:
     """Run a bucket, queues, a model and a worker on this machine until Ctrl-C. No account, no Docker."""
     require("local")
-    from jobs.local.playground import open_playground  # noqa: PLC0415 - boto3 would delay --help
-
     signal.signal(signal.SIGINT, stop)  # a shell's "&" leaves it ignored
+    stored = f"Everything has stopped. {keep} keeps its data: run the same command to go on."
+    with if_stopped(stored if keep.exists() else "Everything has stopped. Nothing had been started yet."):
+        from jobs.local.playground import open_playground  # noqa: PLC0415 - boto3 would delay --help
+
     reporter = Reporter()
     given = {name for name in training if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
     options = {name: value for name, value in training.items() if value is not None}
     serving = _serving(model, data, given=given, options=options, keep=keep, reporter=reporter)
-    stored = f"Everything has stopped. {keep} keeps its data: run the same command to go on."
     ready = False
     try:
         with (
@@ -118,7 +127,7 @@ def local(
                 print(json.dumps(_facts(running)), flush=True)
             else:
                 written = offer(running.environment, written_by="twofold local")
-                print(_instructions(running, written=written), flush=True)
+                print(fitted(_instructions(running, written=written), sys.stdout), flush=True)
             ready = True
             running.watch()
     except Stopped as stopped:
@@ -172,10 +181,8 @@ def _print_result(result: "DemoResult", rate: float) -> None:
         out.print(f"{name:<9} {path}", soft_wrap=True)
     if "model" in result.files:
         models = shlex.quote(str(result.files["model"].parent))
-        out.print(
-            f"Everything has stopped, and the files stay. To serve this model: {program()} local --model {models}",
-            soft_wrap=True,
-            markup=False,
+        print(
+            with_command("Everything has stopped, and the files stay. To serve this model:", f"local --model {models}")
         )
 
 
@@ -202,13 +209,27 @@ def _instructions(running: "Playground", *, written: bool) -> str:
     model = running.model
     accuracy = f", test accuracy {model.metrics['accuracy']:.3f}" if "accuracy" in model.metrics else ""
     photos = "PHOTOS" if running.images is None else shlex.quote(str(running.images.resolve()))
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in running.environment.items()]
+    exports = [f"  export {name}={shlex.quote(value)}" for name, value in running.environment.items()]
     lines = [
         f"\nServing {model.name}, version {model.version}: {' or '.join(map(printable, model.labels))}{accuracy}.",
+        *([] if written else _other_settings()),
         f"It runs until Ctrl-C. Type in another terminal{', in this folder' if written else ''}:\n",
         *([] if written else exports),
-        f"{program()} batch submit {photos} --job-id june --wait",
-        f"{program()} batch results june\n",
-        f"A list that you upload to {running.inbox_uri} starts a job as well.\n",
+        f"  {program()} batch submit {photos} --job-id june --wait",
+        f"  {program()} batch results june\n",
+        f"A list of images that is uploaded to {running.inbox_uri} starts a job as well. For programs, or by hand:\n",
+        f"  curl -T list.csv {running.environment['AWS_ENDPOINT_URL']}/{running.bucket}/inbox/\n",
     ]
     return "\n".join(lines)
+
+
+def _other_settings() -> list[str]:
+    """Returns a line about the settings of this folder, if there are some: commands that are typed here use them."""
+    try:
+        found = read(Path.cwd())
+    except UserError:
+        return []
+    model = found.get("TWOFOLD_MODEL_URI", "").removesuffix("/champion.json").rpartition("/")[2]
+    uses = f", and their model {model}" if model else ""
+    kept = f"{FILE} was not replaced. Without these exports, commands in this folder use its settings{uses}."
+    return [kept] if found else []

@@ -43,10 +43,13 @@ def list_models(
     where: Annotated[str, typer.Argument(help="What you passed to training as --output, or one model in it.")],
     as_json: Json = False,
 ) -> None:
-    """List the models and their versions, and mark each champion."""
+    """List the models and their versions, and mark each champion.
+
+    It reads each version's model.json and nothing else: verify says whether the other files are whole.
+    """
     from jobs.models import registry  # noqa: PLC0415
 
-    with Reporter().step("Reading the manifests"):
+    with Reporter().step("Reading the models"):
         found = registry.find_all(where)
     if as_json:
         print(json.dumps([model_view.version_json(version) for version in found]))
@@ -164,14 +167,16 @@ def copy(
 
 @app.command(epilog=f"Example: twofold model rollback {_MODEL}")
 def rollback(
-    where: Annotated[str, typer.Argument(help="The model whose previous champion is to be restored.")],
+    where: Annotated[
+        str, typer.Argument(help="The model whose previous champion is to be restored, or a folder with one model.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Go back to the previous champion. Run it twice to go back two."""
     from jobs.models import promotion  # noqa: PLC0415
-    from jobs.models.location import find  # noqa: PLC0415
+    from jobs.models.location import find_model  # noqa: PLC0415
 
-    location = find(where)
+    location = find_model(where)
     if location.version is not None:
         raise UserError(f"{where} is a version. Name the model instead: {location.store.uri}/{location.name}")
     _print_change(promotion.rollback(location.store, location.name, Reporter()), as_json=as_json)
@@ -207,7 +212,7 @@ def verify(
         out = _console()
         if verification.findings:
             out.print(model_view.findings(verification))
-        out.print(model_view.verdict(verification), soft_wrap=True)
+        out.print(model_view.verdict(verification, searched=data is not None), soft_wrap=True)
     if verification.findings:
         raise typer.Exit(1)
 
@@ -219,10 +224,7 @@ def _promote_copy(store: "Store", copied: "BundleCopy", reporter: Reporter) -> N
     try:
         promotion.promote(store, copied.name, copied.version, Gate(margin=_MARGIN, reporter=reporter))
     except PromotionRefused as error:
-        raise UserError(
-            f"The copy is complete, but not the champion. {error} "
-            f"Run '{program()} model promote {copied.uri}' with the option that fits."
-        ) from error
+        raise UserError(f"The copy is complete, but not the champion. {error}") from error
 
 
 def _print_change(change: "Change", *, as_json: bool) -> None:

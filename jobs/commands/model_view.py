@@ -4,6 +4,8 @@ Labels and file names come from whoever made the bundle. They are never interpre
 in them reaches the terminal.
 """
 
+import re
+import shlex
 from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.metrics import threshold_rule
-from jobs.wording import program
+from jobs.metrics.titles import title_of
+from jobs.wording import counted, program
 from worker.contract import ModelManifest
 
 if TYPE_CHECKING:  # they import SciPy, LiteRT and the AWS SDK, which would delay --help
@@ -71,7 +74,7 @@ def headline(manifest: ModelManifest, evaluation: dict[str, Any]) -> Text:
 
 def manifest(found: ModelManifest, *, digests: bool) -> Table:
     """Returns what is in model.json as a table, with its digests or without."""
-    table = _table("", "")
+    table = Table(show_header=False)
     for field in ("name", "version"):
         _row(table, field, getattr(found, field))
     _row(table, "created", f"{found.created_at:%Y-%m-%d %H:%M:%S} UTC")
@@ -81,8 +84,8 @@ def manifest(found: ModelManifest, *, digests: bool) -> Table:
     if digests:
         for field in ("decoder_fingerprint", "dataset_digest"):
             _row(table, _spaced(field), getattr(found, field))
-    for title, values in (("trained with", found.training_config), ("libraries", found.libraries)):
-        _row(table, title, "\n".join(f"{key}: {value}" for key, value in values.items()))
+    _row(table, "trained with", "\n".join(_options(found.training_config)))
+    _row(table, "libraries", "\n".join(f"{name} {version}" for name, version in found.libraries.items()))
     files = (
         f"{name}: {file.size_bytes:,} bytes" + (f", SHA-256 {file.sha256}" if digests else "")
         for name, file in found.files.items()
@@ -93,11 +96,11 @@ def manifest(found: ModelManifest, *, digests: bool) -> Table:
 
 def evaluation(found: dict[str, Any], labels: tuple[str, str]) -> Table:
     """Returns the figures on the test images with their intervals."""
-    table = _table(f"on {found.get('n', 0):,} test images", "", "95 % interval")
+    table = _table(f"on {found.get('n', 0):,} test images", "value", "95 % interval")
     figures = found.get("binary_classification_metrics", {})
     for name, figure in figures.items():
         if "value" in figure:
-            _row(table, _spaced(name), f"{figure['value']:.4f}", _interval(figure.get("interval_95")))
+            _row(table, title_of(name), f"{figure['value']:.4f}", _interval(figure.get("interval_95")))
     for true, given in figures.get("confusion_matrix", {}).items():
         counts = (f"{count:,} as {labels[int(label)]}" for label, count in given.items())
         _row(table, f"classified {labels[int(true)]}", ", ".join(counts))
@@ -131,7 +134,7 @@ def comparison(recorded: dict[str, Any]) -> Table:
         both = (recorded[f"{model}_{figure}"] for model in ("challenger", "champion"))
         difference = recorded[f"{figure}_difference"]
         figures = (*(f"{value:.4f}" for value in both), f"{difference['value']:+.4f}")
-        _row(table, _spaced(figure), *figures, _interval(difference["interval_95"]))
+        _row(table, _spaced(figure), *figures, _interval(difference["interval_95"], signed=True))
     _row(table, "right where the other is wrong", recorded["only_challenger_right"], recorded["only_champion_right"])
     _row(table, "McNemar's exact test", f"p = {recorded['mcnemar_p']:.3g}")
     if recorded["champion_scores"] != "recorded":
@@ -170,29 +173,52 @@ def findings(verification: "Verification") -> Table:
     return table
 
 
-def verdict(verification: "Verification") -> Text:
-    """Returns what was checked in one line."""
+def verdict(verification: "Verification", *, searched: bool) -> Text:
+    """Returns what was checked in one line. ``searched``: whether the user said where the test images are."""
     found = len(verification.findings)
-    count = f"{found:,} findings" if found != 1 else "1 finding"
-    files = f"{verification.uri}: {verification.files:,} files, {count}."
+    whole = f"{verification.intact:,} of its files are as recorded" if found else f"{verification.files:,} files"
+    files = f"{verification.uri}: {counted(found, 'finding')}, {whole}."
+    if not verification.opened:
+        return _text(f"{files} No image was scored, because the model cannot be opened.")
+    if verification.max_difference is None and searched:
+        return _text(f"{files} No test image was scored: --data takes the folder that the model was trained from.")
     if verification.max_difference is None:
         return _text(
             f"{files} Only the digests were checked and a blank image scored. Add --data to score the test images."
         )
     return _text(
         f"{files} {verification.scored:,} of {verification.images:,} test images scored again. The largest "
-        f"difference is {verification.max_difference:.2g}, and {verification.tolerance:g} is allowed"
+        f"difference is {_short(verification.max_difference)}, and {_short(verification.tolerance)} is allowed"
         f"{'' if verification.same_decoder else ' because the decoder or LiteRT differs from that of the training'}."
     )
 
 
 def _difference(recorded: dict[str, Any]) -> str:
     accuracy = recorded["accuracy_difference"]
-    return f"accuracy {accuracy['value']:+.4f} ({_interval(accuracy['interval_95'])}), p = {recorded['mcnemar_p']:.3g}"
+    interval = _interval(accuracy["interval_95"], signed=True)
+    return f"accuracy {accuracy['value']:+.4f} ({interval}), p = {recorded['mcnemar_p']:.3g}"
 
 
-def _interval(ends: list[float] | None) -> str:
-    return f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else ""
+def _interval(ends: list[float] | None, *, signed: bool = False) -> str:
+    """Returns two ends; ``signed``, as differences are written."""
+    if not ends:
+        return ""
+    low, high = (f"{end:+.4f}" if signed else f"{end:.4f}" for end in ends)
+    return f"{low} to {high}"
+
+
+def _options(config: dict[str, Any]) -> Iterator[str]:
+    """Yields the configuration as the options that are typed. What was left open is left out."""
+    for name, value in config.items():
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None:
+                shown = _short(one) if isinstance(one, float) else shlex.quote(str(one))
+                yield f"--{name.replace('_', '-')} {shown}"
+
+
+def _short(number: float) -> str:
+    """Returns 1e-6 and 0.05."""
+    return re.sub(r"e-0*", "e-", f"{number:.2g}")
 
 
 def _spaced(name: str) -> str:

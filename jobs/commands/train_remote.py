@@ -21,6 +21,7 @@ from jobs.commands import train_run
 from jobs.commands.options import Json, StackName, Yes
 from jobs.commands.train_run import app
 from jobs.config import TrainConfig
+from jobs.question import confirm
 from jobs.signals import Stopped
 from jobs.user_error import UserError
 from jobs.wording import program
@@ -149,7 +150,7 @@ def _send(job: TrainingJob, request: dict[str, Any], *, detach: bool, as_json: b
 
 
 def list_jobs(stack_name: StackName = WORKER_STACK, as_json: Json = False) -> None:
-    """List the jobs that were submitted, the newest first. AWS Batch forgets a job a day after it ends."""
+    """List the jobs that were submitted to AWS, the newest first. AWS Batch forgets a job a day after it ends."""
     from jobs.cloud.aws import explained, open_aws  # noqa: PLC0415
     from jobs.cloud.training_client import all_jobs, find_stack  # noqa: PLC0415
 
@@ -236,8 +237,9 @@ def _stack(stack_name: str, options: dict[str, str], *, dry_run: bool) -> Traini
             raise
         stack, bucket, lacking = TrainingStack(), None, str(error)
     if dry_run and stack.JobQueue is None:
+        also = "" if bucket or "output" in options else ", and s3://bucket,"  # capitals are not allowed there
         stack, bucket = PLACEHOLDERS, bucket or "bucket"
-        print(f"The names in capitals stand for what is not there yet. {lacking}", file=sys.stderr)
+        print(f"The names in capitals{also} stand for what is not there yet. {lacking}", file=sys.stderr)
     if "output" not in options and bucket:
         options["output"] = f"s3://{bucket}/models"
     return stack
@@ -263,7 +265,7 @@ def _confirm(job: TrainingJob) -> None:
         print(line, file=sys.stderr)
     if job.target == "sagemaker" and job.spot:
         print("On Spot: up to 90 % less, according to AWS. The saving is known when the job ends.", file=sys.stderr)
-    if not typer.confirm("Proceed?", err=True):
+    if not confirm("Proceed?"):
         raise UserError("Nothing was sent.")
 
 

@@ -4,6 +4,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,14 +20,19 @@ from jobs.commands.options import Json
 from jobs.config import OptionHelp, TrainConfig
 from jobs.extras import require
 from jobs.metrics import threshold_rule
+from jobs.metrics.titles import title_of
 from jobs.progress import Reporter, hushed
 from jobs.training import weights
 from jobs.training.interruption import Interruption
 from jobs.training.spot_notice import watching
+from jobs.user_error import UserError
 from jobs.wording import counted, program
 
 if TYPE_CHECKING:
     from jobs.train import TrainedBundle
+
+#: For ``twofold local``, which serves the version that it has trained, whatever the champion of its folder is.
+AnyClasses = Annotated[bool, typer.Option("--any-classes", hidden=True)]
 
 app = typer.Typer(help="Train a classifier.", no_args_is_help=True)
 
@@ -76,7 +82,7 @@ def group() -> None:
 
 @app.command("run", epilog=_EPILOG, cls=InFolder)
 @_with_config_options
-def train_run(*, as_json: Json = False, **options: object) -> None:
+def train_run(*, as_json: Json = False, any_classes: AnyClasses = False, **options: object) -> None:
     """Train on this machine, and write a model bundle with its evaluation."""
     require("train")
     given = {name: value for name, value in options.items() if value is not None}
@@ -88,6 +94,8 @@ def train_run(*, as_json: Json = False, **options: object) -> None:
             from jobs.data.prepare import open_dataset  # noqa: PLC0415 - imports scikit-learn, which takes a second
 
         dataset = open_dataset(config, reporter)  # first, so that a wrong folder is reported before TensorFlow starts
+        if not any_classes:
+            _check_classes(config, dataset.labels)
         with reporter.step("Starting TensorFlow"), hushed():
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
             logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -115,6 +123,34 @@ def _check_early(config: TrainConfig) -> None:
         check_free(output, name=config.name, version=config.version)
 
 
+def _check_classes(config: TrainConfig, labels: tuple[str, str]) -> None:
+    """Raises UserError if the model has a champion with other classes, which this version could never replace."""
+    from jobs.models.champion import Champions  # noqa: PLC0415
+    from jobs.models.location import open_output  # noqa: PLC0415
+    from jobs.models.registry import read_manifest  # noqa: PLC0415
+
+    output = open_output(config.output)
+    champion = Champions(output, config.name).current() if output is not None else None
+    if output is None or champion is None:
+        return
+    version = champion.tenure.version
+    try:
+        theirs = read_manifest(output, config.name, version).labels
+    except UserError:  # a damaged champion must not keep anybody from training the next one
+        return
+    if theirs != labels:
+        raise UserError(
+            f"The classes of this data set are {labels[0]} (0) and {labels[1]} (1), those of {config.name} "
+            f"{version}, the champion, {theirs[0]} (0) and {theirs[1]} (1). This version could not replace it.\n"
+            f"Train it as another model: --name {'-'.join(labels) if _is_name('-'.join(labels)) else 'NAME'}\n"
+            f"Or, if that champion is a mistake, delete {output.uri}/{config.name} first."
+        )
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text) is not None
+
+
 def _was_begun(config: TrainConfig) -> bool:
     """Returns whether an interrupted job may have written this version. Then the job itself knows if it resumes."""
     from jobs.data.cache import ArrayCache  # noqa: PLC0415
@@ -133,9 +169,9 @@ def default_cache() -> Path:
 
 def _print_summary(trained: "TrainedBundle") -> None:
     out = Console(highlight=False)
-    table = Table("on the test images", "")
+    table = Table("on the test images", "value")
     for figure, value in trained.manifest.metrics.items():
-        table.add_row(figure.replace("_", " "), f"{value:.4f}")
+        table.add_row(title_of(figure), f"{value:.4f}")
     table.add_row("images", f"{trained.evaluation['n']:,}")
     table.add_row("threshold", f"{trained.manifest.threshold:.4f}")
     out.print(table)

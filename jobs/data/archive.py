@@ -13,6 +13,7 @@ never used as a path.
 import errno
 import json
 import lzma
+import re
 import shutil
 import struct
 import tarfile
@@ -20,6 +21,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +29,7 @@ from jobs.data.class_folders import Listing, SourceFile, is_ignored
 from jobs.data.dataset import DatasetCode, Reason
 from jobs.data.members import Limits, Member, Readable, members, ref_of
 from jobs.progress import Reporter
-from jobs.store import exclusive_lock
+from jobs.store import exclusive_lock, naming
 from jobs.user_error import UserError
 
 _INDEX: Final = "index.json"
@@ -67,7 +69,7 @@ def _copy_all(
     with (
         archive.open("rb") as stream,
         reporter.step(f"Unpacking {where}", total=total, in_bytes=True) as advance,
-        _explained(where),
+        _explained(where) as place,
     ):
         done = 0
         for number, member in enumerate(members(stream, where, limits)):
@@ -76,6 +78,7 @@ def _copy_all(
                 raise UserError(f"{where} is refused: its member {member.name[:200]!r} has a name that leads outside.")
             if ref is None or is_ignored(ref):
                 continue
+            place.member = ref
             if member.is_folder:
                 folders.add(ref)
             else:
@@ -93,7 +96,8 @@ def _copy(member: Member, ref: str, target: Path, files: dict[str, SourceFile]) 
         source: Readable = member.open()
         with target.open("xb") as file:
             while data := source.read(_CHUNK_BYTES):
-                file.write(data)
+                with naming(target):
+                    file.write(data)
         return SourceFile(ref, target)
     if member.link is not None:
         earlier = files.get(ref_of(member.link) or "")
@@ -118,19 +122,41 @@ _DAMAGE: Final = (
 )
 
 
+#: How the libraries word damage, and what to say instead. The first match counts.
+_WORDS: Final = (
+    ("not a zip file|end-of-stream|central directory|Truncated", "its end is missing"),
+    ("CRC", "its checksum is wrong"),
+    ("Error -[0-9]+ while decompressing|Not a gzipped|invalid (block|code|distance)", "its compressed data is broken"),
+)
+
+
+@dataclass
+class _Place:
+    """Where the reading of an archive has come to."""
+
+    where: str
+    member: str = ""
+
+    def damaged(self, error: Exception) -> UserError:
+        words = next((said for form, said in _WORDS if re.search(form, str(error))), str(error))
+        last = f" The damage is at {self.member} or behind it." if self.member else ""
+        return UserError(f"{self.where} is damaged or incomplete: {words}.{last} Create or download it again.")
+
+
 @contextmanager
-def _explained(where: str) -> Iterator[None]:
+def _explained(where: str) -> Iterator[_Place]:
+    place = _Place(where)
     try:
-        yield
+        yield place
     except NotImplementedError as error:
         raise UserError(f"{where} uses an unsupported compression: {error}. Pack it with deflate.") from error
     except _DAMAGE as error:
-        raise UserError(f"{where} is damaged or incomplete: {error}. Create or download it again.") from error
+        raise place.damaged(error) from error
     except OSError as error:
         # bz2 gives no number, and EINVAL means an offset before the start of the file. Any other may be a full disk.
         if error.errno not in (None, errno.EINVAL):
             raise
-        raise UserError(f"{where} is damaged: {error}. Create or download it again.") from error
+        raise place.damaged(error) from error
 
 
 def _write_index(folder: Path, files: dict[str, SourceFile], folders: set[str]) -> None:

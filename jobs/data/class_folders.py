@@ -18,7 +18,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from jobs.data.dataset import Reason
 from jobs.user_error import UserError
-from jobs.wording import counted
 from worker.contract import Label
 
 #: In rising order of precedence: a duplicate stays in the last split that has it.
@@ -56,6 +55,11 @@ class Listing:
         named = {ref for ref in folders if not is_ignored(ref)}
         implied = {parent for ref in [*named, *(file.ref for file in in_order)] for parent in _parents(ref)}
         return cls(where, in_order, frozenset(named | implied))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a folder of the source is a source itself, which one in an archive is not."""
+        return (self.where.startswith("s3://") and self.where.endswith("/")) or Path(self.where).is_dir()
 
     def folders_in(self, folder: str) -> list[str]:
         """Returns the names of the folders directly in ``folder``, which is "" for the top."""
@@ -98,6 +102,7 @@ def arrange(listing: Listing) -> Layout:
     # A class may be called "train", as in bus/ and train/. It then holds images and no folders.
     if not listing.folders_in(_join(root, "train")):
         labels = _labels(listing, root)
+        _check_level(listing, root, labels)
         if set(labels) <= set(SPLITS):
             raise UserError(f"{_shown(listing, root)} holds {' and '.join(labels)}, but no train/ with two classes.")
         return Layout(labels, _files(listing, root, root, labels))
@@ -120,6 +125,36 @@ def _root(listing: Listing) -> str:
         if len(inside) != 1 or inside == ["train"] or not listing.folders_in(_join(root, inside[0])):
             return root
         root = _join(root, inside[0])
+
+
+def _check_level(listing: Listing, root: str, labels: tuple[str, str]) -> None:
+    """Raises UserError if the two folders are no classes, but what was sorted and what is still to be sorted.
+
+    That is where one of them holds nothing but the folders of two classes, and the other nothing but files: a data set
+    next to the photographs that a model is to sort. ``cats/2024``, ``cats/2025`` and ``dogs/`` are years, not classes.
+    """
+    for inner, other in (labels, labels[::-1]):
+        classes = _two_classes(listing, _join(root, inner))
+        if classes is None or listing.folders_in(_join(root, other)):
+            continue
+        data, (zero, one) = _shown(listing, _join(root, inner)), classes
+        this = f"did you mean --data {data}?" if listing.is_open else f"pack only {inner} if these are the classes."
+        raise UserError(
+            f"{inner} holds no images, but the folders {zero} and {one}: {this} "
+            f"If {labels[0]} and {labels[1]} are the classes, move the images of {other} to {other}/all."
+        )
+
+
+def _two_classes(listing: Listing, folder: str) -> tuple[str, str] | None:
+    """Returns the folders of a data set, unless there are not two, there are files next to them, or they are dates."""
+    splits = listing.folders_in(_join(folder, "train"))
+    inside = splits or listing.folders_in(folder)
+    if len(inside) != 2 or any(name.strip("0123456789-_. ") == "" for name in inside):  # noqa: PLR2004
+        return None
+    own = (file.ref for file in listing.files if file.ref.startswith(f"{folder}/"))
+    if any("/" not in ref[len(folder) + 1 :] for ref in own):
+        return None
+    return inside[0], inside[1]
 
 
 def _labels(listing: Listing, folder: str) -> tuple[str, str]:
@@ -149,10 +184,8 @@ def _files(listing: Listing, folder: str, root: str, labels: tuple[str, str]) ->
         start = f"{_join(folder, name)}/"
         own = [ClassFile(file.ref[outer:], label, file) for file in listing.files if file.ref.startswith(start)]
         if len(own) < 2:  # noqa: PLR2004 - one to train on and one to test with
-            raise UserError(
-                f"{_shown(listing, start.rstrip('/'))} holds {counted(len(own), 'file')}; "
-                "a class needs at least two images."
-            )
+            few = "holds no images" if not own else "holds 1 file"
+            raise UserError(f"{_shown(listing, start.rstrip('/'))} {few}. A class needs at least two images.")
         files += own
     return files
 

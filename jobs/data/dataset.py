@@ -88,8 +88,11 @@ def by_code(quarantined: list[Quarantined]) -> dict[str, int]:
     return dict(Counter(item.reason.code.value for item in quarantined))
 
 
-def check_share(dataset: Dataset, quarantined: list[Quarantined], limit: float) -> None:
+def check_share(dataset: Dataset, quarantined: list[Quarantined], limit: float, *, counted_all: bool = True) -> None:
     """Raises UserError if more than ``limit``, 0 to 1, of a class's files are among all that are ``quarantined``.
+
+    The error names every such class, and the limit that lets all of them pass. Without ``counted_all``, more files may
+    turn out to be unusable, and it says so.
 
     A class that lost many of its files may not be the class that you mean: what is left can be another kind of image,
     and the figures then describe that. ``duplicate`` does not count, neither as lost nor as a file, because the class
@@ -98,15 +101,20 @@ def check_share(dataset: Dataset, quarantined: list[Quarantined], limit: float) 
     """
     lost = [item for item in quarantined if item.reason.code is not DatasetCode.DUPLICATE]
     before = [item.image for item in dataset.quarantined if item.reason.code is not DatasetCode.DUPLICATE]
+    over, share = [], limit
     for label, name in enumerate(dataset.labels):
         gone = [item for item in lost if item.image.label == label]
         total = sum(image.label == label for image in [*dataset.train, *dataset.validation, *dataset.test, *before])
         if len(gone) > limit * total + 1e-9:  # 0.29 * 100 is slightly less than 29
-            share = math.ceil(100 * len(gone) / total) / 100
-            raise UserError(
-                f"{len(gone):,} of the {total:,} files of class {name} cannot be used, more than {limit:.4g} of them:\n"
-                f"{_first(gone)}\nRepair or remove these files, or train without them: --max-quarantined {share}"
+            share = max(share, math.ceil(100 * len(gone) / total) / 100)
+            count = f"{len(gone):,}" if counted_all else f"At least {len(gone):,}"
+            over.append(
+                f"{count} of the {total:,} files of class {name} cannot be used, more than {100 * limit:.4g} %:\n"
+                f"{_first(gone)}\n"
             )
+    if over:
+        allow = f"--max-quarantined {share}{'' if counted_all else ' or more'}"
+        raise UserError(f"{''.join(over)}Repair or remove these files, or train without them: {allow}")
 
 
 def _first(quarantined: list[Quarantined]) -> str:

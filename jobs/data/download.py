@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from jobs.progress import Reporter
-from jobs.store import exclusive_lock
+from jobs.store import exclusive_lock, naming
 from jobs.user_error import UserError
 from worker.errors import Retry
 
@@ -77,8 +77,8 @@ def fetch(remote: RemoteFile, folder: Path, reporter: Reporter, *, pause_s: floa
                     return whole
                 failures = 0 if _size(part) > size_before else failures + 1
                 if failures == _ATTEMPTS:
-                    kept = f"The {_size(part):,} bytes that arrived are kept: run the same command again to resume."
-                    raise UserError(f"{error.message}. {kept}") from error
+                    kept = f" The {_size(part):,} bytes that arrived are kept: run the same command again to resume."
+                    raise UserError(f"{error.message}.{kept if _size(part) else ''}") from error
             time.sleep(pause_s * 2**failures)
 
 
@@ -103,7 +103,8 @@ def _continue(remote: RemoteFile, part: Path, reporter: Reporter) -> None:
         _version_file(part).write_text(stream.version.model_dump_json())
         advance(stream.start)
         for chunk in stream.chunks:
-            file.write(chunk)
+            with naming(part):
+                file.write(chunk)
             advance(len(chunk))
 
 

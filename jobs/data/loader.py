@@ -92,6 +92,12 @@ class ImageLoader:
             advance(len(chunk.images))
         return ImageValues(kept, np.empty(0) if values is None else values[: len(kept)])
 
+    def check(self, images: Sequence[LabelledImage], *, advance: Advance) -> None:
+        """Decodes images only to record those that cannot be decoded."""
+        for chunk in _chunks(images):
+            self.left_out |= {item.image.ref: item for item in self.load(chunk).quarantined}
+            advance(len(chunk))
+
     def load(self, images: Sequence[LabelledImage]) -> LoadedImages:
         """Decodes images on all cores."""
         kept, pixels, quarantined = [], [], []

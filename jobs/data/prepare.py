@@ -1,8 +1,10 @@
 """Preparation of a dataset: its files are found, hashed and split, and duplicates are left out."""
 
 import hashlib
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Final
 
 from sklearn.model_selection import train_test_split
 
@@ -17,6 +19,9 @@ from jobs.user_error import UserError
 from jobs.wording import counted
 from worker.scoring.limits import MAX_BYTES
 from worker.settings import available_cores
+
+#: Whoever splits off a share so small that more is needed has to find out by trying.
+_MOST_NEEDED: Final = 100_000
 
 
 def open_dataset(config: TrainConfig, reporter: Reporter) -> Dataset:
@@ -42,27 +47,51 @@ def open_dataset(config: TrainConfig, reporter: Reporter) -> Dataset:
         quarantined=quarantined,
         digest=_digest(images),
     )
-    check_share(dataset, quarantined, config.max_quarantined)
+    check_share(dataset, quarantined, config.max_quarantined, counted_all=False)
     _check_classes(dataset)
     return dataset
 
 
 def _split_files(layout: Layout, config: TrainConfig) -> dict[str, list[ClassFile]]:
     train, validation, test = layout.train, layout.validation, layout.test
-    if test is None:
-        train, test = _split(train, config.test_split, config.seed)
-    if validation is None:
-        train, validation = _split(train, config.validation_split, config.seed)
+    try:
+        if test is None:
+            train, test = _split(train, config.test_split, config.seed)
+        if validation is None:
+            train, validation = _split(train, config.validation_split, config.seed)
+    except ValueError as error:  # scikit-learn's, about what is left at that point
+        raise UserError(_too_few(layout, config)) from error
     return {"train": train, "validation": validation, "test": test}
 
 
+def _too_few(layout: Layout, config: TrainConfig) -> str:
+    counts = (sum(found.label == label for found in layout.train) for label in (0, 1))
+    found = " and ".join(f"{count:,} of {name}" for count, name in zip(counts, layout.labels, strict=True))
+    uses = "training, validation and test" if layout.test is None else "training and validation"
+    uses = "training and test" if layout.validation is not None else uses
+    shares = [config.test_split] * (layout.test is None) + [config.validation_split] * (layout.validation is None)
+    return (
+        f"{counted(len(layout.train), 'image')} ({found}) are too few to split into {uses} images. "
+        f"Each class needs at least {_fewest(shares)}."
+    )
+
+
+def _fewest(shares: list[float]) -> int:
+    """Returns how many images of each class can be split: each part takes one of each class, as in scikit-learn."""
+    for count in range(2, _MOST_NEEDED):
+        left = 2 * count
+        for share in shares:
+            taken = math.ceil(share * left)
+            left = left - taken if taken >= 2 else 0  # noqa: PLR2004 - two classes
+        if left >= 2:  # noqa: PLR2004 - two classes
+            return count
+    return _MOST_NEEDED
+
+
 def _split(files: list[ClassFile], share: float, seed: int) -> tuple[list[ClassFile], list[ClassFile]]:
-    """Moves ``share`` of each class to a second list."""
+    """Moves ``share`` of each class to a second list. Raises ValueError if there are too few."""
     classes = [found.label for found in files]
-    try:
-        kept, taken = train_test_split(files, test_size=share, random_state=seed, stratify=classes)
-    except ValueError as error:
-        raise UserError(f"{counted(len(files), 'image')}: too few to split. {error}") from error
+    kept, taken = train_test_split(files, test_size=share, random_state=seed, stratify=classes)
     return sorted(kept, key=lambda found: found.ref), sorted(taken, key=lambda found: found.ref)
 
 

@@ -20,9 +20,9 @@ from jobs.data.class_folders import Listing, SourceFile, is_ignored
 from jobs.data.dataset import DatasetCode, Reason
 from jobs.data.web import WebFile
 from jobs.progress import Reporter
-from jobs.store import open_buckets
+from jobs.store import check_bucket, open_buckets
 from jobs.user_error import UserError
-from worker.uris import masked, split
+from worker.uris import masked
 
 _ARCHIVE: Final = re.compile(r"\.(zip|tar|tar\.gz|tgz)$", re.IGNORECASE)
 _CHUNK_BYTES: Final = 1024**2
@@ -39,7 +39,7 @@ def open_source(data: str, cache: Path, reporter: Reporter, *, redirect_hosts: f
         remote = WebFile(address, redirect_hosts=redirect_hosts)
         return _from_remote(remote, address, wanted, cache, reporter)
     if address.startswith("s3://"):
-        split(f"{address.rstrip('/')}/any")  # raises for an address that is not valid
+        check_bucket(address)
         storage = open_buckets()
         if _ARCHIVE.search(address):
             return _from_remote(bucket.LargeObject(address, storage), address, wanted, cache, reporter)
@@ -52,6 +52,8 @@ def open_source(data: str, cache: Path, reporter: Reporter, *, redirect_hosts: f
             return _from_folder(path)
     if path.is_file():
         return archive.unpack(path, _unpacked(cache, _sha256(path, str(path), reporter)), str(path), reporter)
+    if "://" not in data and not path.exists():
+        raise UserError(f"{data} does not exist{'' if path.is_absolute() else f' in {Path.cwd()}'}.")
     raise UserError(
         f"{masked(data) if '://' in data else data} is not a folder or an archive. Use a folder with one folder of "
         "images for each of two classes, a .zip or .tar.gz archive of it, its https:// address, or an s3:// prefix."

@@ -67,9 +67,7 @@ def run(*, data: Path | None, keep: Path, weights: str, reporter: Reporter) -> D
             s3.create_bucket(Bucket=BUCKET)
             queues = create_queues(cloud.sqs(), "requests")
         upload(s3, dataset.test, reporter)
-        options = ("--cache", str(cache), "--weights", weights)
-        environment = os.environ | cloud.environment
-        train_sample(data, MODELS_URI, *options, name=MODEL, environment=environment, reporter=reporter)
+        _train(data, cache, weights, environment=os.environ | cloud.environment, reporter=reporter)
         with reporter.step("Putting a manifest on the queue"):
             manifest = _write_manifest(s3, dataset.test)
             request = ClassifyRequest(schema_version=1, job_id=JOB, manifest=ManifestRef(uri=manifest))
@@ -88,6 +86,22 @@ def run(*, data: Path | None, keep: Path, weights: str, reporter: Reporter) -> D
     files["manifest"] = keep / split(manifest)[1]
     evaluation = json.loads((model / "evaluation.json").read_text())
     return DemoResult(rows, report, _accuracy(rows, dataset), evaluation, worker_s, files)
+
+
+def _train(data: Path, cache: Path, weights: str, *, environment: dict[str, str], reporter: Reporter) -> None:
+    """Trains in an empty folder: the settings of the user's own, in ``twofold.toml``, are not for the demo."""
+    named = str(Path(weights).resolve()) if Path(weights).is_file() else weights
+    options = ("--cache", str(cache.resolve()), "--weights", named)
+    with tempfile.TemporaryDirectory() as empty:
+        train_sample(
+            data.resolve(),
+            MODELS_URI,
+            *options,
+            name=MODEL,
+            environment=environment,
+            reporter=reporter,
+            folder=Path(empty),
+        )
 
 
 def upload(s3: "S3Client", images: list[LabelledImage], reporter: Reporter) -> None:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from jobs.local.emulator import EmbeddedCloud, apart, check_free, create_queues,
 from jobs.local.sample import render_digits, train_sample
 from jobs.models.bundle import Bundle, read_bundle
 from jobs.models.champion import Champions
-from jobs.models.copying import copy_bundle
+from jobs.models.copying import checked_files, copy_bundle
 from jobs.models.location import find_bundle
 from jobs.models.registry import read_manifest
 from jobs.progress import Reporter
@@ -31,8 +32,11 @@ from worker.uris import split
 BUCKET: Final = "twofold"
 SAMPLE: Final = "digits"
 _QUEUE: Final = "requests"
-#: Which model was served last.
+#: Which model was served last, and on which port.
 _SERVED: Final = "served.json"
+#: The first port, and a range that a user may choose from.
+PORT: Final = 4566
+PORTS: Final = (1024, 65535)
 
 #: The time that the worker has for its current part when it is stopped. An open poll of the queue takes no longer. Its
 #: message goes back to the queue, where the next start finds it.
@@ -80,9 +84,11 @@ class Playground:
 
 @contextmanager
 def open_playground(
-    *, keep: Path, port: int, serving: Serving, reporter: Reporter, serverless: bool = False
+    *, keep: Path, port: int | None, serving: Serving, reporter: Reporter, serverless: bool = False
 ) -> Iterator[Playground]:
     """Starts everything, and stops it on exit. The bucket and the queues are stored in ``keep``.
+
+    Without a ``port``, the one of the last start is used: the settings that were written then still apply.
 
     With ``serverless``, infra/worker.yaml is deployed as on AWS, and the queue runs the Lambda instead of a worker.
 
@@ -92,8 +98,11 @@ def open_playground(
         require("train")
     environment = dict(os.environ)
     with claimed(keep, reporter) as lock:
+        port = port or _last_port(keep)
         check_free(port)
         bundle = serving.bundle() if serving.bundle else None
+        if bundle:
+            checked_files(bundle)
         name = bundle.manifest.name if bundle else serving.name or _served_last(keep)
         with apart(), EmbeddedCloud(port=port, keep=keep / "cloud", hold=lock) as cloud:
             os.environ.update(cloud.environment)
@@ -106,7 +115,7 @@ def open_playground(
             if bundle is None and Champions(store, name).current() is None:
                 bundle = _sample(keep, name, serving.weights, environment, reporter)
             model = _champion(store, name) if bundle is None else _serve(store, bundle, reporter)
-            (keep / _SERVED).write_text(json.dumps({"model": name}), encoding="utf-8")
+            (keep / _SERVED).write_text(json.dumps({"model": name, "port": port}), encoding="utf-8")
             images = keep / "images" if name == SAMPLE and (keep / "images").is_dir() else None
             with nullcontext() if serverless else _worker(keep, cloud, settings, reporter) as worker:
                 yield Playground(cloud.environment | settings, images, bucket, model, cloud, worker)
@@ -129,6 +138,7 @@ def claimed(folder: Path, reporter: Reporter) -> Iterator[IO[str]]:
 
     Raises UserError while another process uses the folder. If that one was killed, waits for its emulator.
     """
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a+") as lock:
         if not _try_lock(lock):
@@ -143,7 +153,11 @@ def claimed(folder: Path, reporter: Reporter) -> Iterator[IO[str]]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield lock
+        try:
+            yield lock
+        finally:
+            if is_new and [entry.name for entry in folder.iterdir()] == ["lock"]:  # it failed before it began
+                shutil.rmtree(folder)
 
 
 def _wait_for(lock: IO[str], folder: Path, reporter: Reporter) -> None:
@@ -189,10 +203,20 @@ def _create_resources(cloud: EmbeddedCloud, model: str, reporter: Reporter) -> d
 
 
 def _served_last(keep: Path) -> str:
+    return str(_last_start(keep).get("model", SAMPLE))
+
+
+def _last_port(keep: Path) -> int:
+    port = _last_start(keep).get("port")
+    return port if isinstance(port, int) and PORTS[0] <= port <= PORTS[1] else PORT
+
+
+def _last_start(keep: Path) -> dict[str, object]:
     try:
-        return str(json.loads((keep / _SERVED).read_bytes())["model"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return SAMPLE
+        found = json.loads((keep / _SERVED).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _sample(keep: Path, name: str, weights: str, environment: dict[str, str], reporter: Reporter) -> Bundle:

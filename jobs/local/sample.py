@@ -60,23 +60,38 @@ def _trained_before(config: TrainConfig, digest: str) -> str | None:
 def render_digits(folder: Path, reporter: Reporter) -> None:
     """Writes handwritten digits, 3 and 8, as images to two class folders."""
     require("train")
-    with reporter.step("Rendering scikit-learn's digits, 3 against 8"):
+    with reporter.step("Rendering scikit-learn's digits: three and eight"):
         from jobs.data import digits  # noqa: PLC0415 - scikit-learn takes a second, which a second start can skip
 
         digits.write_digits(folder)
 
 
 def train_sample(
-    images: Path | str, output: str, *options: str, name: str, environment: dict[str, str], reporter: Reporter
+    images: Path | str,
+    output: str,
+    *options: str,
+    name: str,
+    environment: dict[str, str],
+    reporter: Reporter,
+    folder: Path | None = None,
 ) -> str:
     """Trains the model ``name`` on ``images`` with ``twofold train run``, and returns the URI of its bundle.
 
-    It runs as a separate process with this ``environment``, and its progress goes straight to the terminal, and so does
+    It runs as a separate process with this ``environment``, in ``folder`` or else in that of this process: the settings
+    of a folder apply to what runs in it. Its progress goes straight to the terminal, and so does
     the reason if it fails: that raises SystemExit with its status. Raises UserError if it ends without a reason.
     """
     command = ["train", "run", "--data", str(images), "--output", output, "--name", name, *options]
     reporter.say(f"Running {program()} {shlex.join(command)}")
-    process = tether.start("jobs.cli", *command, "--json", environment=environment, stdout=subprocess.PIPE)
+    process = tether.start(
+        "jobs.cli",
+        *command,
+        "--json",
+        "--any-classes",
+        environment=environment,
+        stdout=subprocess.PIPE,
+        folder=folder,
+    )
     try:
         with if_stopped("The training has stopped. What it finished is saved: run the same command again to go on."):
             printed = process.stdout.read() if process.stdout else b""

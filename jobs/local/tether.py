@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Final
 
 _STDIN: Final = 0
@@ -30,8 +31,12 @@ def start(
     stdout: int | IO[bytes] | None = None,
     stderr: IO[bytes] | None = None,
     descriptors: tuple[int, ...] = (),
+    folder: Path | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """Starts ``python -m MODULE ARGUMENT…`` with this ``environment``. It also inherits the ``descriptors``."""
+    """Starts ``python -m MODULE ARGUMENT…`` with this ``environment``, in ``folder`` or else in that of this process.
+
+    It also inherits the ``descriptors``.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "jobs.local.tether", module, *arguments],
         env=environment,
@@ -39,6 +44,7 @@ def start(
         stdout=stdout,
         stderr=stderr,
         pass_fds=descriptors,
+        cwd=folder,
         start_new_session=True,
     )
 

@@ -63,7 +63,7 @@ def truth(images: Sequence[ScoredImage], labels: tuple[str, str]) -> Classes:
         raise ValueError("contains no test images")
     other = {image.true_label for image in images} - set(labels)
     if other:
-        raise ValueError(f"a test image is labelled {min(other)!r}, which is neither {labels[0]!r} nor {labels[1]!r}")
+        raise ValueError(f"a test image is labeled {min(other)!r}, which is neither {labels[0]!r} nor {labels[1]!r}")
     return np.array([labels.index(image.true_label) for image in images], np.int64)
 
 

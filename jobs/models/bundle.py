@@ -33,7 +33,9 @@ def describe(files: dict[str, bytes]) -> dict[str, BundleFile]:
 def check_free(store: Store, *, name: str, version: str) -> None:
     """Raises UserError if the bundle already exists. Bundles are never overwritten."""
     if store.exists(f"{name}/{version}/{MANIFEST_FILE}"):
-        raise _taken(name, version)
+        raise UserError(
+            f"{store.uri}/{name}/{version} exists already. A version is never overwritten: choose another --version."
+        )
 
 
 def write_bundle(store: Store, files: dict[str, bytes], manifest: ModelManifest) -> str:
@@ -47,15 +49,11 @@ def write_bundle(store: Store, files: dict[str, bytes], manifest: ModelManifest)
     for name in (*(name for name in files if name != last), last):
         path = f"{prefix}/{name}"
         if not store.write_once(path, files[name]) and store.read(path) != files[name]:
-            raise _taken(manifest.name, manifest.version)
+            raise UserError(
+                f"{store.uri}/{path} was written by another job, which has not finished, or never will. "
+                "A version is never overwritten: choose another --version."
+            )
     return prefix
-
-
-def _taken(name: str, version: str) -> UserError:
-    return UserError(
-        f"The bundle {name}/{version} already exists, at least in part. "
-        "Bundles are never overwritten: choose another version."
-    )
 
 
 def point_champion(store: Store, manifest: ModelManifest) -> bool:

@@ -44,7 +44,7 @@ def copy_bundle(bundle: Bundle, target: Store, reporter: Reporter) -> BundleCopy
     Raises UserError, before it writes anything, if the bundle is not what training wrote, or if ``target`` has another
     one of that name and version.
     """
-    files = _checked_files(bundle)
+    files = checked_files(bundle)
     prefix = f"{bundle.manifest.name}/{bundle.manifest.version}"
     size_bytes = sum(map(len, files.values()))
     missing = []
@@ -75,7 +75,7 @@ def copy_bundle(bundle: Bundle, target: Store, reporter: Reporter) -> BundleCopy
     )
 
 
-def _checked_files(bundle: Bundle) -> dict[str, bytes]:
+def checked_files(bundle: Bundle) -> dict[str, bytes]:
     """Returns the files that ``model.json`` lists, and it as the last. Raises UserError if one is not as it says."""
     names = [*bundle.manifest.files, MANIFEST_FILE]
     problems = [f"{finding.file}: {finding.problem}" for finding in bundle.findings if finding.file in names]

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jobs.metrics import scored_images
-from jobs.metrics.arrays import Scores
+from jobs.metrics.arrays import Classes, Scores
 from jobs.metrics.scored_images import ScoredImage
 from jobs.models.bundle import Bundle
 from jobs.models.verification import score_again
 from jobs.progress import Reporter
 from jobs.user_error import UserError
+from jobs.wording import counted, program
+from worker.contract import ModelManifest
 from worker.errors import Reject
 from worker.scoring.models import MANIFEST_FILE, MODEL_FILE
 
@@ -64,17 +67,17 @@ class Gate:
             images = challenger.images()
             scores, source = self._champion_scores(challenger, champion, images)
         except Reject as error:
-            return Judgement(None, f"{error.message}. Use --force to promote it without a comparison.")
+            return Judgement(None, f"{error.message}. {without_comparison(challenger)}")
         except PromotionRefused as error:
-            return Judgement(None, f"{error} Or use --force to promote it without a comparison.")
-        outcome = compare(
-            scored_images.truth(images, challenger.manifest.labels),
-            scored_images.scores(images),
-            scores,
-            thresholds=(challenger.manifest.threshold, champion.manifest.threshold),
-        )
+            return Judgement(None, f"{error} {without_comparison(challenger)}")
+        truth, own = scored_images.truth(images, challenger.manifest.labels), scored_images.scores(images)
+        thresholds = (challenger.manifest.threshold, champion.manifest.threshold)
+        outcome = compare(truth, own, scores, thresholds=thresholds)
         recorded = outcome.model_dump(mode="json") | {"champion_scores": source, "margin": self.margin}
-        return Judgement(recorded, _objection(outcome, self.margin) if outcome.is_worse(self.margin) else None)
+        if not outcome.is_worse(self.margin):
+            return Judgement(recorded, None)
+        asked = _asked(challenger.manifest, champion.manifest, truth, (own, scores))
+        return Judgement(recorded, f"{_objection(outcome, self.margin)}{asked} {_anyway(challenger)}")
 
     def _champion_scores(
         self, challenger: Bundle, champion: Bundle, images: Sequence[ScoredImage]
@@ -129,6 +132,43 @@ def _objection(outcome: "Comparison", margin: float) -> str:
     return (
         f"on the same {outcome.n:,} test images its accuracy is {outcome.challenger_accuracy:.4f} against "
         f"{outcome.champion_accuracy:.4f}, a difference of {outcome.accuracy_difference.value:+.4f} "
-        f"({low:+.4f} to {high:+.4f}), and at most {margin:g} may be lost. "
-        "Use --margin to allow more, or --force to promote it anyway."
+        f"({low:+.4f} to {high:+.4f}), and at most {margin:g} may be lost. Only one of the two is right on "
+        f"{counted(outcome.only_challenger_right + outcome.only_champion_right, 'image')}: "
+        f"McNemar's p = {outcome.mcnemar_p:.3g}."
     )
+
+
+def _asked(challenger: ModelManifest, champion: ModelManifest, truth: Classes, scores: tuple[Scores, Scores]) -> str:
+    """Says which figure the challenger was asked for, if not the champion: that costs accuracy by design."""
+    rules = [str(model.training_config.get("threshold", "")) for model in (challenger, champion)]
+    figure, least, _ = rules[0].partition(">=")
+    if not least or rules[0] == rules[1]:
+        return ""
+    figures = [
+        _rate(figure, truth, found >= model.threshold)
+        for model, found in zip((challenger, champion), scores, strict=True)
+    ]
+    was = f"for {rules[1]}" if ">=" in rules[1] else "not"
+    return (
+        f" {challenger.version} was asked for {rules[0]}, the champion {was}: its accuracy is lower by design. "
+        f"On these images its {figure} is {figures[0]:.4f} against {figures[1]:.4f}."
+    )
+
+
+def _rate(figure: str, truth: Classes, called: NDArray[np.bool_]) -> float:
+    """Returns the precision or the recall of class 1; 0 where nothing is called that, as scikit-learn."""
+    whole = called if figure == "precision" else truth == 1
+    return float((called & (truth == 1)).sum() / max(1, whole.sum()))
+
+
+def _anyway(challenger: Bundle) -> str:
+    return f"--force promotes it anyway, and --margin allows more to be lost: {_command(challenger)}"
+
+
+def without_comparison(challenger: Bundle) -> str:
+    """Says how to promote a version that cannot be compared."""
+    return f"--force promotes it without a comparison: {_command(challenger)}"
+
+
+def _command(challenger: Bundle) -> str:
+    return f"{program()} model promote {challenger.uri} --force"

@@ -16,8 +16,8 @@ from jobs.models.champion import Champions
 from jobs.store import Store, open_store
 from jobs.user_error import UserError
 from jobs.wording import program
+from worker.contract import nearest
 from worker.scoring.models import CHAMPION_FILE, MANIFEST_FILE, MODEL_FILE
-from worker.uris import is_bucket
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  #: worker.contract.Name
 #: ``NAME/VERSION/model.json``
@@ -59,11 +59,22 @@ def find(where: str) -> ModelLocation:
     parent, name = parts
     location = _version_at(parent, name) or _model_at(parent, name)
     if location is None:
-        listed = where.rstrip("/") if _model_names(where) else parent
-        raise UserError(
-            f"No model or version at {where}. Run '{program()} model list {listed}' to list those that exist."
-        )
+        raise UserError(f"No model or version at {where}. {_hint(where, folder, parent)}")
     return location
+
+
+def find_model(where: str) -> ModelLocation:
+    """Finds the model or version at ``where``, or the only model there.
+
+    Raises UserError, with the next step, if there is none or more than one.
+    """
+    try:
+        return find(where)
+    except UserError:
+        only = _only_model(where)
+        if only is None:
+            raise
+        return only
 
 
 def find_bundle(where: str) -> ModelLocation:
@@ -71,13 +82,7 @@ def find_bundle(where: str) -> ModelLocation:
 
     Raises UserError, with the next step, if there is none or more than one.
     """
-    try:
-        location = find(where)
-    except UserError:
-        only = _only_model(where)
-        if only is None:
-            raise
-        location = only
+    location = find_model(where)
     return replace(location, version=location.bundle())
 
 
@@ -97,10 +102,37 @@ def without_file(where: str) -> str:
 def open_output(output: str) -> Store | None:
     """Opens an output that exists. Unlike training, it never creates a folder."""
     if output.startswith("s3:"):
-        if not (output.startswith("s3://") and is_bucket(output.split("/")[2])):
-            raise UserError(f"{output} is not of the form s3://bucket/prefix.")
         return open_store(output)
     return open_store(output) if Path(output).is_dir() else None
+
+
+def near_folder(where: str) -> str | None:
+    """Returns the folder on this machine that ``where`` is probably a misspelling of, written in the same way."""
+    path = Path(where)
+    if where.startswith("s3:") or not path.parent.is_dir():
+        return None
+    folders = (found.name for found in path.parent.iterdir() if found.is_dir() and not found.name.startswith("."))
+    near = nearest(path.name, folders)
+    return None if near in (None, path.name) else str(path.with_name(near))
+
+
+def _hint(where: str, folder: str, parent: str) -> str:
+    """Returns what to type instead of a place without a model: one that is nearly the same, or a list that has some."""
+    if _model_names(where):
+        return f"Run '{program()} model list {where.rstrip('/')}' to list those that exist."
+    if near := near_folder(folder):
+        return f"Did you mean {near}?"
+    if _model_names(parent) or _is_model(parent):
+        return f"Run '{program()} model list {parent}' to list those that exist."
+    return (
+        "Give OUTPUT/NAME or OUTPUT/NAME/VERSION, where OUTPUT is what you passed to training, "
+        f"or run '{program()} model list OUTPUT'."
+    )
+
+
+def _is_model(folder: str) -> bool:
+    parts = _split_last(folder)
+    return parts is not None and _model_at(*parts) is not None
 
 
 def _only_model(output: str) -> ModelLocation | None:
@@ -124,7 +156,9 @@ def _split_last(folder: str) -> tuple[str, str] | None:
     if folder.startswith("s3://"):
         parent, _, name = folder.rpartition("/")
     else:
-        path = Path(folder).absolute()
+        path = Path(folder)
+        if not path.name:  # the folder that the command is run in
+            path = path.absolute()
         parent, name = str(path.parent), path.name
     return (parent, name) if parent not in ("s3:/", "s3:") and re.fullmatch(_NAME, name) else None
 

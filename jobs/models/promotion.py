@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from jobs.models.bundle import Bundle, read_bundle, trained_from
 from jobs.models.champion import Champions, CurrentChampion, How
-from jobs.models.gate import Gate, PromotionRefused
+from jobs.models.gate import Gate, PromotionRefused, without_comparison
+from jobs.models.location import versions_of
 from jobs.models.verification import expected_tolerance, score_one
 from jobs.progress import Reporter
 from jobs.store import Store
@@ -64,6 +65,8 @@ def rollback(store: Store, name: str, reporter: Reporter) -> Change:
         raise PromotionRefused(f"{store.uri}/{name} has no champion to roll back.")
     by_force = f"Run '{program()} model promote {store.uri}/{name}/VERSION --force' to choose one."
     target = champions.before(current.tenure)
+    if target is None and versions_of(store, name) == [current.tenure.version]:
+        raise PromotionRefused(f"{current.tenure.version} is the only version of {name}: there is none to go back to.")
     if target is None:
         raise PromotionRefused(f"No champion is on record before {current.tenure.version}. {by_force}")
     try:
@@ -93,7 +96,7 @@ def _decide(
     try:
         champion = read_bundle(store, name, replaced, gate.reporter, only=gate.needs)
     except UserError as error:
-        objection = f"the champion cannot be read. {error} Use --force to promote it without a comparison."
+        objection = f"the champion cannot be read. {error} {without_comparison(challenger)}"
     else:
         judgement = gate.judge(challenger, champion)
         comparison, objection = judgement.comparison, judgement.objection

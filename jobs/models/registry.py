@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from jobs.models.champion import Champions
-from jobs.models.location import BUNDLE, find, open_output, versions_of, without_file
+from jobs.models.location import BUNDLE, find, near_folder, open_output, versions_of, without_file
 from jobs.store import Store
 from jobs.user_error import UserError
 from jobs.wording import program
@@ -39,7 +39,9 @@ def find_all(where: str) -> list[ModelVersion]:
     folder = without_file(where)
     store = open_output(folder)
     if store is None:
-        raise UserError(f"{where} is not a folder. Give what you passed to training as --output.")
+        near = near_folder(folder)
+        hint = f"Did you mean {near}?" if near else "Give what you passed to training as --output."
+        raise UserError(f"{where} is not a folder. {hint}")
     found = [match.groups() for match in map(BUNDLE.fullmatch, store.names("")) if match]
     if not found:
         try:
@@ -88,7 +90,7 @@ def parse_manifest(body: bytes, *, name: str, version: str, where: str) -> Model
     try:
         manifest = ModelManifest.parse(body)
     except ValueError as error:
-        raise UserError(f"{where} is not a model manifest: {error}") from None
+        raise UserError(f"{where} cannot be read as a model.json: {error}") from None
     if (manifest.name, manifest.version) != (name, version):
         raise UserError(f"{where} describes {manifest.name}/{manifest.version}: was the bundle copied?")
     return manifest

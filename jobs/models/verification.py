@@ -18,7 +18,7 @@ from worker.contract import ModelManifest
 from worker.errors import Reject
 from worker.scoring.decoder import fingerprint
 from worker.scoring.limits import MAX_BYTES
-from worker.scoring.models import MODEL_FILE, Model
+from worker.scoring.models import MANIFEST_FILE, MODEL_FILE, Model
 from worker.settings import available_cores
 
 #: Largest difference of a score with the decoder and LiteRT of the training. Scores are recorded with nine digits; the
@@ -39,11 +39,13 @@ class Verification:
 
     uri: str
     files: int
+    intact: int  #: of the files that model.json lists, and itself; the others have findings
     findings: list[Finding]
     images: int  #: in test_predictions.csv
     scored: int
     max_difference: float | None
     tolerance: float
+    opened: bool  #: whether the model could be opened at all
     same_decoder: bool  #: and the same LiteRT, so that scores should agree to nine digits
 
 
@@ -65,17 +67,19 @@ def verify(bundle: Bundle, *, data: Path | None, tolerance: float | None, report
     ]
     missing = [image.source_ref for image in images if image.sha256 not in again]
     if data is not None and missing and model is not None:
-        problem = f"{len(missing):,} of its {len(images):,} images are not in {data}, such as {missing[0]}"
-        findings.append(Finding(scored_images.FILE, problem))
+        findings.append(Finding(scored_images.FILE, _absent(missing, len(images), str(data))))
     largest = max((difference for difference, _ in differences if math.isfinite(difference)), default=None)
+    recorded = {*bundle.manifest.files, MANIFEST_FILE}
     return Verification(
         uri=bundle.uri,
         files=len(bundle.files),
+        intact=len(recorded - {finding.file for finding in bundle.findings}),
         findings=findings,
         images=len(images),
         scored=len(differences),
         max_difference=largest,
         tolerance=allowed,
+        opened=model is not None,
         same_decoder=_same_decoder(bundle.manifest),
     )
 
@@ -169,6 +173,12 @@ def _attempt(bundle: Bundle, step: Callable[[], _Result], file: str, findings: l
 def _same_decoder(manifest: ModelManifest) -> bool:
     here = (fingerprint(), metadata.version("ai-edge-litert"))
     return (manifest.decoder_fingerprint, manifest.libraries.get("ai-edge-litert")) == here
+
+
+def _absent(missing: Sequence[str], images: int, where: str) -> str:
+    if len(missing) == images:
+        return f"none of its {images:,} images is in {where}"
+    return f"{len(missing):,} of its {images:,} images are not in {where}, such as {missing[0]}"
 
 
 def _difference(image: ScoredImage, score: float) -> str:

@@ -60,16 +60,16 @@ ADVICE: Final = {
     "bad_source_ref": "Not of the form s3://bucket/key. Correct the list and submit it as a new job.",
     "damaged": "The file is truncated or corrupt. Replace it, then redrive.",
     "decoder_crashed": "The file makes its decoder crash. Save it again with another program, then redrive.",
-    "empty": "The file has zero bytes. Upload it again, then redrive.",
+    "empty": "The file has zero bytes. Replace it, then redrive.",
     "not_allowed": "The object is outside the worker's TWOFOLD_ALLOWED_PREFIXES. Add its prefix there, then redrive.",
-    "not_an_image": "Not a JPEG, PNG, WebP, GIF, BMP or TIFF file. Replace it with one, then redrive.",
-    "not_found": "The object does not exist. Upload it, then redrive.",
+    "not_an_image": "Not a JPEG, PNG, WebP, GIF, BMP or TIFF file. Replace it with one of the same name, then redrive.",
+    "not_found": "There is no such file or object. Put it there, then redrive.",
     "too_many_bytes": "The file is larger than 32 MiB. Replace it with a smaller one, then redrive.",
     "too_many_pixels": "The image has more than 30 million pixels. Reduce it, then redrive.",
     "too_much_memory": "Decoding the file takes too much memory. Save it again, or smaller, then redrive.",
     "too_slow": "Decoding the file takes too long. Save it again with another program, then redrive.",
     "unavailable": "Storage failed on every attempt. Redrive.",
-    "unsupported_pixels": "The image has 32-bit samples, for which black and white are not defined.",
+    "unsupported_pixels": "32-bit samples have no defined black and white. Replace it with 8 or 16 bits, then redrive.",
 }
 
 #: (larger is kept, minus the row's number, the row): of equal ones the first row is kept.

@@ -146,4 +146,4 @@ def growth(images: Sequence[int], least: float) -> Plot:
     step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (1 - floor) / step <= _MOST_STEPS)
     ticks = [(1 - i * step, f"{100 * (1 - i * step):.0f}") for i in range(int((1 - floor) / step + 1e-9) + 1)]
     x = Axis("training images", images[0] / 1.3, images[-1] * 1.3, [(n, f"{n:,}") for n in images], logarithmic)
-    return Plot(x, Axis("accuracy on held-out images, %", floor, 1.0, ticks))
+    return Plot(x, Axis("accuracy on validation images, %", floor, 1.0, ticks))

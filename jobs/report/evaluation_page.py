@@ -5,6 +5,7 @@
 Every figure is the one in ``evaluation.json``. Curves and bins come from the same scores.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from jobs.config import fixed_threshold
 from jobs.metrics import curves, threshold_rule
 from jobs.metrics.arrays import Classes, Scores
 from jobs.metrics.learning_curve import Curve
+from jobs.metrics.titles import title_of
 from jobs.report import charts, html
 from jobs.report.gallery import Gallery
 
@@ -32,7 +34,8 @@ _SHOWN_ELSEWHERE: Final = frozenset(
         *("quarantined", "model"),
     }
 )
-_TITLES: Final = {"f1": "F1", "auc": "AUC", "brier_score": "Brier score"}
+#: A key of evaluation.json; the seconds of a step are below its title, which can hold a path.
+_KEY: Final = re.compile(r"[a-z0-9_]+")
 _MEANINGS: Final = {
     "accuracy": "share of the images that are classified correctly",
     "precision": "share of the images predicted as class 1 that are of class 1",
@@ -123,6 +126,13 @@ class _View:
         self.rule = threshold_rule.outcome(facts.evaluation)
 
     @property
+    def has_relative_paths(self) -> bool:
+        """Whether the command names files by where it was run."""
+        data, output = (self._facts.configuration.get(name, "/") for name in ("data", "output"))
+        named = [*(data if isinstance(data, list) else [data]), output]
+        return any("://" not in path and not path.startswith(("/", "~")) for path in named)
+
+    @property
     def is_degenerate(self) -> bool:
         """Whether all test images are classified correctly, or none."""
         return self.figures["accuracy"]["value"] in (0.0, 1.0)
@@ -186,12 +196,8 @@ def _share(part: float, whole: float) -> float:
 def _flat(value: object, path: str = "") -> list[tuple[str, object]]:
     if not isinstance(value, dict):
         return [(path, value)]
-    return [row for name, below in value.items() for row in _flat(below, f"{path}.{name}" if path else str(name))]
-
-
-def title_of(name: str) -> str:
-    """Returns a key of evaluation.json as a title: ``log_loss`` is log loss."""
-    return _TITLES.get(name, name.replace("_", " ").replace(".", " "))
+    titles = {name: title_of(name) if _KEY.fullmatch(name) else name for name in map(str, value)}  # or a path, as is
+    return [row for name, below in value.items() for row in _flat(below, f"{path} {titles[str(name)]}".strip())]
 
 
 def meaning_of(name: str) -> str:

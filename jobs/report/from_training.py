@@ -12,6 +12,7 @@ from jobs.report.gallery import Answers, Gallery, activation_maps, choose
 from jobs.training.evaluation import ScoredTestSet
 from jobs.training.features import FeatureSet
 from jobs.training.neuron import Neuron
+from jobs.wording import program
 from worker.contract import ModelManifest
 
 if TYPE_CHECKING:
@@ -61,6 +62,6 @@ def render_report(  # noqa: PLR0913 - everything that the report shows
         dataset_digest=manifest.dataset_digest,
         libraries=manifest.libraries,
         configuration=manifest.training_config,
-        command=config.command(),
+        command=config.command().replace("twofold", program(), 1),
     )
     return evaluation_page.render(facts).encode()

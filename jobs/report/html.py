@@ -8,6 +8,7 @@ import functools
 from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from jobs.printable import printable
 from jobs.wording import duration, money
@@ -55,6 +56,7 @@ def _environment() -> Environment:
         "short": short,
         "plain": plain,
         "file_name": file_name,
+        "breakable": breakable,
         "money": money,
         "duration": duration,
     }
@@ -115,6 +117,12 @@ def plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value)) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def breakable(name: str) -> Markup:
+    """A file's name that breaks before its ending, and not within it: ``IMG_2235.jpg``."""
+    stem, dot, ending = printable(name).rpartition(".")
+    return Markup('{}<span class="ending">{}</span>').format(stem or ending, f"{dot}{ending}" if stem else "")
 
 
 def file_name(ref: str) -> str:

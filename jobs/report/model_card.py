@@ -7,15 +7,19 @@ import json
 import re
 from typing import Any, Final
 
+from jobs.config import fixed_threshold
+from jobs.metrics.titles import title_of
 from worker.contract import ModelManifest
 
 #: The metrics of the table: their keys in ``evaluation.json``, their names on a hub, and what they mean.
 _METRICS: Final = (
     ("accuracy", "accuracy", "share of images with the right label"),
-    ("precision", "precision", "share of the images labelled {1} that are {1}"),
-    ("recall", "recall", "share of the {1} images that are labelled {1}"),
+    ("precision", "precision", "share of the images labeled {1} that are in fact {1}"),
+    ("recall", "recall", "share of the images of {1} that are labeled {1}"),
     ("f1", "f1", "harmonic mean of precision and recall"),
-    ("auc", "roc_auc", "chance that a {1} image has a higher score than a {0} image"),
+    ("auc", "roc_auc", "area under the ROC curve: the chance that an image of {1} has a higher score than one of {0}"),
+    ("log_loss", "log_loss", "how wrong the scores are, confident mistakes above all; 0.69 is guessing"),
+    ("brier_score", "brier_score", "how wrong the scores are, on average; 0.25 is guessing"),
     ("expected_calibration_error", "expected_calibration_error", "how far scores are from frequencies, on average"),
 )
 
@@ -62,9 +66,14 @@ def _decision(manifest: ModelManifest, evaluation: dict[str, Any]) -> str:
     zero, one = map(_text, manifest.labels)
     return (
         f"The score of an image is the probability of {one}, from 0 to 1. A score of at least {manifest.threshold:g} "
-        f"means {one}, any other {zero}. The rule for this threshold was `{evaluation['threshold_rule']}`, applied to "
-        "the validation images."
+        f"means {one}, any other {zero}. {_origin(evaluation['threshold_rule'])}"
     )
+
+
+def _origin(rule: str) -> str:
+    if fixed_threshold(rule) is not None:
+        return "This threshold was set before training."
+    return f"This threshold was chosen on the validation images, by the rule `{rule}`."
 
 
 def _figures(manifest: ModelManifest, evaluation: dict[str, Any]) -> str:
@@ -74,8 +83,7 @@ def _figures(manifest: ModelManifest, evaluation: dict[str, Any]) -> str:
     for key, _, meaning in _METRICS:
         if key in figures:
             value, (low, high) = figures[key]["value"], figures[key]["interval_95"]
-            title = {"auc": "area under the ROC curve", "f1": "F1"}.get(key, key.replace("_", " "))
-            rows.append(f"| {title} | {value:.4f} | {low:.4f} to {high:.4f} | {meaning.format(zero, one)} |")
+            rows.append(f"| {title_of(key)} | {value:.4f} | {low:.4f} to {high:.4f} | {meaning.format(zero, one)} |")
     return f"Measured on {evaluation['n']:,} test images, by the served file and its decoder.\n\n" + "\n".join(rows)
 
 
@@ -97,10 +105,11 @@ def _limits(manifest: ModelManifest) -> str:
         "sample of your own images and compare.\n"
         "- The intervals describe the chance in the choice of test images, not a change of the images over time.\n"
         f"- Every image is resized to {manifest.image_size} by {manifest.image_size} pixels. What is not visible then "
-        "cannot be recognised.\n"
+        "cannot be recognized.\n"
     )
 
 
 def _text(value: str) -> str:
     """Returns a name as Markdown text: labels come from folders, whose names can be anything."""
-    return re.sub(r"([\\`*_{}\[\]()<>#+!|~&-])", r"\\\1", " ".join(value.split()))
+    # A hyphen means something only at the beginning of a line, where no name is.
+    return re.sub(r"([\\`*_{}\[\]()<>#+!|~&])", r"\\\1", " ".join(value.split()))

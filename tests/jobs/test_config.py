@@ -8,7 +8,7 @@ import typer.main
 from pydantic import ValidationError
 
 from jobs.commands.app import app
-from jobs.config import OptionHelp, TrainConfig
+from jobs.config import OptionHelp, TrainConfig, explain_options
 
 
 def _train_run() -> Any:
@@ -17,9 +17,10 @@ def _train_run() -> Any:
 
 
 def test_every_field_is_an_option_and_every_option_a_field() -> None:
-    """``train run`` takes the fields of TrainConfig, and ``--json``."""
+    """``train run`` takes the fields of TrainConfig, and two more."""
     options = {option.name: option.opts for option in _train_run().params}
     assert options.pop("as_json") == ["--json"]
+    assert options.pop("any_classes") == ["--any-classes"]  # hidden: for ``twofold local``
     assert options == {name: [f"--{name.replace('_', '-')}"] for name in TrainConfig.model_fields}
 
 
@@ -56,6 +57,24 @@ def test_the_command_of_a_job_repeats_the_job() -> None:
         **{name: value for name, value in values.items() if name in TrainConfig.model_fields and name != "cache"}
     )
     assert again == config.model_copy(update={"version": None})
+
+
+@pytest.mark.parametrize("rule", ["precision", "recall", "1.5", "precision>=2"])
+def test_a_wrong_threshold_is_answered_with_the_rules_in_quotes(rule: str) -> None:
+    """Whoever forgot them typed precision>=0.99, and the shell made a file called =0.99 of the rest."""
+    with pytest.raises(ValidationError) as caught:
+        TrainConfig(data="x", output="y", threshold=rule)
+    said = explain_options(caught.value)
+    assert "use a number from 0 to 1, max-f1, 'precision>=0.95' or 'recall>=0.99'." in said
+    bare = f"Put it in quotes, because a shell takes > for itself: '{rule}>=0.95'."
+    assert (bare in said) is (rule in {"precision", "recall"})
+
+
+def test_a_number_out_of_its_limits_is_repeated_as_it_was_typed() -> None:
+    """1 and not 1.0."""
+    with pytest.raises(ValidationError) as caught:
+        TrainConfig(data="x", output="y", validation_split=1)
+    assert explain_options(caught.value) == "--validation-split must be a number above 0 and below 1, not 1"
 
 
 def test_the_hosts_of_redirects_are_names_or_ip_addresses() -> None:

@@ -5,26 +5,25 @@ import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from jobs.extras import EXTRAS, Extra, explain_missing
+from jobs import extras
+from jobs.extras import EXTRAS, Extra, _install, explain_missing
 from jobs.models.champion import Champions
 from jobs.store import FolderStore
 from tests.conftest import REPOSITORY
 from tests.infra.test_requirements import PROJECT
 from tests.jobs.models.versions import add_version
 
-CLI = "The command line needs typer, rich and jinja2; install it with: pip install 'twofold[cli]'"
-TRAIN = "Training needs TensorFlow; install it with: pip install 'twofold[train]'"
-COMPARE = "Promoting compares two models with scipy; install it with: pip install 'twofold[train]'"
-LOCAL = "The local cloud needs ministack; install it with: pip install 'twofold[local]'"
-DEMO = (
-    "Training needs TensorFlow and the local cloud needs ministack; "
-    "install them with: pip install 'twofold[train,local]'"
-)
+CLI = f"The command line needs typer, rich and jinja2; install it with: {_install('cli')}"
+TRAIN = f"Training needs TensorFlow; install it with: {_install('train')}"
+COMPARE = f"Promoting compares two models with scipy; install it with: {_install('train')}"
+LOCAL = f"The local cloud needs ministack; install it with: {_install('local')}"
+DEMO = f"Training needs TensorFlow and the local cloud needs ministack; install them with: {_install('train,local')}"
 
 #: Hides the modules of an environment that lacks the extras, and runs ``python -m jobs.cli`` once per command.
 SCRIPT = """
@@ -97,6 +96,25 @@ def test_the_table_lists_every_library_of_an_extra(extra: Extra) -> None:
     distributions = packages_distributions()
     listed = {canonicalize_name(distributions[module][0]) for module in extra.modules}
     assert listed == {canonicalize_name(one.name) for one in wanted} - {"twofold"}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_extra_is_installed_from_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, kept: bool
+) -> None:
+    """From this checkout, or from the wheel; never by a name, which is on no package index and anybody could take."""
+    monkeypatch.setattr(extras, "which", lambda _: "/usr/bin/uv")
+    assert _install("train") == "uv sync"
+    monkeypatch.setattr(extras, "which", lambda _: None)
+    assert _install("train") == f"pip install -e '{REPOSITORY}[train]'"
+    monkeypatch.setattr(extras, "__file__", str(tmp_path / "site-packages/jobs/extras.py"))
+    wheel = tmp_path / "my dist" / "twofold-0.2.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    if kept:
+        wheel.touch()
+    recorded = SimpleNamespace(version="0.2.0", read_text=lambda _: json.dumps({"url": wheel.as_uri()}))
+    monkeypatch.setattr(extras, "distribution", lambda _: recorded)
+    assert _install("cli,train") == f"pip install '{wheel if kept else wheel.name}[cli,train]'"
 
 
 def test_a_module_of_no_extra_is_not_explained() -> None:

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from jobs import folder_settings
 from jobs.cli import main
+from jobs.commands import batch
 from jobs.user_error import UserError
 from jobs.wording import program
 from tests.conftest import REPOSITORY, Bench
 from tests.console import on_terminal
+from worker.errors import ErrorCode, Retry
 from worker.settings import WorkerSettings
 
 SETTINGS = {"TWOFOLD_QUEUE_URL": "http://127.0.0.1:4566/000000000000/requests", "AWS_REGION": "us-east-1"}
@@ -40,7 +42,8 @@ def nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @given(st.dictionaries(st.sampled_from(NAMES), st.text(st.characters(exclude_categories=["Cs"]), min_size=1)))
 def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str]) -> None:
     """Whatever the values are."""
-    folder = tmp_path_factory.getbasetemp()
+    folder = tmp_path_factory.getbasetemp() / "written"  # none of the tests runs in it, or in a folder below
+    folder.mkdir(exist_ok=True)
     folder_settings.save(folder, settings, written_by="twofold local")
     assert folder_settings.read(folder) == settings
 
@@ -112,6 +115,13 @@ def test_the_file_is_offered_on_a_terminal(nothing_set: Path, typed: str, writte
     assert folder_settings.read(nothing_set) == ({"AWS_REGION": "eu-west-1"} if written else {})
 
 
+def test_an_answer_that_is_no_answer_is_asked_for_again(nothing_set: Path) -> None:
+    """With what to type."""
+    status, shown = on_terminal(sys.executable, "-c", _OFFER, typed="ja\ny\n", folder=nothing_set)
+    assert (status, shown.count("Type y or n.\nWrite these settings to twofold.toml? [Y/n]: ")) == (0, 1), shown
+    assert folder_settings.read(nothing_set) == {"AWS_REGION": "eu-west-1"}
+
+
 def test_nothing_is_asked_where_nobody_can_answer(nothing_set: Path) -> None:
     """A script must not wait, and finds no file that it did not ask for."""
     assert folder_settings.offer(SETTINGS, written_by="twofold local") is False
@@ -137,7 +147,24 @@ def test_all_missing_settings_are_named_at_once(nothing_set: Path, capsys: pytes
     assert "  export TWOFOLD_QUEUE_URL=https://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE\n" in error
     assert "  export TWOFOLD_OUTPUT_URI=s3://BUCKET/predictions/\n" in error
     assert f"  {program()} local " in error
+    assert "on this machine, in another terminal\n" in error
     assert f"  {program()} cloud deploy " in error
+
+
+def test_in_a_folder_below_that_of_the_settings_the_way_there_is_what_is_said(
+    nothing_set: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no list of variables, which nobody needs there."""
+    below = nothing_set / "photos/my june"
+    below.mkdir(parents=True)
+    folder_settings.save(nothing_set, SETTINGS, written_by="twofold local")
+    monkeypatch.chdir(below)
+    assert _error(capsys, "batch", "status") == (
+        "Error: Settings are missing: there is no twofold.toml in this folder, but there is one above it. "
+        f"Go there first:\n  cd {nothing_set}\n"
+    )
+    folder_settings.save(below, {"AWS_REGION": "us-east-1"}, written_by="twofold local")
+    assert "These settings are missing:" in _error(capsys, "batch", "status")
 
 
 def test_one_missing_setting_is_named_alone(
@@ -164,7 +191,7 @@ def test_a_wrong_output_is_explained_by_its_setting(nothing_set: Path, capsys: p
     with pytest.raises(SystemExit) as ended:
         main(["batch", "status", "--output", "predictions"])
     wrong = "must be s3://BUCKET or s3://BUCKET/KEY, not 'predictions'"
-    assert (ended.value.code, f"Invalid value for --output: {wrong}\n" in capsys.readouterr().err) == (2, True)
+    assert (ended.value.code, f"Error: --output {wrong}\n" in capsys.readouterr().err) == (2, True)
 
 
 @pytest.fixture
@@ -195,9 +222,32 @@ def test_an_emulator_that_no_longer_runs_is_said_in_one_sentence(
     """And what to do about it: the settings of ``twofold local`` outlive it."""
     assert _error(capsys, *command.split()) == (
         "Settings: twofold.toml\n"
-        f"Error: The emulator of twofold.toml does not answer at {stale}. "
-        f"Start '{program()} local' in another terminal, or remove {nothing_set / 'twofold.toml'}.\n"
+        f"Error: The emulator of twofold.toml does not answer at {stale}. If you are done with it, remove "
+        f"{nothing_set / 'twofold.toml'}. If not, start it in another terminal:\n  {program()} local\n"
     )
+
+
+def test_a_job_goes_on_when_its_emulator_is_closed_while_someone_waits(stale: str, nothing_set: Path) -> None:
+    """And it is said how to wait for it again."""
+    folder_settings.apply(nothing_set)
+    with pytest.raises(UserError) as caught, batch._as_waiting("june"):
+        raise Retry(ErrorCode.UNAVAILABLE, f"s3://twofold/predictions/june/job.json: Could not connect to {stale}")
+    assert str(caught.value) == (
+        f"The emulator of twofold.toml does not answer at {stale}. Start it in another terminal:\n  {program()} local\n"
+        f"The job then goes on. To wait for it again:\n  {program()} batch status june --watch"
+    )
+
+
+def test_any_command_says_that_its_emulator_was_closed(
+    stale: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also in the middle of its work."""
+
+    def cut(*_: object, **__: object) -> None:
+        raise Retry(ErrorCode.UNAVAILABLE, "Could not connect")
+
+    monkeypatch.setattr("jobs.batch.client.BatchClient.open", cut)
+    assert f"The emulator of twofold.toml does not answer at {stale}." in _error(capsys, "batch", "status")
 
 
 def test_a_folder_needs_no_emulator(stale: str, nothing_set: Path) -> None:
@@ -214,8 +264,8 @@ def test_an_emulator_of_the_environment_is_named_by_its_variable(
         monkeypatch.setenv(name, value)
     (nothing_set / "twofold.toml").unlink()
     assert _error(capsys, "batch", "status") == (
-        f"Error: The emulator of AWS_ENDPOINT_URL does not answer at {stale}. "
-        f"Start '{program()} local' in another terminal, or unset AWS_ENDPOINT_URL.\n"
+        f"Error: The emulator of AWS_ENDPOINT_URL does not answer at {stale}. If you are done with it, unset "
+        f"AWS_ENDPOINT_URL. If not, start it in another terminal:\n  {program()} local\n"
     )
 
 

@@ -65,6 +65,13 @@ def _dictionary(code: str) -> Any:
     raise AssertionError(code)
 
 
+def test_the_descriptions_are_in_the_words_of_json() -> None:
+    """Not in those of Python, from whose documentation they come."""
+    text = json.dumps(schemas())
+    assert "The columns are the fields, in this order. null is a blank cell." in text
+    assert re.search("``|None|True|False", text) is None
+
+
 @pytest.mark.parametrize("endpoint", ["ministack"], indirect=True)
 def test_what_a_job_writes_is_valid(desk: Desk, digit_images: Path) -> None:
     """Its rows, scored and failed, ``job.json`` and ``summary.json``."""

@@ -1,5 +1,7 @@
 """The promises of a store, the same for a folder and for a bucket on each emulator."""
 
+import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,9 +11,25 @@ from pathlib import Path
 
 import pytest
 
+from jobs.cli import _explain
 from jobs.store import FolderStore, Store, open_store
 from jobs.user_error import UserError
 from tests.conftest import REPOSITORY
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """The system says only that it is too large, or that the disk is full."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            FolderStore(tmp_path).write("pets/v1/model.keras", bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert caught.value.filename == f"{tmp_path}/pets/v1/model.keras"
+    assert _explain(caught.value) == (1, f"{tmp_path}/pets/v1/model.keras: File too large")
 
 
 def test_a_written_file_is_read_back(store: Store) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,19 @@ def test_a_bundle_is_never_overwritten(trainer: Trainer, models: Path, digit_ima
     assert {path: path.read_bytes() for path in models.rglob("*") if path.is_file()} == before
 
 
+def test_all_files_of_a_class_are_counted_before_a_job_stops(
+    trainer: Trainer, few_digits: Path, tmp_path: Path
+) -> None:
+    """Test images, too, which are otherwise read last: with the share that the message names, the job goes on."""
+    data = Path(shutil.copytree(few_digits, tmp_path / "digits"))
+    for path in sorted((data / "eight").iterdir())[::5]:
+        path.write_text("no image")
+    done = trainer.run("train", "run", f"--data={data}", f"--output={tmp_path / 'out'}", "--image-size=32")
+    assert done.returncode == 1
+    assert "Error: 8 of the 40 files of class eight cannot be used, more than 5 %:" in done.stderr
+    assert done.stderr.endswith("--max-quarantined 0.2\n")
+
+
 def test_a_bundle_can_be_written_to_a_bucket(resumed_job: ResumedJob) -> None:
     """``--output s3://…``: the first version becomes the champion, and ``--json`` prints the figures."""
     bundle, result = resumed_job.bundle, resumed_job.result
@@ -130,7 +144,7 @@ def test_a_training_job_prints_nothing_but_its_own_lines(resumed_job: ResumedJob
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        (("--data", "no-such-folder"), 1, "no-such-folder is not a folder or an archive"),
+        (("--data", "no-such-folder"), 1, "no-such-folder does not exist in "),
         (("--data", ".", "--image-size", "100"), 2, "--image-size must be a multiple of 32, from 32 to 512, not 100"),
         (("--data", ".", "--threshold", "2"), 2, "is not a threshold rule"),
         (("--data", ".", "--name", "a/b"), 2, "--name must be 1 to 64 letters, digits"),

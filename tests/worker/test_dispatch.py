@@ -45,7 +45,7 @@ class NothingElse:
         self._failure = failure
         self._answered = answered
 
-    def report(self, _: int, *, answering: str) -> PartReport | None:
+    def report(self, _: int, *, edition: str | None, answering: str) -> PartReport | None:
         return _report(self._answered) if self._answered and self._answered.digest() == answering else None
 
     def record(self, _: Any) -> Self:

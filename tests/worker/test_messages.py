@@ -108,3 +108,14 @@ def test_any_file_name_gives_a_valid_job_id(name: str, identity: str) -> None:
     job_id = job_id_of(f"s3://hostile/{quote(name)}", identity=identity)
     assert ClassifyRequest(schema_version=1, job_id=job_id, images=("a",)).job_id == job_id
     assert job_id_of(f"s3://hostile/{name}", identity=identity) == job_id_of(f"s3://hostile/{name}", identity=identity)
+
+
+def test_a_job_that_is_named_after_a_file_is_named_without_its_ending() -> None:
+    """Of a list, and of a single image."""
+    for name, stem in {
+        "in/june.csv.gz": "june",
+        "IMG_15.JPG": "IMG_15",
+        "a b.jpeg": "a-b",
+        "june.v2": "june.v2",
+    }.items():
+        assert job_id_of(name, identity="")[:-9] == stem

@@ -56,6 +56,14 @@ class Listed:
     etag: str | None
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What an object was when it was looked at."""
+
+    metadata: dict[str, str]  #: the user metadata
+    etag: str
+
+
 class Storage:
     """The objects of every bucket that the credentials can reach. Safe to share between threads."""
 
@@ -147,13 +155,18 @@ class Storage:
         A missing bucket is an error. S3 says that an object is missing only to credentials with ``s3:ListBucket``;
         to others every missing object is forbidden.
         """
+        seen = self.look(uri)
+        return None if seen is None else seen.metadata
+
+    def look(self, uri: str) -> Seen | None:
+        """Returns the metadata of an object and its entity tag. The same holds as for ``metadata``."""
         bucket, key = split(uri)
         try:
             # One byte, and not HEAD: the answer to HEAD has no body, so every 403 and 400 would look the same.
             answer = self._first_byte(bucket, key)
             with closing(answer["Body"]) as body:
                 body.read(1)  # if the connection broke within the headers, it is not there
-            return answer["Metadata"]
+            return Seen(answer["Metadata"], answer["ETag"])
         except BOTO_ERRORS as error:
             if code_of(error) == "NoSuchKey":
                 return None
@@ -193,6 +206,12 @@ class Storage:
         """
         return self._put_if(uri, body, content_type, IfNoneMatch="*", Metadata=metadata, **_given(Tagging=tag))
 
+    def overwrite(
+        self, uri: str, body: bytes, *, etag: str, content_type: str, metadata: dict[str, str] | None = None
+    ) -> bool:
+        """Overwrites the object with this entity tag; returns False where it is gone or has changed."""
+        return self._put_if(uri, body, content_type, IfMatch=etag, Metadata=metadata or {})
+
     def replace(self, uri: str, body: bytes, *, seen: bytes, content_type: str) -> bool:
         """Overwrites an object that still holds ``seen``; returns False where it is gone or has changed."""
         bucket, key = split(uri)
@@ -204,7 +223,7 @@ class Storage:
             if error.code is ErrorCode.NOT_FOUND:
                 return False
             raise
-        return current == seen and self._put_if(uri, body, content_type, IfMatch=found["ETag"])
+        return current == seen and self.overwrite(uri, body, etag=found["ETag"], content_type=content_type)
 
     def remove(self, uri: str) -> None:
         """Deletes an object. A missing object is not an error."""
@@ -265,7 +284,8 @@ class Storage:
         try:
             self._s3.put_object(**request, ChecksumAlgorithm="SHA256")
         except BOTO_ERRORS as error:
-            if status_of(error) == CHANGED:
+            # For a condition about an object that is gone: https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
+            if status_of(error) == CHANGED or code_of(error) == "NoSuchKey":
                 return False
             raise from_s3(error, uri) from error
         return True

@@ -99,22 +99,25 @@ class Completion:
             record.create(job)
         if not _all_in(record, job):
             return False
-        for number, report in enumerate(record.answers(job)):
-            write_errors(record, report, number)
+        for number, report in enumerate(_answers(record, job) or ()):
+            write_errors(record, report, number, edition=job.edition)
         return self._complete(record, job, lambda _: None)
 
     def _complete(self, record: JobRecord, job: Job, advance: Callable[[int], None]) -> bool:
         folder = record.folder
         if not _all_in(record, job):
             return False
-        if record.is_complete():
+        if record.is_complete(job):
             return True
-        summary = summarise(job, record.answers(job, advance=advance))
+        reports = _answers(record, job, advance)
+        if reports is None:
+            return False
+        summary = summarise(job, reports)
         body = summary.model_dump_json(indent=2).encode()
-        self._storage.write_once(folder.summary, body, content_type="application/json", metadata={})
+        record.commit(folder.summary, body, edition=job.edition, content_type="application/json")
         # Before the marker: if this worker is killed in between, the notice is sent twice rather than never.
         self._notify(summary)
-        self._storage.write_once(folder.success, b"summary.json is written\n", content_type="text/plain", metadata={})
+        record.commit(folder.success, b"summary.json is written\n", edition=job.edition, content_type="text/plain")
         log.info("job %s is complete: %d rows, %d failed", job.job_id, summary.rows, summary.failed)
         return True
 
@@ -156,12 +159,25 @@ def _another(record: JobRecord) -> Reject:
 
 
 def _all_in(record: JobRecord, job: Job) -> bool:
-    """Returns whether every part is there. Lists the last page first: its parts are usually the last to be written."""
+    """Returns whether there is something by the name of every part.
+
+    Lists the last page first: its parts are usually the last to be written.
+    """
     for end in range(job.parts, 0, -_PAGE):
         start = max(0, end - _PAGE)
         if list(islice(record.part_numbers(start=start), end - start)) != list(range(start, end)):
             return False
     return True
+
+
+def _answers(record: JobRecord, job: Job, advance: Callable[[int], None] = lambda _: None) -> list[PartReport] | None:
+    """Reads the reports of all parts; None where one is of an earlier job of that name, and will be replaced."""
+    try:
+        return record.answers(job, advance=advance)
+    except Reject as error:
+        if job.edition is None or error.code is not ErrorCode.NOT_FOUND:
+            raise
+        return None
 
 
 def summarise(job: Job, reports: list[PartReport]) -> Summary:

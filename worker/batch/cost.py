@@ -19,9 +19,9 @@ WORKER_GB: Final = 3.538
 #: From storage to the CSV, on a worker with two processors: 406 photographs a second on an Intel Xeon. The machine of
 #: the table in worker/README.md is slower.
 MS_PER_IMAGE: Final = 2.5
-#: Requests for a part: write its CSV and failed rows, read its shard, check for it and for a marker, list the parts;
-#: receive, delete and send its message.
-_PUTS, _GETS, _SQS = 3, 4, 3
+#: Requests for a part: write its CSV and failed rows, read its shard, check for it and, twice, for a marker, list the
+#: parts; receive, delete and send its message.
+_PUTS, _GETS, _SQS = 3, 5, 3
 
 ASSUMES: Final = (
     f"AWS list prices of us-east-1 in 2024, workers on Lambda with {WORKER_GB} GB (two processors), "

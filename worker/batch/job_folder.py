@@ -7,10 +7,16 @@ errors/part-00000.csv      the failed rows of that part, if any
 redrives/<job_id>          one for each job that retries failed images of this one
 submitted, cancelled       markers
 summary.json, _SUCCESS     written when the last part is in
+
+The name of a cancelled job can be used again, by a job with an edition, while a worker of the first is in the middle of
+a part. What a job writes once its requests are sent therefore carries its edition in the metadata: readers take an
+object of another edition for one that is not there, and writers replace it. A worker looks at the object, then asks
+``cancelled`` which edition is answered, and then replaces what it saw: since that marker names an edition before its
+first request is sent and never comes back to an earlier one, an object of a later edition is never replaced.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Self
@@ -18,22 +24,26 @@ from typing import Final, Self
 from pydantic import ValidationError
 
 from worker.aws.storage import Storage
-from worker.contract import ClassifyRequest, Job, PartReport, explain
-from worker.errors import ErrorCode, Reject
+from worker.contract import Job, PartReport, explain
+from worker.errors import ErrorCode, Reject, Retry
 from worker.threads import pool_of
 
 #: The images of a submitter's machine are uploaded here, next to the jobs. No job's name begins with an underscore.
 UPLOADS: Final = "_uploads"
+#: Where the files of a list would be that were not there: no object ever is.
+MISSING_UPLOADS: Final = f"{UPLOADS}/missing"
 
 #: The user metadata of a part.
 DIGEST: Final = "request-digest"
 REPORT: Final = "part-report"
-#: That of the marker ``cancelled``, once the name of the job is in use again: the edition that is not cancelled.
+#: That of what a job with an edition writes once its requests are sent. That of the marker ``cancelled``, once the name
+#: is in use again: the edition that is not cancelled.
 EDITION: Final = "edition"
 
 _PART: Final = re.compile(r"part-(\d{5})\.csv")
 _MAX_JSON_BYTES: Final = 1024 * 1024
 _READERS: Final = 8
+_TRIES: Final = 5
 
 
 @dataclass(frozen=True)
@@ -127,23 +137,60 @@ class JobRecord:
         """Returns whether the job was planned, or is being planned."""
         return next(iter(self.storage.list(f"{self.folder.uri}/shards/")), None) is not None
 
-    def is_submitted(self) -> bool:
-        """Returns whether a message was sent for every shard."""
-        return self.storage.metadata(self.folder.submitted) is not None
+    def commit(
+        self, uri: str, body: bytes, *, edition: str | None, content_type: str, metadata: dict[str, str] | None = None
+    ) -> bool:
+        """Writes an object of this edition once, over what another one left. Returns whether it was written.
+
+        Raises Reject ``conflict`` when the edition was cancelled, and Retry where others write at the same time.
+        """
+        marked = (metadata or {}) | ({EDITION: edition} if edition else {})
+        for _ in range(_TRIES):
+            self._refuse_cancelled(edition)
+            if self.storage.write_once(uri, body, content_type=content_type, metadata=marked):
+                return True
+            seen = self.storage.look(uri)
+            if seen is None:
+                continue
+            if seen.metadata.get(EDITION) == edition:
+                return False
+            self._refuse_cancelled(edition)  # after the look: see above
+            if self.storage.overwrite(uri, body, etag=seen.etag, content_type=content_type, metadata=marked):
+                return True
+        raise Retry(ErrorCode.UNAVAILABLE, f"{uri} changed while it was in use")
+
+    def is_submitted(self, job: Job | None) -> bool:
+        """Returns whether a message was sent for every shard of the job. None: there is no ``job.json``."""
+        return job is not None and self._metadata(self.folder.submitted, job.edition) is not None
 
     def is_cancelled(self) -> bool:
         """Returns whether the job was cancelled."""
         marker = self.storage.metadata(self.folder.cancelled)
         return marker is not None and EDITION not in marker
 
-    def drops(self, request: ClassifyRequest) -> bool:
-        """Returns whether the request belongs to a cancelled job. Another one may have that name since."""
+    def drops(self, edition: str | None) -> bool:
+        """Returns whether the requests of this edition were cancelled. Another job may have the name since."""
         marker = self.storage.metadata(self.folder.cancelled)
-        return marker is not None and marker.get(EDITION) != (request.edition or "")
+        return marker is not None and marker.get(EDITION) != (edition or "")
 
-    def is_complete(self) -> bool:
-        """Returns whether all parts and the summary are there."""
-        return self.storage.metadata(self.folder.success) is not None
+    def is_complete(self, job: Job | None) -> bool:
+        """Returns whether all parts and the summary of the job are there. None: there is no ``job.json``."""
+        return job is not None and self._metadata(self.folder.success, job.edition) is not None
+
+    def answered(self, job: Job, *, known: Container[int] = ()) -> dict[int, datetime]:
+        """Returns the parts of the job that are there, each with the time it was written. ``known`` ones are its own.
+
+        A listing does not show editions. Where there can be another one, each part is asked for its own.
+        """
+        found = {number: at for number, at in self.parts() if number < job.parts}
+        if job.edition is None or self.is_complete(job):
+            return found
+
+        def is_own(number: int) -> bool:
+            return number in known or self._metadata(self.folder.part(number), job.edition) is not None
+
+        with pool_of(_READERS, "read") as pool:
+            return {number: found[number] for number, own in zip(found, pool.map(is_own, found), strict=True) if own}
 
     def parts(self, *, start: int = 0) -> Iterator[tuple[int, datetime]]:
         """Lists the parts that are there, from number ``start`` on, each with the time it was written."""
@@ -157,14 +204,14 @@ class JobRecord:
         """Lists the numbers of the parts that are there, ascending, from ``start`` on."""
         return (number for number, _ in self.parts(start=start))
 
-    def report(self, number: int = 0, *, answering: str | None = None) -> PartReport | None:
-        """Reads the report of a part, if it is there.
+    def report(self, number: int = 0, *, edition: str | None = None, answering: str | None = None) -> PartReport | None:
+        """Reads the report of a part of this edition, if it is there.
 
         Raises Reject ``conflict`` when no worker wrote the part, or when it does not answer the request with the digest
         ``answering``.
         """
         uri = self.folder.part(number)
-        metadata = self.storage.metadata(uri)
+        metadata = self._metadata(uri, edition)
         if metadata is None:
             return None
         if answering is not None and metadata.get(DIGEST) != answering:
@@ -176,7 +223,7 @@ class JobRecord:
 
         Raises Reject: ``not_found``, or ``conflict`` when the part does not answer the request of ``job`` for it.
         """
-        folder, report = self.folder, self.report(number)
+        folder, report = self.folder, self.report(number, edition=job.edition)
         if report is None:
             raise Reject(ErrorCode.NOT_FOUND, f"{folder.part(number)} is not there")
         asked = job.request(number, shard_uri=folder.shard(number)).digest() if job.shards else job.digest
@@ -197,6 +244,15 @@ class JobRecord:
         """Lists the jobs that retry failed images of this one, oldest first."""
         names = [item.uri.rpartition("/")[2] for item in self.storage.list(self.folder.redrives)]
         return sorted(names, key=lambda name: int(name.rpartition("-r")[2]))
+
+    def _metadata(self, uri: str, edition: str | None) -> dict[str, str] | None:
+        """Returns the metadata of an object of this edition, or None where there is none."""
+        metadata = self.storage.metadata(uri)
+        return None if metadata is None or metadata.get(EDITION) != edition else metadata
+
+    def _refuse_cancelled(self, edition: str | None) -> None:
+        if self.drops(edition):
+            raise Reject(ErrorCode.CONFLICT, f"job {self.folder.job_id} was cancelled: choose another job_id")
 
 
 def as_metadata(report: PartReport) -> dict[str, str]:

@@ -12,12 +12,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from worker import predictions
-from worker.aws.storage import Storage
 from worker.batch.attempt import Attempt
-from worker.batch.job_folder import JobRecord, as_metadata
+from worker.batch.job_folder import MISSING_UPLOADS, JobRecord, as_metadata
 from worker.batch.resolve import PartToWrite
-from worker.contract import ClassifyRequest, ModelManifest, PartReport, PredictionRow, ShardLine
-from worker.errors import ErrorCode, Retry, TwofoldError
+from worker.contract import ClassifyRequest, ModelManifest, PartReport, PredictionRow
+from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 from worker.predictions import Rule
 from worker.scoring.models import Model, Models
 from worker.scoring.pipeline import Pipeline
@@ -30,8 +29,7 @@ _MAX_PART_BYTES: Final = 1024 * 1024 * 1024
 class PartWriter:
     """Answers requests with one part each."""
 
-    def __init__(self, *, storage: Storage, models: Models, pipeline: Pipeline) -> None:
-        self._storage = storage
+    def __init__(self, *, models: Models, pipeline: Pipeline) -> None:
         self._models = models
         self._pipeline = pipeline
 
@@ -43,7 +41,7 @@ class PartWriter:
         report = _report_on(request, record)
         if report is not None:
             log.info("job %s is answered already", request.job_id)
-            write_errors(record, report, request.shard or 0)
+            write_errors(record, report, request.shard or 0, edition=request.edition)
         return report
 
     def write(self, part: PartToWrite, attempt: Attempt) -> PartReport:
@@ -56,32 +54,33 @@ class PartWriter:
         model = self._models.get(part.model_uri)
         rule = Rule.of(model.manifest, threshold=request.threshold)
         rows = []
-        for row in self._rows(part.lines, model, rule, attempt):
+        for row in self._rows(part, model, rule, attempt):
             rows.append(row)
             attempt.progress()
         body = predictions.to_csv(rows)
         report = _report(request, rows, body, model.manifest, seconds=time.monotonic() - part.started_s)
         report = self._commit(part, body, report)
-        write_errors(part.record, report, request.shard or 0)
+        write_errors(part.record, report, request.shard or 0, edition=request.edition)
         return report
 
-    def _rows(self, asked: list[ShardLine], model: Model, rule: Rule, attempt: Attempt) -> Iterator[PredictionRow]:
-        images = ((line.source_ref, line.version_id) for line in asked)
+    def _rows(self, part: PartToWrite, model: Model, rule: Rule, attempt: Attempt) -> Iterator[PredictionRow]:
+        missing = f"{part.record.folder.output_uri.rstrip('/')}/{MISSING_UPLOADS}/"
+        images = ((line.source_ref, line.version_id) for line in part.lines)
         scores = self._pipeline.scores(images, model, cancelled=attempt.cancelled, patience_s=attempt.patience_s)
-        for line, score in zip(asked, scores, strict=True):
+        for line, score in zip(part.lines, scores, strict=True):
             if isinstance(score, Retry) and not attempt.last_try:
                 raise score
             if isinstance(score, TwofoldError):
-                yield rule.failed(line.row, line.source_ref, score)
+                yield rule.failed(line.row, line.source_ref, _reworded(score, line.source_ref, missing))
             else:
                 yield rule.scored(line.row, line.source_ref, score)
 
     def _commit(self, part: PartToWrite, body: bytes, report: PartReport) -> PartReport:
         """Writes the part and returns its report, or that of the other worker if it wrote the part first."""
         uri = part.record.folder.part(part.request.shard or 0)
-        metadata = as_metadata(report)
+        edition, metadata, kind = part.request.edition, as_metadata(report), predictions.CONTENT_TYPE
         with self._pipeline.stages.timed("write"):
-            written = self._storage.write_once(uri, body, content_type=predictions.CONTENT_TYPE, metadata=metadata)
+            written = part.record.commit(uri, body, edition=edition, content_type=kind, metadata=metadata)
         if written:
             return report
         winner = _report_on(part.request, part.record)
@@ -90,16 +89,24 @@ class PartWriter:
         return winner
 
 
-def write_errors(record: JobRecord, report: PartReport, number: int) -> None:
+def _reworded(error: TwofoldError, ref: str, missing: str) -> TwofoldError:
+    """Returns an error that names the file of a list, for one that was not there, and not where it would be stored."""
+    if error.code is not ErrorCode.NOT_FOUND or not ref.startswith(missing):
+        return error
+    return Reject(error.code, f"{ref.removeprefix(missing)} was not there when the list was submitted")
+
+
+def write_errors(record: JobRecord, report: PartReport, number: int, *, edition: str | None) -> None:
     """Writes the failed rows of a part to a file of their own, if it has any."""
     if report.failed:
         # From the committed part: the two agree, whichever worker wrote it, and whether or not it died in between.
         body = predictions.only_failed(record.storage.read(record.folder.part(number), max_bytes=_MAX_PART_BYTES))
-        record.storage.write(record.folder.errors(number), body, content_type=predictions.CONTENT_TYPE)
+        uri = record.folder.errors(number)
+        record.commit(uri, body, edition=edition, content_type=predictions.CONTENT_TYPE)
 
 
 def _report_on(request: ClassifyRequest, record: JobRecord) -> PartReport | None:
-    return record.report(request.shard or 0, answering=request.digest())
+    return record.report(request.shard or 0, edition=request.edition, answering=request.digest())
 
 
 def _report(

@@ -66,14 +66,11 @@ class Planner:
             return written
         numbered = enumerate(shards)
         first = next(numbered)
-        if not self._write_shard(folder, first, job):
-            found = (self._storage.metadata(folder.shard(0)) or {}).get(PLAN)
-            if found != job.digest:
-                raise _conflict(job)
+        self._write_shard(folder, first, job)
         advance(1)
         with pool_of(_WRITERS, "write") as pool:
             # A window of a few shards, and of the bytes of the largest one, bounds the memory.
-            window: dict[Future[bool], int] = {}
+            window: dict[Future[None], int] = {}
             for shard in numbered:
                 if cancelled():
                     raise Interrupted(ErrorCode.UNAVAILABLE, "the worker was stopped while it planned", delay_s=0)
@@ -94,16 +91,17 @@ class Planner:
         """
         record = self._record(job)
         folder = record.folder
-        if record.is_cancelled():
+        if record.drops(job.edition):
             raise Reject(ErrorCode.CONFLICT, f"job {job.job_id} was cancelled: choose another job_id")
-        if record.is_submitted():
+        if record.is_submitted(job):
             return 0
-        answered = set(record.part_numbers())
+        answered = record.answered(job)
         advance(len(answered))
         numbers = (number for number in range(job.parts) if number not in answered)
         requests = (job.request(number, shard_uri=folder.shard(number)) for number in numbers)
         self._send(_counted(requests, advance))
-        self._storage.write(folder.submitted, b"a message was sent for every shard\n", content_type="text/plain")
+        text = b"a message was sent for every shard\n"
+        record.commit(folder.submitted, text, edition=job.edition, content_type="text/plain")
         return job.parts - len(answered)
 
     def plan(
@@ -138,12 +136,14 @@ class Planner:
     def _record(self, job: Job) -> JobRecord:
         return JobRecord(JobFolder(job.output_uri, job.job_id), self._storage)
 
-    def _write_shard(self, folder: JobFolder, shard: tuple[int, bytes], job: Job) -> bool:
+    def _write_shard(self, folder: JobFolder, shard: tuple[int, bytes], job: Job) -> None:
+        """Writes a shard, unless it is there. Raises Reject ``conflict`` when that one is of another list."""
         number, body = shard
-        metadata = {PLAN: job.digest}
-        return self._storage.write_once(
-            folder.shard(number), body, content_type=_CONTENT_TYPE, metadata=metadata, tag=TAG
-        )
+        uri, metadata = folder.shard(number), {PLAN: job.digest}
+        if self._storage.write_once(uri, body, content_type=_CONTENT_TYPE, metadata=metadata, tag=TAG):
+            return
+        if (self._storage.metadata(uri) or {}).get(PLAN) != job.digest:
+            raise _conflict(job)
 
 
 def new_job(
@@ -190,13 +190,16 @@ def check_same(written: Job, job: Job) -> None:
 
 
 def _conflict(job: Job) -> Reject:
+    if job.edition is not None:  # the folder was cleared a moment ago, for this job
+        reason = f"what is left of the cancelled job {job.job_id} is still being written: run the same command again"
+        return Reject(ErrorCode.CONFLICT, reason)
     return Reject(
         ErrorCode.CONFLICT,
         f"job {job.job_id} exists with other images, another model or another threshold: choose another job_id",
     )
 
 
-def _settle(window: dict[Future[bool], int], advance: Callable[[int], None]) -> dict[Future[bool], int]:
+def _settle(window: dict[Future[None], int], advance: Callable[[int], None]) -> dict[Future[None], int]:
     done, rest = wait(window, return_when="FIRST_COMPLETED")
     for future in done:
         future.result()

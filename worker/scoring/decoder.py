@@ -45,6 +45,10 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 SIGNATURE: Final = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|BM....\0\0\0\0|II\*\0|MM\0\*", re.DOTALL
 )
+#: https://nokiatech.github.io/heif/technical.html#table-1
+_HEIC: Final = re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)
+#: Of a file that is not an image, in its message.
+_QUOTED_BYTES: Final = 12
 
 #: How Pillow words damage, what to say instead, and whether its own words add anything. The first match counts.
 _DAMAGE: Final = (
@@ -105,18 +109,21 @@ def decode(data: bytes, *, size_px: int, admit: Callable[[int], None] = lambda _
     except UnidentifiedImageError:
         if SIGNATURE.match(data):
             raise Reject(ErrorCode.DAMAGED, "its header is truncated or corrupt") from None
-        start = data[:12]
-        more = "…" if len(start) < len(data) else ""
-        raise Reject(
-            ErrorCode.NOT_AN_IMAGE,
-            f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file; begins with {repr(start)[1:]}{more}",
-        ) from None
+        raise Reject(ErrorCode.NOT_AN_IMAGE, _what(data)) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Reject(ErrorCode.TOO_MANY_PIXELS, _counted(f"{error}")) from None
     except Exception as error:  # noqa: BLE001 - a hostile file can make Pillow raise nearly anything
         if "out of memory" in str(error):  # ImageFile.ERRORS: a codec in C that could not allocate
             raise MemoryError from None
         raise Reject(ErrorCode.DAMAGED, _plainly(error)) from None
+
+
+def _what(data: bytes) -> str:
+    """Describes a file that is not an image: telephones make HEIC, and twelve bytes tell an error page from a PDF."""
+    if _HEIC.match(data):
+        return "HEIC, not supported (save as JPEG)"
+    more = "…" if len(data) > _QUOTED_BYTES else ""
+    return f"not a JPEG, PNG, WebP, GIF, BMP or TIFF file; begins with {repr(data[:_QUOTED_BYTES])[1:]}{more}"
 
 
 def _counted(bomb: str) -> str:

@@ -13,7 +13,7 @@ from jobs.progress import Reporter
 from jobs.user_error import UserError
 from tests.desk import Desk
 from worker.batch.job_folder import JobFolder, JobRecord
-from worker.contract import ClassifyRequest
+from worker.contract import ClassifyRequest, Job
 from worker.predictions import from_csv
 
 
@@ -93,8 +93,8 @@ class FakeDeadLetters:
     def __init__(self, *requests: ClassifyRequest) -> None:
         self.letters = [DeadLetter(str(n), "", (one,), "unavailable", "lost") for n, one in enumerate(requests)]
 
-    def take(self, job_id: str) -> list[DeadLetter]:
-        return [letter for letter in self.letters if letter.concerns(job_id)]
+    def take(self, folder: JobFolder, job: Job | None) -> list[DeadLetter]:
+        return [letter for letter in self.letters if letter.concerns(folder, job)]
 
     def remove(self, letters: list[DeadLetter]) -> None:
         self.letters = [letter for letter in self.letters if letter not in letters]
@@ -131,7 +131,7 @@ def test_a_running_job_is_not_redriven(desk: Desk) -> None:
     """An image without a row has not failed."""
     desk.plan(["no URI"], job_id="june")
     missing = "1 of 1 image has no row yet: part 0 of 1 is missing"
-    with pytest.raises(UserError, match=rf"^{missing}\. june is not complete yet: wait .* --watch'\.$"):
+    with pytest.raises(UserError, match=rf"^{missing}\. june is not complete yet. Wait for it:\n  .* june --watch$"):
         _redrive(desk, "june")
 
 

@@ -133,7 +133,7 @@ def test_a_part_of_another_job_is_named(desk: Desk) -> None:
 
 def test_a_job_that_does_not_exist_is_an_error(desk: Desk) -> None:
     """The message says what to run next."""
-    with pytest.raises(UserError, match=r"No job named gone in .* Run '.*twofold batch status' to list the jobs"):
+    with pytest.raises(UserError, match=r"No job named gone in .* To see all jobs:\n  .*twofold batch status$"):
         Results(desk.record("gone"))
 
 

@@ -1,5 +1,6 @@
 """The status of a job, from its first shard to its summary."""
 
+import gc
 import io
 from collections import Counter
 from datetime import timedelta
@@ -20,7 +21,8 @@ from jobs.progress import Reporter
 from jobs.report.batch_page import RowSummary
 from jobs.user_error import UserError
 from tests.desk import Desk
-from worker.contract import ClassifyRequest, Job
+from worker.batch.job_folder import JobFolder
+from worker.contract import ClassifyRequest, Job, PredictionRow
 from worker.errors import ErrorCode, Reject, Retry
 
 
@@ -30,8 +32,8 @@ class FakeDeadLetters:
     def __init__(self, *requests: ClassifyRequest) -> None:
         self._letters = [DeadLetter("", "", (request,), "bad_model", "altered") for request in requests]
 
-    def of(self, job_id: str) -> list[DeadLetter]:
-        return [letter for letter in self._letters if letter.concerns(job_id)]
+    def of(self, folder: JobFolder, job: Job | None) -> list[DeadLetter]:
+        return [letter for letter in self._letters if letter.concerns(folder, job)]
 
 
 def _status(desk: Desk, *refused: ClassifyRequest, closer: Closer | None = None) -> JobStatus:
@@ -41,7 +43,7 @@ def _status(desk: Desk, *refused: ClassifyRequest, closer: Closer | None = None)
 
 def test_a_job_goes_through_its_states(desk: Desk) -> None:
     """Waiting, running and complete follow from what is in its folder; a note says what it waits for."""
-    with pytest.raises(UserError, match=r"No job named job in s3://\S+/predictions/\. Run '.*twofold batch status'"):
+    with pytest.raises(UserError, match=r"No job named job in s3://\S+/predictions/\. .*\n  .*twofold batch status$"):
         _status(desk)
     seen = []
     desk.bench.put("predictions/job/shards/00000.jsonl", b"")
@@ -253,6 +255,57 @@ def test_a_redriven_row_counts_as_the_results_and_the_report_show_it(desk: Desk,
     _work(desk)
     assert _counts(desk) == {"bad_source_ref": 596, "not_found": 1}
     assert _status(desk).redrives == ["job-r1", "job-r2"]
+
+
+def test_a_part_of_a_redrive_is_read_once_and_its_rows_are_not_kept(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the status is read, as ``--watch`` does it; and while another redrive is running."""
+    desk.planner.submit(desk.plan(["no URI"] * 600))
+    _work(desk)
+    _redrive(desk)
+    _work(desk)
+    _redrive(desk)
+    (first, second), read, was_read = desk.sent, desk.storage.read, list[str]()
+    desk.sent.clear()
+
+    def noted(uri: str, **options: Any) -> bytes:
+        was_read.append(uri.removeprefix(f"{desk.bench.output_uri}"))
+        return read(uri, **options)
+
+    monkeypatch.setattr(desk.storage, "read", noted)
+    reader = StatusReader(desk.record(), dead_letters=None)
+    parts = {f"{name}/parts/part-0000{number}.csv" for name in ("job", "job-r1") for number in range(2)}
+    assert reader.read().errors == {"bad_source_ref": 600}
+    assert (set(was_read), len(was_read)) == (parts, 4)
+    assert [kept for kept in gc.get_objects() if type(kept) is PredictionRow] == []
+    for request in (second, first):  # in any order
+        was_read.clear()
+        desk.handle(request)
+        was_read.clear()
+        for _ in range(2):
+            assert reader.read().errors == {"bad_source_ref": 600}
+        assert was_read == [f"job-r2/parts/part-0000{request.shard}.csv"]
+
+
+def test_a_late_answer_of_an_earlier_redrive_is_not_taken_for_the_newest(desk: Desk) -> None:
+    """Its part is written after that of a later redrive was counted. The results take the newer one, too."""
+    ref = f"s3://{desk.bench.bucket}/in/a.png"
+    desk.planner.submit(desk.plan([ref]))
+    _work(desk)
+    _redrive(desk)
+    (late,) = desk.sent
+    desk.sent.clear()
+    desk.storage.write(desk.folder("job-r1").cancelled, b"x", content_type="text/plain")
+    desk.bench.put("in/a.png", b"no image")
+    _redrive(desk)
+    _work(desk)
+    reader = StatusReader(desk.record(), dead_letters=None)
+    assert reader.read().errors == {"not_an_image": 1}
+    desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="in/a.png")
+    desk.bench.s3.delete_object(Bucket=desk.bench.bucket, Key="predictions/job-r1/cancelled")
+    desk.handle(late)
+    assert reader.read().errors == _counts(desk) == {"not_an_image": 1}
 
 
 def _redrive(desk: Desk, *codes: str) -> None:

@@ -1,6 +1,7 @@
 """The worker's stack on the embedded cloud: the template is deployed unchanged, and its queue runs the Lambda."""
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from jobs import folder_settings
-from jobs.cloud import lambda_zip
+from jobs.cloud import lambda_zip, removal
 from jobs.cloud.deploy import deploy_worker
 from jobs.cloud.stack import Stacks
 from jobs.local.emulator import EmbeddedCloud
@@ -227,6 +228,51 @@ def test_destroying_a_stack_keeps_the_bucket_unless_told(
     assert _exists(cloud, code)
     assert exit_status("status", "--stack", "removed") == 1
     assert cloud.s3().head_object(Bucket=deployed.bucket, Key="models/model/champion.json")
+
+
+@pytest.mark.parametrize(("owner", "name"), [(removal, "_delete_bucket"), (Stacks, "delete")], ids=["data", "stack"])
+def test_an_interrupted_removal_of_stack_and_data_is_finished_by_the_same_command(
+    cloud: EmbeddedCloud,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    owner: object,
+    name: str,
+) -> None:
+    """Ctrl-C comes after the data, or after the stack, which alone knew where the data is."""
+    connect_to(cloud.endpoint_url, monkeypatch)
+    stack = f"interrupted-{name.strip('_')[:6].replace('_', '-')}"
+    deployed, step = _deploy(cloud, stack), getattr(owner, name)
+
+    def interrupted(*arguments: Any) -> None:
+        step(*arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    destroy = ("destroy", "--stack", stack, "--yes", "--with-data")
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, interrupted)
+        assert exit_status(*destroy) == 130
+    assert "Run the same command again" in capfd.readouterr().err
+    assert exit_status(*destroy) == (1 if owner is Stacks else 0)  # there is nothing left to delete
+    assert not _exists(cloud, deployed.bucket)
+    with pytest.raises(cloud.sqs().exceptions.QueueDoesNotExist):
+        deployed.dead_letters()
+    assert Stacks(cloud.client("cloudformation")).state(stack) is None
+
+
+def test_a_bucket_that_workers_still_write_to_is_deleted(cloud: EmbeddedCloud) -> None:
+    """One of them writes between the last listing and the end."""
+    s3, late = cloud.s3(), ["late.csv"]
+    s3.create_bucket(Bucket="written-to")
+    s3.put_object(Bucket="written-to", Key="a.csv", Body=b"")
+
+    def write(**_: object) -> None:
+        if late:
+            cloud.s3().put_object(Bucket="written-to", Key=late.pop(), Body=b"")
+
+    s3.meta.events.register("before-call.s3.DeleteBucket", write)
+    removal._delete_bucket(s3, "written-to", Reporter(quiet=True))
+    assert not _exists(cloud, "written-to")
+    removal._delete_bucket(s3, "written-to", Reporter(quiet=True))  # and once more
 
 
 @pytest.mark.parametrize(("typed", "gone"), [("yes\n", False), ("asked-for\n", True)])

@@ -317,7 +317,7 @@ def test_the_price_and_the_limit_are_shown_and_answering_no_sends_nothing(
 ) -> None:
     """The bill must not be a surprise."""
     sent = account.jobs()
-    monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
+    monkeypatch.setattr("jobs.commands.train_remote.confirm", lambda *_, **__: False)
     assert _command(account, monkeypatch, *SUBMIT, "--limit", "2") == 1
     printed = capsys.readouterr().err
     assert "for 2.0 h at most" in printed
@@ -392,6 +392,7 @@ def test_a_dry_run_needs_no_account(
     printed = capsys.readouterr()
     assert re.search(r'"(jobQueue|TrainingImage)": "(JOB_QUEUE|IMAGE)"', printed.out)
     assert "224" in printed.out
+    assert printed.err.startswith("The names in capitals, and s3://bucket, stand for what is not there yet. ")
     assert "AWS_REGION" in printed.err
 
 

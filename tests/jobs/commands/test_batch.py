@@ -13,13 +13,13 @@ import pytest
 
 from jobs.batch.dead_letters import DeadLetters
 from jobs.local.emulator import send_inbox_to
-from jobs.progress import Reporter
 from jobs.wording import program
 from tests.conftest import Bench
 from tests.console import on_terminal
 from tests.desk import ON_BOTH_EMULATORS, Desk
 from tests.jobs.commands.conftest import Twofold, Work
 from tests.jobs.report.strict_html import Page
+from worker.batch.job_folder import JobFolder
 from worker.contract import Summary
 
 
@@ -64,7 +64,7 @@ def test_a_folder_becomes_a_table_and_a_failed_image_is_redriven(
     out = tmp_path / "out.csv"
     status, output = twofold("results", job_id, "-o", str(out))
     assert "11 rows = 10 scored + 1 with an error code" in output
-    skipped = f"2 files were skipped at submit: see '{program()} batch status {job_id}'."
+    skipped = f"2 files were skipped at submit and have no row: see '{program()} batch status {job_id}'."
     assert output.splitlines()[1] == skipped
     rows = _table(out)
     assert [row["file"] for row in rows] == sorted(row["file"] for row in rows)
@@ -73,7 +73,8 @@ def test_a_folder_becomes_a_table_and_a_failed_image_is_redriven(
     shutil.copy(next(digit_images.rglob("*.png")), folder / "broken.png")
     assert "has failed with these codes" in twofold("redrive", job_id, "--only", "empty", "--only", "not_found")[1]
     status, output = twofold("redrive", job_id, "--only", "damaged", "--json")
-    assert json.loads(output) == {"job_id": job_id, "images": 1, "redrive_id": f"{job_id}-r1", "requests": 0}
+    sent = {"job_id": job_id, "images": 1, "redrive_id": f"{job_id}-r1", "requests": 0, "left_out": {}}
+    assert json.loads(output) == sent
     work()
     twofold("results", job_id, "-o", str(out), "--force")
     redriven = _table(out)
@@ -101,7 +102,7 @@ def test_the_same_command_again_sends_nothing(
 
 @ON_BOTH_EMULATORS
 def test_an_empty_file_stops_neither_the_next_submit_nor_a_redrive(
-    twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path
 ) -> None:
     """It is uploaded like any other, its row says that it is empty, and a file that was mended is redriven."""
     folder = _folder(digit_images, tmp_path, 2)
@@ -111,15 +112,8 @@ def test_an_empty_file_stops_neither_the_next_submit_nor_a_redrive(
         assert status == 0, output
     work()
     assert json.loads(twofold("status", "at-0.5", "--json")[1])["errors"] == {"empty": 1}
-    said: list[str] = []
-    monkeypatch.setattr(Reporter, "say", lambda _, text: said.append(text))
-    assert twofold("redrive", "at-0.5")[0] == 0
-    assert said[0] == "The files have not changed since: replace them first, and redrive once more."
-    work()
     shutil.copy(next(digit_images.rglob("*.png")), folder / "broken.png")
-    said.clear()
-    assert twofold("redrive", "at-0.5")[0] == 0
-    assert [text for text in said if "not changed" in text] == []
+    assert json.loads(twofold("redrive", "at-0.5", "--json")[1])["left_out"] == {}
     work()
     assert twofold("redrive", "at-0.5")[1] == "No image of at-0.5 has failed.\n"
 
@@ -145,7 +139,7 @@ def test_another_list_with_the_same_job_id_is_refused(twofold: Twofold, tmp_path
         path.write_text(f"source_ref\ns3://a-bucket/{number}.jpg\n")
         status, output = twofold("submit", str(path), "--job-id", "june")
         assert status == expected
-    assert "Choose another --job-id" in output
+    assert "choose another --job-id" in output
 
 
 def test_a_source_that_cannot_be_read_is_refused_with_the_reason(
@@ -159,7 +153,7 @@ def test_a_source_that_cannot_be_read_is_refused_with_the_reason(
     monkeypatch.chdir(tmp_path)
     for source, reason in {
         "nowhere": "nowhere is not a file, a folder or an s3:// URI",
-        "empty": "No images to submit among the 1 file in empty.\n  1 not an image: readme.md\nAdd --include '*'",
+        "empty": "no images to submit in empty. The only file there is skipped:\n  1 not an image: readme.md\n",
         "notes.txt": "notes.txt is neither an image nor a list of images: expected a CSV",
         "./notes.txt": "the first line is 'buy milk",
         "hollow": "There are no images to submit in hollow: the folder is empty.",
@@ -225,8 +219,9 @@ def test_a_cancelled_job_stays_incomplete(bench: Bench, twofold: Twofold, work: 
     assert (found["state"], found["done"], found["waiting"]) == ("cancelled", 0, 600)
     status, output = twofold("status", "june", "--watch")
     assert (status, "cancelled" in output, "a second" in output) == (1, True, False)
-    read = f"'{program()} batch results june --partial'"
-    assert f"Submit the same again to go on, or read what is there with {read}." in output
+    assert "  dropped     600, in 2 parts\n" in output
+    read = f"{program()} batch results june --partial"
+    assert output.endswith(f"Submit the same again to go on, or read what is there:\n  {read}\n")
     again = "june is cancelled. Submit the same again to go on"
     status, output = twofold("results", "june")
     assert (status, f"{again}, or add --partial for the rows it has." in output) == (1, True), output
@@ -309,7 +304,7 @@ def test_results_complete_a_job_that_no_worker_completed(
     desk.handle(desk.sent[0])
     bench.s3.delete_object(Bucket=bench.bucket, Key="predictions/june/_SUCCESS")
     status, output = twofold("results", "june", "-o", str(tmp_path / "june.csv"))
-    assert (status, "3 rows" in output) == (0, True)
+    assert (status, "3 rows = 0 scored" in output) == (1, True)
     assert len(_table(tmp_path / "june.csv")) == 3
     assert "predictions/june/_SUCCESS" in bench.keys("predictions/june/")
     bench.s3.delete_object(Bucket=bench.bucket, Key="predictions/june/_SUCCESS")
@@ -326,6 +321,8 @@ def test_status_without_a_job_lists_all_jobs(desk: Desk, twofold: Twofold) -> No
     assert "june" in twofold("status")[1]
     status, message = twofold("status", "august")
     assert (status, "No job named august in s3://" in message) == (1, True)
+    status, message = twofold("status", "--watch")
+    assert (status, "Invalid value for '--watch': name the job to wait for" in message) == (2, True), message
 
 
 def test_a_manifest_in_the_inbox_is_a_job(
@@ -346,7 +343,7 @@ def test_a_manifest_in_the_inbox_is_a_job(
     for name in ("my list +é.csv", "inbox/my list +é.csv", f"s3://{bench.bucket}/inbox/my list +é.csv"):
         assert json.loads(twofold("status", name, "--json")[1])["job_id"] == summary.job_id
     out = tmp_path / "out.csv"
-    assert twofold("results", "my list +é.csv", "-o", str(out))[0] == 0
+    assert "1 row = 0 scored" in twofold("results", "my list +é.csv", "-o", str(out))[1]
     assert len(_table(out)) == 1
     assert "No job named my list +é.json" in twofold("status", "my list +é.json")[1]
     bench.put("inbox/no list.csv", b"buy milk")
@@ -370,7 +367,10 @@ def test_a_name_that_no_job_has_brings_up_the_ones_that_are_nearly_it(desk: Desk
         status, output = twofold(subcommand, name)
         assert (status, f"No job named {name} in s3://" in output) == (1, True), output
         assert "Did you mean volunteer-2f91045a?" in output
-    assert "Did you mean" not in twofold("status", "june")[1]
+    for job_id in ("june-r1", "june"):
+        desk.plan(["no URI"], job_id=job_id)
+    assert "Did you mean june or june-r1?" in twofold("status", "jun")[1]  # the job before its redrive
+    assert "Did you mean" not in twofold("status", "may")[1]
 
 
 WIDE = "a-rather-long-name-of-a-job-that-is-wider-than-a-terminal-together-with-the-rest-2f91045a"
@@ -410,18 +410,19 @@ def _settings(bench: Bench) -> dict[str, str]:
 def test_a_job_whose_rows_all_failed_is_not_simply_complete(
     twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its status exits with 1 and says so, with --watch too. With one score it exits with 0, and with none failed."""
+    """Its status exits with 1 and says so, with --watch too, and so do its results. One score is enough for 0."""
     (tmp_path / "list.csv").write_text("source_ref\nno URI\nno URI\n")
     twofold("submit", str(tmp_path / "list.csv"), "--job-id", "june")
     work()
     for options in ((), ("--watch",)):
         status, output = twofold("status", "june", *options)
         assert (status, output.splitlines()[0]) == (1, "june: complete with failures")
-        assert f"No image could be scored: run '{program()} batch results june' to see which and why" in output
+        why = f"No image could be scored. To see which and why:\n  {program()} batch results june\n"
+        assert output.endswith(f"{why}Correct the list, and submit it as a job of its own.\n")
     status, output = twofold("results", "june", "-o", str(tmp_path / "june.csv"))
-    assert (status, "2 rows = 0 scored + 2 with an error code" in output) == (0, True)
+    assert (status, "2 rows = 0 scored + 2 with an error code" in output) == (1, True)
     monkeypatch.chdir(tmp_path)  # where june.csv is in the way of the same command
-    assert f"run '{program()} batch results june --force' to see which and why" in twofold("status", "june")[1]
+    assert f"  {program()} batch results june --force\n" in twofold("status", "june")[1]
     folder = tmp_path / "photos"
     folder.mkdir()
     shutil.copy(next(digit_images.rglob("*.png")), folder / "a.png")
@@ -431,6 +432,26 @@ def test_a_job_whose_rows_all_failed_is_not_simply_complete(
     status, output = twofold("status", "july", "--watch")
     assert (status, output.splitlines()[0]) == (0, "july: complete with failures")
     assert "Some images have no score" in output
+
+
+def test_rows_on_a_terminal_are_not_mixed_with_the_progress(
+    bench: Bench, desk: Desk, twofold: Twofold, digit_images: Path
+) -> None:
+    """The sum follows them, and what to type next. The status of a complete job says how to have its table."""
+    image = bench.put("in/a.png", next(digit_images.rglob("*.png")).read_bytes())
+    desk.planner.submit(desk.plan([image], job_id="june"))
+    desk.handle(desk.sent[0])
+    command = [sys.executable, "-m", "jobs.cli", "batch", "results", "june", "-o", "-"]
+    status, shown = on_terminal(*command, environment=bench.environment | _settings(bench))
+    lines = shown.splitlines()
+    assert (status, lines[0].startswith("row,source_ref,"), len(lines)) == (0, True, 5), shown
+    assert lines[2:] == [
+        "1 row = 1 scored + 0 with an error code.",
+        "For a page with counts and sample images:",
+        f"  {program()} batch report june",
+    ]
+    shown = twofold("status", "june")[1]
+    assert shown.endswith(f"To write the table:\n  {program()} batch results june\n"), shown
 
 
 @pytest.mark.parametrize(
@@ -472,10 +493,11 @@ def test_a_mistake_in_an_option_is_described_without_the_words_of_libraries(
 ) -> None:
     """What was given, what is allowed, and what was probably meant."""
     status, output = command("redrive", "june", "--only", "not_fuond")
-    assert (status, "--only not_fuond is not an error_code. Did you mean not_found?" in output) == (2, True), output
+    wrong = "'--only': must be an error_code, as in the column of that name, not 'not_fuond'. Did you mean not_found?"
+    assert (status, wrong in output) == (2, True), output
     for arguments, reason in {
-        ("submit", ".", "--job-id", "a b"): "--job-id: must be 1 to 128 letters, digits, '.', '_' or '-'",
-        ("submit", ".", "--output", "out"): "--output: must be s3://BUCKET or s3://BUCKET/KEY, not 'out'",
+        ("submit", ".", "--job-id", "a b"): "for '--job-id': must be 1 to 128 letters, digits, '.', '_' or '-'",
+        ("submit", ".", "--output", "out"): "for '--output': must be s3://BUCKET or s3://BUCKET/KEY, not 'out'",
     }.items():
         status, output = command(*arguments)
         assert (status, reason in output, "TWOFOLD_" in output) == (2, True, False), output
@@ -608,8 +630,8 @@ def test_reading_dead_letters_leaves_them_in_the_queue(bench: Bench, monkeypatch
         bench.sqs.send_message(QueueUrl=bench.queues.dead_letter_url, MessageBody=body)
     letters = DeadLetters(sqs=bench.sqs, url=bench.queues.dead_letter_url)
     for _ in range(2):
-        assert len(letters.of("job-0")) == 12
-        assert len(letters.of("job-1")) == 11
+        assert len(letters.of(JobFolder(bench.output_uri, "job-0"), None)) == 12
+        assert len(letters.of(JobFolder(bench.output_uri, "job-1"), None)) == 11
     name = "ApproximateNumberOfMessages"
     answer = bench.sqs.get_queue_attributes(QueueUrl=bench.queues.dead_letter_url, AttributeNames=[name])
     assert answer["Attributes"][name] == "24"

@@ -73,6 +73,9 @@ def test_a_flag_has_no_placeholder_and_an_option_has_one(capsys: pytest.CaptureF
     assert re.search(r"^  --json +Print", text, re.MULTILINE)
     for option in ("--image-size INTEGER", "--l2 NUMBER", "--cache PATH", "--data TEXT"):
         assert f"  {option} " in text
+    for limits in ("a multiple of 32, from 32 to 512", "to train on, 1 to 32", "to train too, 0 to 100"):
+        assert limits in " ".join(text.split())
+    assert "[default: $XDG_CACHE_HOME/twofold or ~/.cache/twofold]" in " ".join(text.split())
     assert "[default: the cache]" in " ".join(text.split())
     assert "0.1 to 120]" in _help(("train", "submit"), capsys)
 
@@ -99,30 +102,36 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"twofold \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
+TRAIN = ("train", "run", "--data", "x", "--output", "y")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("btch",), "No such command 'btch'. Did you mean 'batch'?"),
         (("batch", "submt"), "No such command 'submt'. Did you mean 'submit'?"),
-        (("batch", "status", "--wach"), "No such option: --wach (Possible options: --watch)"),
-        (
-            ("train", "run", "--data", "x", "--output", "y", "--image-size", "large"),
-            "must be a whole number, not 'large'",
-        ),
-        (("train", "submit", "--data", "x", "--limit", "200"), "must be at most 120, not '200'"),
+        (("batch", "status", "--wach"), "No such option '--wach'. Did you mean '--watch'?"),
+        ((*TRAIN, "--agument", "2"), "No such option '--agument'. Did you mean '--augment'?"),
+        ((*TRAIN, "--image-size", "large"), "--image-size must be a whole number, not 'large'"),
+        (("train", "submit", "--data", "x", "--limit", "200"), "--limit must be at most 120, not 200"),
+        (("train", "submit", "--data", "x", "--on", "mars"), "--on must be batch, sagemaker or here, not 'mars'"),
+        (("model", "show"), "WHERE is missing."),
+        (("model", "copy", "x"), "TO is missing."),
+        (("train", "run"), "--data is missing."),
     ],
-    ids=["group", "command", "option", "number", "limit"],
+    ids=["group", "command", "option", "near option", "number", "limit", "choice", "argument", "second", "required"],
 )
 def test_a_mistake_is_explained_in_plain_words(
     arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With a suggestion where it looks like a typo, and exit status 2."""
+    """One line in one form, with a suggestion where it looks like a typo, and the help as it is typed; status 2."""
     with pytest.raises(SystemExit) as ended:
         main(list(arguments))
     error = capsys.readouterr().err
     assert ended.value.code == 2
-    assert words in error
-    assert "Input should" not in error
+    first, second = error.splitlines()
+    assert first == f"Error: {words}"
+    assert re.fullmatch(rf"See '{program()}[ a-z]* --help'\.", second)
 
 
 _LOADED = """

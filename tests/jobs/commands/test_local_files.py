@@ -11,6 +11,7 @@ import pytest
 
 from jobs.batch.file_names import recorded
 from jobs.local.emulator import send_inbox_to
+from jobs.wording import program
 from tests.conftest import Bench
 from tests.desk import Desk
 from tests.jobs.commands.conftest import Twofold, Work
@@ -24,8 +25,8 @@ def endpoint(ministack: str) -> str:
 
 
 def _rows(twofold: Twofold, job_id: str, out: Path) -> list[dict[str, str]]:
-    status, output = twofold("results", job_id, "--join", "--force", "-o", str(out))
-    assert status == 0, output
+    output = twofold("results", job_id, "--join", "--force", "-o", str(out))[1]
+    assert out.exists(), output
     with out.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -75,10 +76,67 @@ def test_a_redrive_does_not_look_beside_a_folder_that_is_gone(
     work()
     shutil.rmtree(photos)
     shutil.copy(next(digit_images.rglob("*.png")), tmp_path / "rex.png")
-    assert twofold("redrive", "june")[0] == 0
-    work()
-    assert [row["error_code"] for row in _rows(twofold, "june", tmp_path / "out.csv")] == ["empty"]
+    status, message = twofold("redrive", "june")
+    assert (status, "  1 no longer there: rex.png\n" in message) == (1, True), message
+    assert bench.sqs.receive_message(QueueUrl=bench.queues.requests_url).get("Messages") is None
     assert len(bench.keys("predictions/_uploads/")) == 1
+
+
+def test_a_redrive_leaves_out_what_would_fail_again_and_names_it(
+    bench: Bench, twofold: Twofold, work: Work, digit_images: Path, tmp_path: Path
+) -> None:
+    """A file that was not replaced. What is in S3 may have been, and is asked for."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.png", "b.png"):
+        (photos / name).write_bytes(b"\x89PNG\r\n\x1a\n, and then nothing: " + name.encode())
+    stored = bench.put("in/c.png", b"no image")
+    (tmp_path / "list.csv").write_text(f"source_ref\n{stored}\n")
+    assert twofold("submit", str(photos), "--job-id", "june")[0] == 0
+    assert twofold("submit", str(tmp_path / "list.csv"), "--job-id", "july")[0] == 0
+    work()
+    note = json.loads(twofold("status", "june", "--json")[1] or "{}").get("note", "")
+    again = f"Replace the files, under the same names, then try them again:\n  {program()} batch redrive june --wait"
+    assert note.endswith(again), note
+    status, message = twofold("redrive", "june")
+    assert (status, message.splitlines()[:2]) == (
+        1,
+        ["2 files left out, which would fail again:", "  2 not replaced yet: a.png, b.png"],
+    )
+    assert "Nothing was submitted. Replace the files, under the same names, and type the same command" in message
+    assert bench.sqs.receive_message(QueueUrl=bench.queues.requests_url).get("Messages") is None
+    shutil.copy(next(digit_images.rglob("*.png")), photos / "b.png")
+    status, message = twofold("redrive", "june")
+    assert (status, message.splitlines()[1:]) == (
+        0,
+        [
+            "  1 not replaced yet: a.png",
+            "1 failed image was submitted again, as june-r1. To wait for it:",
+            f"  {program()} batch status june-r1 --watch",
+        ],
+    )
+    assert "was submitted again, as july-r1" in twofold("redrive", "july")[1]
+
+
+def test_a_file_in_another_format_is_named_as_such(
+    twofold: Twofold, digit_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that only has an unusual ending can be submitted."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Path("photos/16_bit.pgm").write_bytes(b"P5 1 1 65535 ab")
+    status, message = twofold("submit", "photos")
+    assert (status, message.splitlines()[-2:]) == (
+        1,
+        [
+            "Error: There are no images to submit in photos. The only file there is skipped:",
+            "  1 PGM, not supported (save as JPEG or PNG): 16_bit.pgm",
+        ],
+    )
+    shutil.copy(next(digit_images.rglob("*.png")), "photos/1.png_large")
+    message = twofold("submit", "photos")[1]
+    assert message.endswith("1.png_large begins as an image does. To take such files, add --include '*.png_large'\n")
+    assert twofold("submit", "photos", "--include", "*.png_large", "--dry-run")[0] == 0
 
 
 def test_a_list_cannot_make_a_redrive_upload_a_file_that_is_no_image(
@@ -165,5 +223,5 @@ def test_results_are_found_by_the_address_of_the_list_in_the_inbox(
     bench.put("inbox/june.csv", b"source_ref\nno URI\n")
     work()
     status, output = twofold("results", f"s3://{bench.bucket}/inbox/june.csv")
-    assert status == 0, output
+    assert (status, "1 row = 0 scored" in output) == (1, True), output
     assert list(tmp_path.glob("*june*.csv")) != []

@@ -65,13 +65,24 @@ def test_every_command_prints_tables(models_folder: Path) -> None:
     assert "McNemar" in _run("promote", models_folder / "digits/v2", status=1)
     assert "It was forced." in _run("promote", models_folder / "digits/v2", "--force")
     shown = _run("show", models_folder / "digits", "--digests")
-    for expected in ("decoder fingerprint", "seed: 123", "model.keras", "95 % interval", "forced", "first"):
+    for expected in (
+        "decoder fingerprint",
+        "--seed 123",
+        "--fine-tune-rate 1e-5",
+        "Brier score",
+        "AUC",
+        "model.keras",
+        "95 % interval",
+        "forced",
+        "first",
+    ):
         assert expected in shown
     (models_folder / "digits/v2/quarantine.csv").unlink()
     printed = _run("verify", models_folder / "digits/v2", status=1)
     assert "quarantine.csv" in printed
     assert "missing" in printed
-    assert "Only the digests were checked" in printed
+    assert "1 finding, 5 of its files are as recorded. Only the digests were checked" in printed
+    assert "None" not in shown
 
 
 def test_show_begins_with_the_accuracy_and_hides_digests(models_folder: Path) -> None:
@@ -121,16 +132,30 @@ def test_a_copy_becomes_the_champion_if_it_passes_the_gate(models_folder: Path, 
     done = CliRunner().invoke(app, ["model", "copy", str(models_folder / "digits/v2"), str(target), "--champion"])
     assert str(done.exception).startswith("The copy is complete, but not the champion. v2 does not replace v1: ")
     assert str(done.exception).endswith(
-        f"Run '{program()} model promote {target}/digits/v2' with the option that fits."
+        f"--margin allows more to be lost: {program()} model promote {target}/digits/v2 --force"
     )
 
 
-def test_a_folder_with_one_model_is_enough_to_show_and_verify_its_champion(models_folder: Path) -> None:
-    """As for a copy. A command that changes the champion wants its name, and advises a list that has it."""
+def test_a_folder_with_one_model_is_enough(models_folder: Path) -> None:
+    """To show and verify its champion, and to go back to the previous one. To promote a version, name it."""
     assert _json("show", models_folder)["manifest"]["version"] == "v1"
     assert _json("verify", models_folder)["findings"] == []
-    done = CliRunner().invoke(app, ["model", "rollback", str(models_folder)])
+    _json("promote", models_folder / "digits/v2", "--force")
+    assert _json("rollback", models_folder)["version"] == "v1"
+    done = CliRunner().invoke(app, ["model", "promote", str(models_folder)])
     assert f"model list {models_folder}' to list" in str(done.exception)
+
+
+def test_verify_says_why_no_image_was_scored(models_folder: Path, tmp_path: Path) -> None:
+    """Not that --data is missing where it was given, and not that it would help where the model cannot be opened."""
+    (tmp_path / "empty").mkdir()
+    printed = " ".join(_run("verify", models_folder / "digits/v2", "--data", tmp_path / "empty", status=1).split())
+    assert "none of its 72 images is in" in printed
+    assert "No test image was scored: --data takes the folder that the model was trained from." in printed
+    (models_folder / "digits/v2/model.tflite").write_bytes(b"no graph")
+    printed = " ".join(_run("verify", models_folder / "digits/v2", status=1).split())
+    assert printed.endswith("No image was scored, because the model cannot be opened.")
+    assert "--data" not in printed
 
 
 def test_names_from_a_bundle_are_not_interpreted(models_folder: Path, bundle: Path) -> None:

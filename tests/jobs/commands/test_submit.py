@@ -71,7 +71,7 @@ def test_what_a_folder_holds_besides_images_is_counted_and_named_with_the_reason
     for options in (("--dry-run",), ()):
         said.clear()
         assert twofold(*submit, *options)[0] == 0
-        assert said[:6] == ["june: 2 images, under a second.", "6 files skipped:", *lines]
+        assert said[:7] == ["june: 2 images, a few seconds.", "Model: digits, version v1.", "6 files skipped:", *lines]
     expected = {reason: {"files": len(names), "names": names} for reason, names in SKIPPED.items()}
     assert json.loads(twofold(*submit, "--dry-run", "--json")[1])["skipped"] == expected
     assert json.loads(bench.get(f"{bench.output_uri}june/job.json"))["skipped"] == expected
@@ -79,6 +79,7 @@ def test_what_a_folder_holds_besides_images_is_counted_and_named_with_the_reason
     found = json.loads(twofold("status", "june", "--json")[1])
     assert (found["scored"], found["failed"], found["skipped"]) == (2, 0, expected)
     shown = " ".join(twofold("status", "june")[1].split())
+    assert " model digits, version v1 " in shown
     page = folder.parent / "june.html"
     assert twofold("report", "june", "-o", str(page))[0] == 0
     text = page.read_text(encoding="utf-8")
@@ -96,10 +97,11 @@ def test_a_file_that_a_list_names_and_that_is_missing_is_said_and_mended_by_a_re
     (tmp_path / "list.csv").write_text("source_ref,name\nhere.png,Rex\n../photos/gone é.png,Bella\n")
     (tmp_path / "secret").write_text("-----BEGIN")
     assert twofold("submit", str(tmp_path / "list.csv"), "--job-id", "june")[0] == 0
-    assert said[1:4] == [
+    assert said[2:6] == [
         "1 line of the list will have an error code instead of a score:",
         "  1 not there: ../photos/gone é.png",
-        f"Put missing files there, and later run '{program()} batch redrive june'.",
+        "Put missing files there, and later try them again:",
+        f"  {program()} batch redrive june",
     ]
     work()
     out = tmp_path / "out.csv"
@@ -108,6 +110,9 @@ def test_a_file_that_a_list_names_and_that_is_missing_is_said_and_mended_by_a_re
         ("here.png", "Rex", ""),
         ("../photos/gone é.png", "Bella", "not_found"),
     ]
+    assert rows[1]["error_message"] == "photos/gone é.png was not there when the list was submitted"
+    status, output = twofold("redrive", "june")
+    assert (status, "  1 still not there: ../photos/gone é.png\n" in output) == (1, True), output
     (tmp_path.parent / "photos").mkdir(exist_ok=True)
     shutil.copy(image, tmp_path.parent / "photos" / "gone é.png")
     assert json.loads(twofold("redrive", "june", "--json")[1])["images"] == 1
@@ -175,10 +180,11 @@ def test_the_name_of_another_job_is_refused_before_anything_is_uploaded(
     first, second = map(str, sorted(digit_images.rglob("*.png"))[:2])
     assert twofold("submit", first, "--job-id", "june")[0] == 0
     before = bench.keys("predictions/")
-    redrive = f"To try repaired files again: '{program()} batch redrive june'. Choose another --job-id."
+    taken = "Nothing was uploaded. There is a job named june with other images. New files need a job of their own"
     for options in ((), ("--dry-run",)):
         status, message = twofold("submit", second, "--job-id", "june", *options)
-        assert (status, f"There is a job named june with other images. {redrive}" in message) == (1, True), message
+        assert (status, taken in message) == (1, True), message
+        assert message.endswith(f"again that were replaced, under the same names:\n  {program()} batch redrive june\n")
     message = twofold("submit", first, "--job-id", "june", "--threshold", "0.9")[1]
     assert "There is a job named june with another threshold. Choose another --job-id." in message
     assert bench.keys("predictions/") == before
@@ -226,9 +232,9 @@ def test_a_worker_of_the_cancelled_job_cannot_answer_for_the_next_one(
 
 
 def test_a_cancelled_job_that_is_submitted_again_goes_on(
-    desk: Desk, twofold: Twofold, work: Work, tmp_path: Path
+    desk: Desk, twofold: Twofold, work: Work, tmp_path: Path, said: list[str]
 ) -> None:
-    """The parts that are there are kept."""
+    """The parts that are there are kept, and a dry run says so."""
     (tmp_path / "list.csv").write_text("source_ref\n" + "no URI\n" * 600)
     submit = ("submit", str(tmp_path / "list.csv"), "--job-id", "june")
     assert twofold(*submit)[0] == 0
@@ -237,6 +243,12 @@ def test_a_cancelled_job_that_is_submitted_again_goes_on(
     desk.handle(job.request(1, shard_uri=desk.folder("june").shard(1)))
     twofold("cancel", "june")
     work()
+    said.clear()
+    assert twofold(*submit, "--dry-run")[0] == 0
+    assert said[-1] == "june was cancelled, and will go on: 100 of 600 rows written."
+    said.clear()
+    assert twofold(*submit, "--dry-run", "--threshold", "0.9")[0] == 0
+    assert said[-1] == "june was cancelled: its old results will be deleted."
     assert "1 request sent" in twofold(*submit)[1]
     work()
     found = json.loads(twofold("status", "june", "--json")[1])
@@ -270,7 +282,7 @@ def test_the_cancelling_of_a_complete_job_writes_nothing(
     assert twofold("submit", image, "--job-id", "june")[0] == 0
     work()
     before = bench.keys("predictions/")
-    text = f"june is complete: there is nothing to cancel. Run '{program()} batch results june'.\n"
+    text = f"june is complete: there is nothing to cancel. To write its table:\n  {program()} batch results june\n"
     assert twofold("cancel", "june") == (0, text)
     assert bench.keys("predictions/") == before
     assert "All requests had already been sent" in twofold("submit", image, "--job-id", "june")[1]
@@ -288,12 +300,12 @@ def test_time_and_cost_are_in_words_and_an_emulator_has_no_prices(
     image = str(next(digit_images.rglob("*.png")))
     submit = ("submit", image, "--dry-run", "--job-id", "june")
     output = twofold(*submit)[1]
-    assert said == ["june: 1 image, about 82 seconds, 2 seconds of it uploading."]
+    assert said[0] == "june: 1 image, about 82 seconds, 2 seconds of it uploading."
     assert output == "Nothing was sent. Up to 1 file would be uploaded.\n"
     said.clear()
     monkeypatch.setenv("TWOFOLD_QUEUE_URL", AWS_QUEUE)
     output = twofold(*submit)[1]
-    assert said == ["june: 1 image, about 2 minutes, 50 seconds of it uploading, under a US cent."]
+    assert said[0] == "june: 1 image, about 2 minutes, 50 seconds of it uploading, under a US cent."
     assert ("list prices of us-east-1" in output, "an upload of 5 MB a second" in output) == (True, True)
 
 
@@ -333,7 +345,8 @@ def test_ctrl_c_says_in_one_line_what_stopped_and_what_to_type_next(
     assert said == "Stopped. Nothing was uploaded, and nothing was sent. Run the same command again.\n"
     assert bench.keys("predictions/") == []
     said = stopped_in(Inputs, "upload")
-    assert said == "Stopped. Nothing was sent. Run the same command again: it goes on where it was.\n"
+    kept = "Stopped. No request was sent; what was uploaded is kept."
+    assert said == f"{kept} Run the same command again: it goes on where it was.\n"
     assert [key.split("/")[1] for key in bench.keys("predictions/")] == ["_uploads", "_uploads"]
     said = stopped_in(BatchClient, "send")
     assert said == (

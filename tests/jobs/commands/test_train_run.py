@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from jobs.commands.app import app
-from jobs.commands.train_run import _check_early, _print_next, _print_summary
+from jobs.commands.train_run import _check_classes, _check_early, _print_next, _print_summary
 from jobs.config import TrainConfig
 from jobs.data.cache import ArrayCache
 from jobs.models.champion import Champions
@@ -21,6 +21,7 @@ from jobs.training import weights
 from jobs.user_error import UserError
 from jobs.wording import program
 from tests.conftest import Trainer
+from tests.jobs.models.versions import add_version, state
 from tests.jobs.report.strict_html import Page
 from worker.contract import ModelManifest
 
@@ -89,6 +90,44 @@ def test_the_next_step_is_about_the_version_that_was_trained(
     promote = f"The champion is still v1. To put this version in its place: {program()} model promote {uri}\n"
     serve = f"To classify images with this version on this machine: {program()} local --model {uri}\n"
     assert capsys.readouterr().out == ("" if champion else promote) + serve
+
+
+def test_classes_that_the_champion_does_not_have_are_refused_before_tensorflow_starts(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """Such a version could never be promoted. The message has both pairs of classes and both ways out."""
+    store = FolderStore(tmp_path)
+    add_version(store, bundle, "v1", graph=b"")
+    config = TrainConfig(data="pets", output=str(tmp_path), name="digits")
+    _check_classes(config, ("cats", "dogs"))  # no champion yet
+    Champions(store, "digits").set_champion("v1", expected=None, how="first")
+    _check_classes(config, ("eight", "three"))
+    for labels in (("cats", "dogs"), ("three", "eight")):
+        with pytest.raises(UserError) as caught:
+            _check_classes(config, labels)
+        said = str(caught.value)
+        assert f"this data set are {labels[0]} (0) and {labels[1]} (1), those of digits v1, the champion" in said
+        assert ", eight (0) and three (1). This version could not replace it.\n" in said
+        assert f"Train it as another model: --name {labels[0]}-{labels[1]}\n" in said
+        assert said.endswith(f"if that champion is a mistake, delete {tmp_path}/digits first.")
+    _check_classes(config.model_copy(update={"output": str(tmp_path / "none")}), ("cats", "dogs"))
+    store.write("digits/v1/model.json", b"damaged")
+    _check_classes(config, ("cats", "dogs"))
+
+
+def test_the_command_compares_the_classes_with_those_of_the_champion(
+    trainer: Trainer, few_digits: Path, bundle: Path, tmp_path: Path
+) -> None:
+    """Before anything is trained, and nothing is written."""
+    store = FolderStore(tmp_path / "models")
+    add_version(store, bundle, "v1", graph=b"", labels=["cats", "dogs"], name="model")
+    Champions(store, "model").set_champion("v1", expected=None, how="first")
+    before = state(store)
+    done = trainer.run("train", "run", f"--data={few_digits}", f"--output={tmp_path / 'models'}", "--image-size=32")
+    assert done.returncode == 1
+    assert "those of model v1, the champion, cats (0) and dogs (1). This version could not replace it." in done.stderr
+    assert "Starting TensorFlow" not in done.stderr
+    assert state(store) == before
 
 
 def test_a_version_that_exists_is_refused_before_tensorflow_starts(

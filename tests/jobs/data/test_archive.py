@@ -235,6 +235,17 @@ def test_a_file_that_cannot_be_unpacked_is_explained(tmp_path: Path, archive: by
         _unpack(archive, tmp_path)
 
 
+def test_a_damaged_member_is_named(tmp_path: Path) -> None:
+    """And in plain words, not in those of zlib and zipfile."""
+    body = bytearray(_zip(("cats/1", b"x"), ("cats/2", bytes(range(256)) * 99)))
+    at = body.index(b"cats/2") + len("cats/2")
+    body[at : at + 40] = b"\xff" * 40
+    with pytest.raises(UserError, match=r"compressed data is broken\. The damage is at cats/2 or behind it\. Create"):
+        _unpack(bytes(body), tmp_path)
+    with pytest.raises(UserError, match=r"is damaged or incomplete: its end is missing\. Create or download"):
+        _unpack(_zip(("cats/1", b"x" * 99))[:-30], tmp_path)
+
+
 _NOISE = [random.Random(number).randbytes(700) for number in range(3)]
 ARCHIVES = {
     "zip": _zip(*((f"cats/{number}", body) for number, body in enumerate(_NOISE))),

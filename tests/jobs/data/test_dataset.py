@@ -132,10 +132,24 @@ def test_too_many_left_out_of_a_class_stop_the_job(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="2 of the 30 files of class cats") as caught:
         check_share(found, _left_out(found, 2), 0.05)
     assert "train/cats/001.png: damaged, breaks off" in str(caught.value)
-    assert "--max-quarantined 0.07" in str(caught.value)
+    assert "more than 5 %:" in str(caught.value)
+    assert str(caught.value).endswith("--max-quarantined 0.07")
+    with pytest.raises(UserError, match=r"At least 2 of the 30 [^+]*--max-quarantined 0.07 or more"):
+        check_share(found, _left_out(found, 2), 0.05, counted_all=False)
     check_share(found, _left_out(found, 2), 0.07)
     with pytest.raises(UserError, match="and 7 more"):
         check_share(found, _left_out(found, 12), 0.05)
+
+
+def test_the_share_in_the_message_lets_every_class_pass(tmp_path: Path) -> None:
+    """Both are named, and the advice is that for the class that lost more."""
+    found = open_data(_splits(tmp_path))
+    dogs = [Quarantined(image, Reason(ErrorCode.EMPTY, "no bytes")) for image in found.train if image.label == 1][:3]
+    with pytest.raises(UserError, match="2 of the 30 files of class cats") as caught:
+        check_share(found, _left_out(found, 2) + dogs, 0.05)
+    assert "3 of the 30 files of class dogs" in str(caught.value)
+    assert str(caught.value).endswith("--max-quarantined 0.1")
+    check_share(found, _left_out(found, 2) + dogs, 0.1)
 
 
 def test_duplicates_do_not_count_and_conflicts_do(tmp_path: Path) -> None:

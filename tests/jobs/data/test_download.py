@@ -64,6 +64,13 @@ def test_a_stalled_connection_is_closed(site: Site, tmp_path: Path, monkeypatch:
     assert site.sent == len(BODY)
 
 
+def test_a_download_that_never_began_has_nothing_to_resume(site: Site, tmp_path: Path) -> None:
+    """So nothing is said to be kept."""
+    site.cuts = [0, 0, 0, 0, 0]
+    with pytest.raises(UserError, match=r"bytes\.$"):
+        _fetch(site, tmp_path)
+
+
 def test_a_failed_download_resumes_in_the_next_run(site: Site, tmp_path: Path) -> None:
     """It fails only after attempts that brought nothing, and says that what arrived is kept."""
     site.cuts = [1000, 1000, 0, 0, 0, 0, 0]

@@ -9,7 +9,7 @@ import pytest
 from jobs.data.dataset import LabelledImage
 from jobs.data.loader import ImageLoader
 from jobs.user_error import UserError
-from tests.jobs.data.image_folders import folder, open_data, write_image
+from tests.jobs.data.image_folders import folder, open_data, pack, write_image
 
 
 def _refs(images: list[LabelledImage]) -> set[str]:
@@ -81,9 +81,12 @@ def test_files_of_the_operating_system_are_ignored(tmp_path: Path) -> None:
         ({}, "found none"),
         ({"cats": 3}, "found 1: cats"),
         ({"cats": 3, "dogs": 3, "eels": 3}, "found 3: cats, dogs, eels"),
-        ({"cats": 0, "dogs": 3}, "cats holds 0 files"),
-        ({"cats": 1, "dogs": 3}, "cats holds 1 file;"),
-        ({"cats": 2, "dogs": 2}, "too few to split"),
+        ({"cats": 0, "dogs": 3}, "cats holds no images. A class needs at least two"),
+        ({"cats": 1, "dogs": 3}, "cats holds 1 file. A class needs at least two"),
+        (
+            {"cats": 3, "dogs": 3},
+            r"6 images \(3 of cats and 3 of dogs\) are too few to split into [a-z, ]+. Each class needs at least 4",
+        ),
         ({"test": 2, "validation": 2}, "no train"),
     ],
 )
@@ -91,6 +94,56 @@ def test_a_dataset_without_two_classes_is_refused(tmp_path: Path, counts: dict[s
     """The message has what was found."""
     with pytest.raises(UserError, match=message):
         open_data(folder(tmp_path, **counts))
+
+
+@pytest.mark.parametrize("split", [0.05, 0.1, 0.2, 0.5, 0.9])
+def test_as_many_images_as_the_message_asks_for_are_enough(tmp_path: Path, split: float) -> None:
+    """And one less of each class is not."""
+    with pytest.raises(UserError, match="too few to split") as caught:
+        open_data(folder(tmp_path / "few", cats=2, dogs=2), test_split=split, validation_split=split)
+    needed = int(str(caught.value).split()[-1].rstrip("."))
+    shares = {"test_split": split, "validation_split": split}
+    assert len(open_data(folder(tmp_path / "enough", cats=needed, dogs=needed), **shares)) == 2 * needed
+    with pytest.raises(UserError, match=f"at least {needed}"):
+        open_data(folder(tmp_path / "less", cats=needed - 1, dogs=needed - 1), **shares)
+
+
+def test_a_data_set_next_to_photographs_that_are_not_sorted_is_not_taken_for_a_class(tmp_path: Path) -> None:
+    """The folder around both was meant to be the one with the classes. The error names that, and a way to insist."""
+    folder(tmp_path / "sorted", cats=5, dogs=5)
+    folder(tmp_path, unsorted=5)
+    with pytest.raises(UserError) as caught:
+        open_data(tmp_path)
+    assert f"sorted holds no images, but the folders cats and dogs: did you mean --data {tmp_path}/sorted?" in str(
+        caught.value
+    )
+    assert open_data(tmp_path / "sorted").labels == ("cats", "dogs")
+    (tmp_path / "unsorted").rename(tmp_path / "images")
+    (tmp_path / "unsorted").mkdir()
+    (tmp_path / "images").rename(tmp_path / "unsorted/all")  # as the message says
+    assert open_data(tmp_path).labels == ("sorted", "unsorted")
+    packed = tmp_path / "packed"
+    folder(packed / "sorted" / "train", cats=5, dogs=5)
+    folder(packed, unsorted=5)
+    with pytest.raises(UserError, match="pack only sorted if these are the classes"):
+        open_data(pack(packed, tmp_path / "home.zip"), cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cats/2024/1", "cats/2025/1", "dogs/2024/1", "dogs/2025/1"),
+        ("cats/kittens/1", "cats/adults/1", "dogs/puppies/1", "dogs/adults/1"),
+        ("cats/2024/1", "cats/2025/1", "dogs/1", "dogs/2"),
+        ("cats/a/1", "cats/b/1", "cats/c/1", "dogs/1", "dogs/2"),
+        ("cats/kittens/1", "cats/adults/1", "cats/1", "dogs/1", "dogs/2"),
+    ],
+)
+def test_folders_within_a_class_folder_are_part_of_the_class(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """Such as one for each year."""
+    for number, name in enumerate([*names, *(f"{name}{copy}" for name in names for copy in range(4))]):
+        write_image(tmp_path / f"{name}.png", number)
+    assert open_data(tmp_path).labels == ("cats", "dogs")
 
 
 def test_classes_that_differ_between_splits_are_refused(tmp_path: Path) -> None:
@@ -104,7 +157,7 @@ def test_classes_that_differ_between_splits_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("no-such-folder", "no-such-folder is not a folder or an archive"),
+        ("no-such-folder", "no-such-folder does not exist in /"),
         ("ftp://u:secret@host/a.zip", "ftp://host/a.zip is not a folder or an archive"),
     ],
 )

@@ -50,8 +50,9 @@ def test_the_demo_classifies_every_test_image(
 ) -> None:
     """Everything but the training is real: the bundle is one that was trained on the same digits."""
 
-    def copy_bundle(_: Path, output: str, *options: str, name: str, environment: dict[str, str], **__: Any) -> None:
+    def copy_bundle(_: Path, output: str, *options: str, name: str, environment: dict[str, str], **named: Any) -> None:
         assert options[-2:] == ("--weights", "weights.h5")
+        assert list(named["folder"].iterdir()) == []  # without settings of the user's own
         with patch.dict(os.environ, environment):
             store = open_store(output)
             add_version(store, bundle, "v1", name=name)

@@ -20,8 +20,10 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from typer.testing import CliRunner
 
+from jobs import folder_settings
 from jobs.cli import main
 from jobs.commands.app import app
+from jobs.commands.local import _other_settings
 from jobs.local.emulator import EmbeddedCloud
 from jobs.local.playground import BUCKET, SAMPLE, claimed
 from jobs.models.champion import Champions
@@ -156,6 +158,37 @@ def test_a_taken_port_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert main(["local", "--keep", str(tmp_path), "--port", str(port)]) == 1
     message = f"Error: Port {port} is taken, perhaps by another '{program()} local'. Choose another with --port.\n"
     assert capsys.readouterr().err == message
+
+
+def test_a_folder_keeps_its_port(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The settings that were written at the last start have it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (tmp_path / "served.json").write_text(json.dumps({"model": "digits", "port": port}))
+        assert main(["local", "--keep", str(tmp_path)]) == 1
+    assert f"Port {port} is taken" in capsys.readouterr().err
+
+
+def test_a_damaged_model_is_refused_before_anything_is_there(models: Path, tmp_path: Path) -> None:
+    """No bucket, no queue, and no folder."""
+    bundle = tmp_path / "models" / SAMPLE / "v1"
+    shutil.copytree(models / SAMPLE / "v1", bundle)
+    (bundle / "model.tflite").write_bytes(b"cut")
+    options = ("--model", str(bundle), "--keep", str(tmp_path / "local"), "--port", str(free_port()))
+    done = CliRunner().invoke(app, ["local", *options])
+    assert "is not what training wrote: model.tflite" in str(done.exception)
+    assert not (tmp_path / "local").exists()
+
+
+def test_settings_that_were_not_replaced_are_said_to_be_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the model that answers then."""
+    monkeypatch.chdir(tmp_path)
+    assert _other_settings() == []
+    model = {"TWOFOLD_MODEL_URI": "s3://twofold/models/pets/champion.json"}
+    folder_settings.save(tmp_path, model, written_by="twofold local")
+    (said,) = _other_settings()
+    assert said.startswith("twofold.toml was not replaced. Without these exports, commands in this folder use its")
+    assert said.endswith("settings, and their model pets.")
 
 
 def test_a_folder_has_one_playground_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,7 @@ def test_a_model_is_trained_by_the_command_line(record: Path) -> None:
     """With the environment that it is given, and as a child that ends with this process."""
     assert _train(record, status=0) == "s3://b/models/cats/v1"
     command = "-m jobs.local.tether jobs.cli train run --data pets --output s3://b/models --name cats --image-size 96"
-    assert json.loads(record.read_text()) == [*command.split(), "--json"]
+    assert json.loads(record.read_text()) == [*command.split(), "--json", "--any-classes"]
 
 
 @pytest.mark.slow

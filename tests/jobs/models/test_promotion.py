@@ -1,5 +1,6 @@
 """Promotion: a worse or damaged version is refused, and a champion can always be replaced or rolled back."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -86,13 +87,36 @@ def test_a_version_worse_by_more_than_the_margin_is_refused(
     _promote(folder, "v1")
     reason = refused("v2")
     assert "0.9583 against 0.9861" in reason
-    assert "at most 0.005 may be lost. Use --margin to allow more, or --force" in reason
+    assert "at most 0.005 may be lost. Only one of the two is right on 2 images: McNemar's p = 0.5." in reason
+    command = f"twofold model promote {folder.uri}/digits/v2 --force"
+    assert "--force promotes it anyway, and --margin allows more to be lost: " in reason
+    assert reason.endswith(command)
     refused("v2", margin=1.9 / 72)
     assert _promote(folder, "v2", margin=2 / 72).how == "promoted"
     _promote(folder, "v1")
     assert _promote(folder, "v2", force=True).how == "forced"
     record = Champions(folder, "digits").history()[0]
     assert (record.how, record.comparison and record.comparison["only_champion_right"]) == ("forced", 2)
+
+
+def test_a_version_that_was_asked_for_precision_is_refused_with_the_precision_of_both(
+    folder: FolderStore, bundle: Path, refused: Callable[..., str]
+) -> None:
+    """Its accuracy is lower by design, so the difference says little. The rule of the gate is the same."""
+    images = images_of(bundle)
+    eights = [number for number, image in enumerate(images) if image.true_label == "eight"]
+    threes = [number for number, image in enumerate(images) if image.true_label == "three"]
+    asked = json.loads((bundle / "model.json").read_text())["training_config"] | {"data": "gone"}
+    add_version(folder, bundle, "v1", images=with_mistakes(images, eights[:1]))
+    strict = asked | {"threshold": "precision>=0.99"}
+    add_version(folder, bundle, "v2", images=with_mistakes(images, threes[:4]), training_config=strict)
+    _promote(folder, "v1")
+    reason = refused("v2")
+    assert " v2 was asked for precision>=0.99, the champion not: its accuracy is lower by design. " in reason
+    assert f"its precision is 1.0000 against {len(threes) / (len(threes) + 1):.4f}. --force promotes" in reason
+    add_version(folder, bundle, "v3", images=with_mistakes(images, threes[:9]), training_config=strict)
+    assert _promote(folder, "v2", force=True).how == "forced"
+    assert "by design" not in refused("v3")  # both were asked for the same
 
 
 def test_promoting_the_champion_changes_nothing(folder: FolderStore, bundle: Path) -> None:
@@ -219,6 +243,10 @@ def test_each_rollback_goes_back_one_champion(store: Store, bundle: Path) -> Non
     with pytest.raises(PromotionRefused, match="No champion is on record before v1"):
         rollback(store, "digits", _QUIET)
     with pytest.raises(PromotionRefused, match="has no champion"):
+        rollback(store, "cats", _QUIET)
+    add_version(store, bundle, "v1", graph=b"", name="cats")
+    Champions(store, "cats").set_champion("v1", expected=None, how="first")
+    with pytest.raises(PromotionRefused, match="v1 is the only version of cats: there is none to go back to"):
         rollback(store, "cats", _QUIET)
 
 

@@ -8,7 +8,7 @@ import pytest
 from jobs.models.champion import Champions
 from jobs.models.location import _NAME, find
 from jobs.models.registry import find_all
-from jobs.store import BucketStore, FolderStore, Store
+from jobs.store import BucketStore, FolderStore, Store, open_store
 from jobs.user_error import UserError
 from tests.conftest import Bench
 from tests.jobs.models.versions import add_version
@@ -73,7 +73,7 @@ def test_an_unreadable_version_is_listed_with_its_problem(stocked: FolderStore) 
     found = {version.version: version.problem for version in find_all(stocked.uri)}
     assert set(found) == {"a", "b", "broken"}
     assert found["a"] is None
-    assert "is not a model manifest" in (found["broken"] or "")
+    assert "cannot be read as a model.json" in (found["broken"] or "")
 
 
 _NOWHERE = ("nothing", "digits/v9", "../digits", "digits/..", "digits/a/../b", "a b", "digits/_history", "-", "x" * 65)
@@ -83,7 +83,7 @@ def test_a_missing_model_is_an_error_and_creates_nothing(stocked: FolderStore) -
     """The message gives the next step. No folder is created, and no name leads out of the output."""
     before = stocked.names("")
     for name in _NOWHERE:
-        with pytest.raises(UserError, match=r"twofold model list|such as s3://"):
+        with pytest.raises(UserError, match=r"twofold model list|such as s3://|Did you mean"):
             find(f"{stocked.uri}/{name}")
     assert stocked.names("") == before
 
@@ -109,6 +109,43 @@ def test_for_a_folder_without_models_the_error_says_how_to_train_one(tmp_path: P
     with pytest.raises(UserError, match="is not a folder"):
         find_all(str(tmp_path / "none"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_misspelled_folder_brings_up_the_one_that_is_there(
+    stocked: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is like it, the message names a list only if that has something to show."""
+    monkeypatch.chdir(Path(stocked.uri).parent)
+    for search in (find, find_all):
+        with pytest.raises(UserError, match=r"Did you mean models\?$"):
+            search("modles")
+    with pytest.raises(UserError, match=r"at models/digitz\. Did you mean models/digits\?$"):
+        find("models/digitz")
+    with pytest.raises(UserError, match=r"at models/zebra\. Run '.*twofold model list models' to list those"):
+        find("models/zebra")
+    with pytest.raises(UserError, match=r"at nothing/at/all\. Give OUTPUT/NAME or .*what you passed to training"):
+        find("nothing/at/all")
+
+
+def test_a_location_is_written_as_it_was_typed(stocked: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative one stays relative, so that a hint can be compared with what was typed."""
+    monkeypatch.chdir(Path(stocked.uri).parent)
+    assert find("models/digits/a").store.uri == "models"
+    assert find("models/digits").store.uri == "models"
+    monkeypatch.chdir("models/digits")
+    assert (find("a").name, find("a").version, find(".").name, find("../digits/b").version) == (
+        "digits",
+        "a",
+        "digits",
+        "b",
+    )
+
+
+@pytest.mark.parametrize("where", ["s3://BUCKET/models", "s3://MY_BUCKET/models/pets"])
+def test_the_placeholder_of_a_bucket_is_called_one(where: str) -> None:
+    """Pages write BUCKET, and somebody pastes that."""
+    with pytest.raises(UserError, match=r"_?BUCKET' is not the name of a bucket, .* Put the name of your own bucket"):
+        open_store(where)
 
 
 def test_a_model_name_follows_the_contract() -> None:

@@ -184,8 +184,8 @@ def test_an_image_outside_the_folder_is_not_read(
     ("spoil", "message"),
     [
         (lambda store: store.remove("digits/v1/model.json"), "model.json is missing"),
-        (lambda store: store.write("digits/v1/model.json", b"{}"), "is not a model manifest: name"),
-        (lambda store: store.write("digits/v1/model.json", b"\xff\xfe"), "is not a model manifest"),
+        (lambda store: store.write("digits/v1/model.json", b"{}"), "cannot be read as a model.json: name"),
+        (lambda store: store.write("digits/v1/model.json", b"\xff\xfe"), "cannot be read as a model.json"),
     ],
     ids=["missing", "without fields", "not UTF-8"],
 )

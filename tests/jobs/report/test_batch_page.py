@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jobs.batch.results import Line
+from jobs.report import html
 from jobs.report.batch_page import (
     ADVICE,
     EACH,
@@ -31,7 +32,7 @@ from tests.jobs.report.strict_html import (
     assert_only_text,
     assert_self_contained,
 )
-from worker.contract import Job, PredictionRow
+from worker.contract import Job, NamedFiles, PredictionRow
 from worker.errors import ErrorCode, Reject
 from worker.predictions import Rule
 
@@ -232,6 +233,26 @@ def test_an_uploaded_image_is_called_by_the_name_of_its_file() -> None:
     named = Page(render(replace(facts, names={5: "deep down/broken.jpg", 0: "deep down/rex é.jpg"})))
     assert f"{ADVICE['damaged']} deep down/broken.jpg" in named.text
     assert ("rex é.jpg", "deep down/rex é.jpg") in {(e.text, e.attributes.get("title")) for e in named.all("bdi")}
+
+
+def test_a_file_name_breaks_before_its_ending() -> None:
+    """Under a picture on a telephone, where it has two short lines."""
+    ref = f"s3://a-bucket/predictions/_uploads/{'9f' * 32}/IMG_2235_{{}}.jpg"
+    page = Page(render(_facts(_rows(SCORES, ref=ref))))
+    endings = [e.text for e in page.all("span") if e.attributes.get("class") == "ending"]
+    assert (set(endings), len(endings)) == ({".jpg"}, len([e for e in page.all("bdi") if "title" in e.attributes]))
+    assert html.breakable("Makefile") == 'Makefile<span class="ending"></span>'
+
+
+def test_skipped_files_are_one_list() -> None:
+    """One line where there is one reason."""
+    facts = _facts(_rows(SCORES))
+    groups = {"hidden": NamedFiles(files=1, names=(".a.png",)), "not an image": NamedFiles(files=1, names=("b.txt",))}
+    both = Page(render(replace(facts, job=facts.job.model_copy(update={"skipped": groups}))))
+    assert "Skipped, and without a row: 1 hidden: .a.png 1 not an image: b.txt" in both.text
+    groups.pop("hidden")
+    one = Page(render(replace(facts, job=facts.job.model_copy(update={"skipped": groups}))))
+    assert ("Skipped: 1 not an image: b.txt" in one.text, "Skipped, and" in one.text) == (True, False)
 
 
 def test_money_and_terms_are_in_plain_words_and_the_terms_in_footnotes(page: Page) -> None:

@@ -148,6 +148,40 @@ def test_everything_in_the_evaluation_is_shown(page: Page) -> None:
     assert "epochs 20" in page.text
 
 
+def test_a_path_that_was_recorded_is_shown_as_it_is() -> None:
+    """A step of the job has the name of its folder, whose dots are no separators."""
+    facts = _ordinary()
+    seconds = {"Listing ../my_pets.v2": 0.01, "Training the head": 0.5}
+    page = Page(render(replace(facts, evaluation=facts.evaluation | {"seconds": seconds})))
+    assert "seconds Listing ../my_pets.v2 0.01 · Training the head 0.5" in page.text
+
+
+@pytest.mark.parametrize(
+    ("data", "is_said"), [("pets", True), ("../pets", True), (["/pets", "more.csv"], True), ("/pets", False)]
+)
+def test_where_the_paths_of_the_command_begin_is_said_if_they_are_relative(
+    ordinary: TrainingFacts, data: str | list[str], *, is_said: bool
+) -> None:
+    """The folder itself is nobody else's business."""
+    configuration = {"data": data, "output": "s3://shelter/models"}
+    page = Page(render(replace(ordinary, configuration=configuration)))
+    assert ("Paths without a / in front begin in the folder where the job was run." in page.text) is is_said
+
+
+def test_the_numbers_of_the_learning_curve_never_lie_on_its_axis() -> None:
+    """They would look struck through. Where there is no room below, they are above."""
+    points = [Point(100, 5, 0.558, (0.49, 0.62)), Point(200, 1, 0.9, (0.85, 0.95))]
+    html = render(replace(_ordinary(), curve=Curve(points, 60, 0.1, (0.05, 0.2))))
+    chart = html.partition("Learning curve.")[2].partition("</svg>")[0]
+    heights = {
+        text: float(y)
+        for y, text in re.findall(r'<text class="text halo mid" x="[\d.]+" y="([\d.]+)">([\d.]+)<', chart)
+    }
+    axis = max(float(y) for y in re.findall(r'class="base"[^>]* y1="([\d.]+)"', chart))
+    assert set(heights) == {"55.8", "90.0"}
+    assert all(y < axis - 4 for y in heights.values()), (heights, axis)
+
+
 def test_the_metrics_of_each_class_are_those_of_scikit_learn(ordinary: TrainingFacts, page: Page) -> None:
     """Precision, recall, F1 and the number of images."""
     given = ordinary.scores >= 0.5

@@ -31,13 +31,25 @@ def test_every_bundle_has_a_card_with_the_figures_of_its_evaluation(bundle: Path
     assert f"| accuracy | {figures['accuracy']['value']:.4f} | {low:.4f} to {high:.4f} |" in body
     assert f"A score of at least {manifest.threshold:g} means {manifest.labels[1]}" in body
     assert [line for line in body.splitlines() if line.startswith("#")] == [
-        f"# {manifest.name} {manifest.version}".replace("-", r"\-"),
+        f"# {manifest.name} {manifest.version}",
         "## Decision",
         "## Figures",
         "## Data",
         "## Limits",
     ]
     assert manifest.dataset_digest in body
+    for name in ("log loss", "Brier score", "AUC", "F1"):
+        assert f"| {name} |" in body
+    assert "\\-" not in body
+
+
+def test_a_card_says_where_the_threshold_comes_from(bundle: Path) -> None:
+    """A number is no rule, and is applied to nothing."""
+    manifest, evaluation = _bundle(bundle)
+    fixed = model_card.render(manifest, evaluation | {"threshold_rule": "0.5"}).decode()
+    assert "any other eight. This threshold was set before training." in fixed
+    chosen = model_card.render(manifest, evaluation | {"threshold_rule": "max-f1"}).decode()
+    assert "This threshold was chosen on the validation images, by the rule `max-f1`." in chosen
 
 
 def test_labels_of_any_folder_cannot_break_the_card(bundle: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -56,8 +57,29 @@ def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
     """As an error of the user."""
     path = tmp_path / "weights.h5"
     path.write_bytes(b"not HDF5")
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="is not a file of Keras weights, which is HDF5"):
         backbone.load(str(path), image_size=96)
+
+
+def test_the_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    """As what they are not."""
+    path = tmp_path / "weights.h5"
+    with h5py.File(path, "w") as file:
+        file["model_weights"] = [1.0]
+    with pytest.raises(UserError, match=r"weights\.h5 does not hold the weights of MobileNetV2 without its top: "):
+        backbone.load(str(path), image_size=32)
+
+
+def test_a_download_says_nothing_on_standard_output_and_fails_in_plain_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Keras shows its progress there. Its error has words of its own around the address and the reason."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    address = "https://weights.invalid/mobilenet_v2/"
+    monkeypatch.setattr("keras.src.applications.mobilenet_v2.BASE_WEIGHT_PATH", address)
+    with pytest.raises(UserError, match=rf"cannot be downloaded from {address}\S+_no_top\.h5: [^\[]+\. Install a copy"):
+        backbone.load("imagenet", image_size=96)
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize("weights", ["auto", "package"])

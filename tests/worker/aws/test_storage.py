@@ -127,6 +127,19 @@ def test_of_eight_racing_writers_exactly_one_wins(bench: Bench, storage: Storage
     assert storage.metadata(uri) == {"writer": f"{won[0]}"}
 
 
+def test_an_object_is_overwritten_only_as_it_was_seen(bench: Bench, storage: Storage) -> None:
+    """Not if it has changed since, or is gone. Its metadata are replaced, too."""
+    uri = bench.put("part.csv", b"old")
+    seen = storage.look(uri)
+    assert seen is not None
+    for body, etag, expected in ((b"new", seen.etag, True), (b"newer", seen.etag, False)):
+        assert storage.overwrite(uri, body, etag=etag, content_type="text/csv", metadata={"by": "me"}) is expected
+    assert (bench.get(uri), storage.metadata(uri)) == (b"new", {"by": "me"})
+    storage.remove(uri)
+    assert not storage.overwrite(uri, b"newest", etag=seen.etag, content_type="text/csv")
+    assert storage.look(uri) is None
+
+
 def test_a_missing_object_has_no_metadata(bench: Bench, storage: Storage) -> None:
     """That is an answer here, not an error."""
     assert storage.metadata(f"s3://{bench.bucket}/none") is None

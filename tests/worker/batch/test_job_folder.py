@@ -81,7 +81,7 @@ def _report(number: int, *, job: Job = JOB) -> PartReport:
 def test_an_empty_folder_holds_nothing(record: JobRecord) -> None:
     """That is not an error: the job may not be written yet."""
     assert (record.job(), record.report(0), list(record.part_numbers()), record.redrives()) == (None, None, [], [])
-    assert (record.is_submitted(), record.is_cancelled(), record.is_complete()) == (False, False, False)
+    assert (record.is_submitted(JOB), record.is_cancelled(), record.is_complete(JOB)) == (False, False, False)
 
 
 def test_each_marker_has_its_own_meaning(storage: InMemoryStorage, record: JobRecord) -> None:
@@ -90,7 +90,7 @@ def test_each_marker_has_its_own_meaning(storage: InMemoryStorage, record: JobRe
     for marker in (FOLDER.submitted, FOLDER.cancelled, FOLDER.success):
         storage.objects.clear()
         storage.put(marker)
-        found.append((record.is_submitted(), record.is_cancelled(), record.is_complete()))
+        found.append((record.is_submitted(JOB), record.is_cancelled(), record.is_complete(JOB)))
     assert found == [(True, False, False), (False, True, False), (False, False, True)]
 
 

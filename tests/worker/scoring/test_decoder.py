@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.batch.image_files import HEIC
 from tests.conftest import REPOSITORY
 from tests.hostile.catalogue import CATALOGUE, IMAGE, Entry
 from tests.hostile.files import encoded, png
@@ -377,6 +378,13 @@ def test_what_is_not_an_image_is_quoted_and_an_ellipsis_says_that_there_is_more(
         with pytest.raises(Reject) as refused:
             decode(data, size_px=32)
         assert refused.value.message.endswith(f"; begins with {said}")
+
+
+def test_a_photograph_of_a_telephone_is_called_by_its_format() -> None:
+    """As ``twofold batch submit`` calls it, which leaves it out by its name."""
+    with pytest.raises(Reject) as refused:
+        decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", size_px=32)
+    assert (refused.value.code, refused.value.message) == (ErrorCode.NOT_AN_IMAGE, HEIC)
 
 
 def test_every_odd_file_has_its_expected_outcome(odd_images: Path) -> None:
