@@ -126,7 +126,7 @@ def status(
     Exit 1 if the job is stuck, or if none of its images could be scored.
     """
     if follow and job_id is None:
-        raise typer.BadParameter("name the job to wait for", param_hint="'--watch'")
+        raise typer.BadParameter("name the job to wait for", param_hint="--watch")
     client = _open(output)
     if job_id is None:
         _list(client, as_json=as_json)
@@ -320,7 +320,7 @@ def _check_option(name: str, kind: Any, value: str | None) -> None:  # noqa: ANN
         TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         what = describe(error.errors(include_url=False)[0])
-        raise typer.BadParameter(what, param_hint=f"'{name}'") from None
+        raise typer.BadParameter(what, param_hint=name) from None
 
 
 def _refuse_file(output: str | None) -> None:
@@ -328,7 +328,7 @@ def _refuse_file(output: str | None) -> None:
     if output is not None and "://" not in output:
         raise typer.BadParameter(
             f"must be the s3:// prefix of all jobs, not '{output}'. Name the file with -o {output}",
-            param_hint="'--output'",
+            param_hint="--output",
         )
 
 
@@ -346,7 +346,7 @@ def _check_page(file: Path) -> None:
         page = file.with_suffix(".html")
         raise typer.BadParameter(
             f"{file} must end in .html or .htm. For a PDF or paper, write {page} and print it from the browser",
-            param_hint="'-o'",
+            param_hint="-o",
         )
 
 
@@ -361,7 +361,7 @@ def _check_codes(codes: Iterable[str]) -> None:
             near = nearest(code, known)
             question = f" Did you mean {near}?" if near else ""
             raise typer.BadParameter(
-                f"must be an error_code, as in the column of that name, not '{code}'.{question}", param_hint="'--only'"
+                f"must be an error_code, as in the column of that name, not '{code}'.{question}", param_hint="--only"
             )
 
 

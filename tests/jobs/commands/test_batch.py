@@ -322,7 +322,7 @@ def test_status_without_a_job_lists_all_jobs(desk: Desk, twofold: Twofold) -> No
     status, message = twofold("status", "august")
     assert (status, "No job named august in s3://" in message) == (1, True)
     status, message = twofold("status", "--watch")
-    assert (status, "Invalid value for '--watch': name the job to wait for" in message) == (2, True), message
+    assert (status, "--watch: name the job to wait for" in message) == (2, True), message
 
 
 def test_a_manifest_in_the_inbox_is_a_job(
@@ -493,11 +493,11 @@ def test_a_mistake_in_an_option_is_described_without_the_words_of_libraries(
 ) -> None:
     """What was given, what is allowed, and what was probably meant."""
     status, output = command("redrive", "june", "--only", "not_fuond")
-    wrong = "'--only': must be an error_code, as in the column of that name, not 'not_fuond'. Did you mean not_found?"
+    wrong = "--only must be an error_code, as in the column of that name, not 'not_fuond'. Did you mean not_found?"
     assert (status, wrong in output) == (2, True), output
     for arguments, reason in {
-        ("submit", ".", "--job-id", "a b"): "for '--job-id': must be 1 to 128 letters, digits, '.', '_' or '-'",
-        ("submit", ".", "--output", "out"): "for '--output': must be s3://BUCKET or s3://BUCKET/KEY, not 'out'",
+        ("submit", ".", "--job-id", "a b"): "--job-id must be 1 to 128 letters, digits, '.', '_' or '-'",
+        ("submit", ".", "--output", "out"): "--output must be s3://BUCKET or s3://BUCKET/KEY, not 'out'",
     }.items():
         status, output = command(*arguments)
         assert (status, reason in output, "TWOFOLD_" in output) == (2, True, False), output

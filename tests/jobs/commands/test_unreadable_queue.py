@@ -62,7 +62,7 @@ def _check(run: Run, desk: Desk, tmp_path: Path, reason: str) -> None:
     status, output, said = run("status", "june", "--watch", "--json")
     assert (status, json.loads(output)["state"], said) == (1, "complete with failures", [])  # none of it has a score
     status, output, said = run("results", "june", "-o", str(tmp_path / "june.csv"))
-    assert (status, "1 row = 0 scored" in output) == (0, True)
+    assert (status, "1 row = 0 scored" in output) == (1, True)
 
 
 def test_a_queue_that_does_not_exist_hides_nothing_but_what_it_holds(
