@@ -35,7 +35,7 @@ from worker.bootstrap import check_settings, image_limits
 from worker.errors import Broken, ErrorCode, Reject, TwofoldError
 from worker.scoring.decoder import fingerprint
 from worker.scoring.limits import MIB
-from worker.scoring.models import CHAMPION_FILE, MANIFEST_FILE, Models, pinned
+from worker.scoring.models import CHAMPION_FILE, MANIFEST_FILE, MODEL_FILE, Models, pinned
 from worker.scoring.sandbox import Sandbox
 from worker.settings import EXAMPLES, PREFIX, WorkerSettings, available_cores, explain_settings, misspelt, unknown
 
@@ -324,7 +324,7 @@ def _model(settings: WorkerSettings, session: "boto3.Session | None") -> Iterato
         return
     whole = _whole(where)
     yield whole
-    yield _scores(where, storage, sandbox(image_limits(settings)), known=whole.found)
+    yield _scores(uri, storage, sandbox(image_limits(settings)), known=whole.found)
 
 
 def _right_name(uri: str) -> str:
@@ -361,17 +361,17 @@ def _whole(where: str) -> Check:
     return Check("model", "ok", found)
 
 
-def _scores(where: str, storage: Storage, box: Sandbox, *, known: str) -> Check:
+def _scores(uri: str, storage: Storage, box: Sandbox, *, known: str) -> Check:
     """Opens the model and scores a picture in a process of its own, as a worker does.
 
-    ``known`` is what was said about the bundle at ``where`` already.
+    ``known`` is what was said about the bundle already.
     """
     try:
-        model = Models(storage=storage, sandbox=box).get(where)
+        model = Models(storage=storage, sandbox=box).get(uri)
         scored = box.score(_picture(), model.graph)
     except (TwofoldError, Broken) as error:
         found = _said(error)
-        if isinstance(error, TwofoldError) and error.message.removeprefix(f"{where}/") in known:
+        if isinstance(error, TwofoldError) and MODEL_FILE in error.message and f"{MODEL_FILE}: " in known:
             found = "the model cannot be opened: see above"
         return Check("score", "fail", found, "No worker can use this model here. Train it again, or copy it again.")
     took = scored.decode_ms + scored.score_ms

@@ -45,7 +45,7 @@ class Deployment:
             stacks=existing,
             bucket=split(output)[0] if output else None,
             dead_letter_url=settings.get("TWOFOLD_DEAD_LETTER_URL"),
-            repositories=tuple(uri.partition("/")[2] for uri in images),
+            repositories=tuple(uri.partition("/")[2] for uri in images) if training else _left(connect("ecr"), name),
             code_bucket=None if code in (None, "unset") else code,
         )
 
@@ -74,19 +74,36 @@ def destroy(connect: Connect, deployment: Deployment, *, with_data: bool, report
     The repositories go in any case: a stack cannot create them again while they exist, and ``twofold cloud push``
     builds the images anew.
 
-    What a stack leaves behind goes before it: only the stack knows the names, so a run that was interrupted can be
+    The stack of the worker goes last: only it knows the names of the rest, so a run that was interrupted can be
     followed by another one.
     """
     stacks = Stacks(connect("cloudformation"))
+    for name in deployment.stacks:
+        if name == deployment.name:  # the training jobs have ended with the other stack
+            _delete_images(connect, deployment, reporter)
+            if with_data:
+                _delete_data(connect, deployment, reporter)
+        stacks.delete(name, reporter)
+    if deployment.name not in deployment.stacks:
+        _delete_images(connect, deployment, reporter)
+
+
+def _left(ecr: Client, name: str) -> tuple[str, ...]:
+    """Returns the repositories of a training stack that is gone: an earlier run was interrupted after it."""
+    try:
+        found = ecr.describe_repositories()["repositories"]
+    except ecr.exceptions.ClientError:  # it may not be asked; there are some only if this command made them
+        return ()
+    named = (repository["repositoryName"] for repository in found)
+    return tuple(one for one in named if one.startswith(f"{training_stack_name(name)}/"))
+
+
+def _delete_images(connect: Connect, deployment: Deployment, reporter: Reporter) -> None:
     for name in deployment.repositories:
         with reporter.step(f"Deleting the images in {name}"):
             ecr = connect("ecr")
             with suppress(ecr.exceptions.RepositoryNotFoundException):
                 ecr.delete_repository(repositoryName=name, force=True)
-    for name in deployment.stacks:
-        if with_data and name == deployment.name:  # its training jobs have ended with the other stack
-            _delete_data(connect, deployment, reporter)
-        stacks.delete(name, reporter)
 
 
 def _delete_data(connect: Connect, deployment: Deployment, reporter: Reporter) -> None:

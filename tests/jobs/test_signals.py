@@ -26,8 +26,9 @@ def test_a_job_goes_on_when_its_waiting_is_interrupted(
     run.wait_for("request sent")
     os.kill(run.pid, number)
     assert run.wait() == 128 + number
-    *_, last = run.stderr.splitlines()
-    assert last == f"The job goes on. Run '{program()} batch status june --watch' to wait for it again."
+    *_, last, command_line = run.stderr.splitlines()
+    assert last == "The job goes on. To wait for it again:"
+    assert command_line == f"  {program()} batch status june --watch"
     assert bench.keys("predictions/june/job.json")
 
 

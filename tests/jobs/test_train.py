@@ -97,7 +97,7 @@ def test_a_bundle_is_never_overwritten(trainer: Trainer, models: Path, digit_ima
     options = ("--name", "digits", "--version", "v1", "--image-size", "96")
     done = trainer.run("train", "run", "--data", str(digit_images), "--output", str(models), *options)
     assert done.returncode == 1
-    assert "choose another version" in done.stderr
+    assert "choose another --version" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Training" not in done.stderr
     assert {path: path.read_bytes() for path in models.rglob("*") if path.is_file()} == before

@@ -233,8 +233,8 @@ def test_options_that_do_not_fit_together_are_refused(arguments: tuple[str, ...]
 
 
 def test_a_model_that_is_not_there_is_reported_before_anything_starts(tmp_path: Path) -> None:
-    """With what to type to see those that are."""
+    """With where to look."""
     options = ("--model", str(tmp_path / "models/pets"), "--keep", str(tmp_path / "local"))
     done = CliRunner().invoke(app, ["local", *options, "--port", str(free_port())])
-    assert f"Run '{program()} model list {tmp_path}/models'" in str(done.exception)
+    assert f"No model or version at {tmp_path}/models/pets." in str(done.exception)
     assert not (tmp_path / "local/cloud").exists()

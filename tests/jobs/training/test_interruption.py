@@ -80,7 +80,7 @@ def _interrupt(start: Callable[[], Run], bundle: Path, ends: list[tuple[str, sig
             break
     last = start()
     if last.wait() != 0:
-        assert "choose another version" in last.stderr  # it had finished before
+        assert "choose another --version" in last.stderr  # it had finished before
     return _files(bundle)
 
 
