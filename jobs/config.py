@@ -13,17 +13,20 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_serializer,
     field_validator,
 )
 from pydantic.fields import FieldInfo
 
-from worker.contract import Name, describe, nearest
+from jobs.unsure_band import Band, parse_band
+from worker.contract import Name, check_band, describe, nearest
 from worker.uris import masked
 
 #: https://www.rfc-editor.org/rfc/rfc1123#section-2, and underscores, which many names have.
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?")
 _RULE: Final = re.compile(r"(precision|recall)>=(0?\.\d+|1(?:\.0*)?)")
+_BAND_RULE: Final = re.compile(r"precision>=(0?\.\d+|1(?:\.0*)?) for both")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class OptionHelp:
 
     panel: str | None = None
     default: str | None = None  #: words shown for the default; the option is then unset unless it is given
+    repeated: bool = False  #: whether the option can be given several times
 
 
 #: The limits of a number, by pydantic's names for them, and how they are worded, in this order.
@@ -61,6 +65,26 @@ def fixed_threshold(rule: str) -> float | None:
     return value if 0.0 <= value <= 1.0 else None
 
 
+def check_unsure(rule: str | None) -> str | None:
+    """Returns a rule for the band unchanged. Raises ValueError, with the forms that exist, if it is not one."""
+    if rule is not None and not _BAND_RULE.fullmatch(rule) and fixed_band(rule) is None:
+        raise ValueError(f"{rule!r} is not a band of unsure scores: use 0.3:0.7, or 'precision>=0.99 for both'")
+    return rule
+
+
+def fixed_band(rule: str) -> Band | None:
+    """Returns the band, if the rule is one. Returns None for a rule that chooses a band."""
+    try:
+        return parse_band(rule)
+    except ValueError:
+        return None
+
+
+def asked_of_both(rule: str) -> float:
+    """Returns the precision that ``precision>=0.99 for both`` asks for."""
+    return float(rule.removeprefix("precision>=").removesuffix(" for both"))
+
+
 def _is_host(name: str) -> bool:
     try:
         ipaddress.ip_address(name)
@@ -75,8 +99,10 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     # All that this can be: jobs/data/sources.py and jobs/data/class_folders.py.
-    data: str = Field(
-        description="Folder or archive of two class folders, https:// address of an archive, or s3:// prefix."
+    # Several are a tuple; one is a string, as it always was in the files of a bundle.
+    data: Annotated[str | tuple[str, ...], OptionHelp(repeated=True)] = Field(
+        description="Folder or archive of two class folders, https:// address of an archive, s3:// prefix, or labelled "
+        "list. Repeat it for several: a later one wins."
     )
     output: str = Field(description="s3://bucket/prefix or folder. The bundle is written to NAME/VERSION/ in it.")
     name: Name = Field("model", description="Name of the model.")
@@ -138,6 +164,13 @@ class TrainConfig(BaseModel):
         description="A number, or a rule for the validation images: max-f1, or in quotes 'precision>=0.95' or "
         "'recall>=0.99'.",
     )
+    # A job without a band is recorded as it was before there were bands.
+    unsure: Annotated[str | None, AfterValidator(check_unsure), OptionHelp(default="none")] = Field(
+        None,
+        exclude_if=lambda rule: rule is None,
+        description="Scores whose answers are 'unsure': 0.3:0.7, or a rule for the validation images, "
+        "'precision>=0.99 for both'.",
+    )
     max_quarantined: float = Field(
         0.05, ge=0.0, le=1.0, description="Share of a class's files that may be left out before the job stops."
     )
@@ -162,6 +195,14 @@ class TrainConfig(BaseModel):
         "After an interruption, run the same command again to resume from there.",
     )
 
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_or_several(cls, data: object) -> object:
+        several = data if isinstance(data, list | tuple) else [data]
+        if not several or not all(isinstance(source, str) for source in several):
+            raise ValueError("must name a source of images, or a list of several")
+        return several[0] if len(several) == 1 else tuple(several)
+
     @field_validator("cache")
     @classmethod
     def _at_home(cls, cache: Path) -> Path:
@@ -176,23 +217,48 @@ class TrainConfig(BaseModel):
                 raise ValueError(f"{name!r} is not the name of a host: use cdn.example.com, without https:// and port")
         return ",".join(names)
 
+    @field_validator("unsure")
+    @classmethod
+    def _around_the_threshold(cls, rule: str | None, info: ValidationInfo) -> str | None:
+        """Raises ValueError where both are numbers that do not fit; what a rule chooses is not known yet."""
+        if rule is not None:
+            check_band(fixed_band(rule), fixed_threshold(info.data.get("threshold", "")))
+        return rule
+
     @property
     def allowed_redirects(self) -> frozenset[str]:
         """The names in ``redirect_hosts``."""
         return frozenset(filter(None, self.redirect_hosts.split(",")))
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources of the images, in their order."""
+        return (self.data,) if isinstance(self.data, str) else self.data
+
     @field_serializer("data")
-    def _without_secrets(self, data: str) -> str:
+    def _without_secrets(self, data: str | tuple[str, ...]) -> str | list[str]:
         """Keeps the signature of a presigned URL out of the bundle."""
-        address, mark, digest = data.partition("#sha256=")
-        return f"{masked(address)}{mark}{digest}" if data.lower().startswith(("http://", "https://")) else data
+        return _masked(data) if isinstance(data, str) else [_masked(source) for source in data]
+
+    def options(self, *, exclude: set[str] | None = None) -> list[str]:
+        """Returns the options of ``train run`` that differ from the defaults, as they are typed."""
+        given = self.model_dump(mode="json", exclude=exclude, exclude_defaults=True)
+        given |= {"redirect_hosts": self.redirect_hosts} if self.redirect_hosts else {}
+        return [
+            part
+            for name, value in given.items()
+            for one in (value if isinstance(value, list) else [value])
+            for part in (f"--{name.replace('_', '-')}", str(one))
+        ]
 
     def command(self) -> str:
         """Returns the command that runs this job again, as a new version. Defaults are left out."""
-        given = self.model_dump(mode="json", exclude={"version"}, exclude_defaults=True)
-        given |= {"redirect_hosts": self.redirect_hosts} if self.redirect_hosts else {}
-        options = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-        return shlex.join(["twofold", "train", "run", *options])
+        return shlex.join(["twofold", "train", "run", *self.options(exclude={"version"})])
+
+
+def _masked(source: str) -> str:
+    address, mark, digest = source.partition("#sha256=")
+    return f"{masked(address)}{mark}{digest}" if source.lower().startswith(("http://", "https://")) else source
 
 
 def explain_options(error: ValidationError, *, dashes: str = "--") -> str:

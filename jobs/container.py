@@ -77,7 +77,11 @@ def options(environment: Mapping[str, str]) -> list[str]:
         TrainConfig.model_validate(chosen)
     except ValidationError as error:
         raise UserError(f"SageMaker's hyperparameters: {explain_options(error, dashes='')}") from error
-    return [f"--{name.replace('_', '-')}={value}" for name, value in chosen.items()]
+    return [
+        f"--{name.replace('_', '-')}={one}"
+        for name, value in chosen.items()
+        for one in (value if isinstance(value, list) else [value])
+    ]
 
 
 def note_failure(environment: Mapping[str, str], reason: str) -> None:
@@ -101,8 +105,8 @@ def _hyperparameters(environment: Mapping[str, str], base: Path) -> dict[str, An
 
 
 def _plain(value: object) -> object:
-    """Decodes a value that SageMaker's Python SDK has encoded as JSON once more: ``"max-f1"`` with its quotes."""
-    if isinstance(value, str) and value.startswith('"'):
+    """Decodes a value that is JSON once more: ``"max-f1"`` as SageMaker's Python SDK writes it, or several sources."""
+    if isinstance(value, str) and value.startswith(('"', '["')):
         with contextlib.suppress(ValueError):
             return json.loads(value)
     return value

@@ -30,3 +30,12 @@ def decode(data: bytes, *, size_px: int) -> Pixels:
     """Returns the ``(size_px, size_px, 3)`` uint8 RGB pixels of an image file, from any thread. Raises Reject."""
     pixels = np.frombuffer(sandbox().decode(data, size_px=size_px), np.uint8)
     return pixels.reshape(size_px, size_px, 3)
+
+
+def thumbnail(data: bytes, *, max_px: int) -> Pixels:
+    """Returns the ``(H, W, 3)`` uint8 RGB pixels of an image file in its proportions, from any thread. Raises Reject.
+
+    The longer side has ``max_px`` pixels, or fewer: a small image is not enlarged.
+    """
+    pixels, height = sandbox().thumbnail(data, max_px=max_px)
+    return np.frombuffer(pixels, np.uint8).reshape(height, -1, 3)

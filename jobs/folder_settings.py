@@ -3,9 +3,9 @@
     TWOFOLD_QUEUE_URL = "http://127.0.0.1:4566/000000000000/requests"
     AWS_REGION = "us-east-1"
 
-``twofold local`` and ``twofold cloud deploy`` offer to write the file. ``twofold batch``, ``twofold model``,
-``twofold doctor`` and ``twofold train run`` read it in the folder where they are run. A variable of the environment
-takes precedence.
+``twofold local`` and ``twofold cloud deploy`` offer to write the file. ``twofold batch``, ``twofold label``,
+``twofold model``, ``twofold doctor`` and ``twofold train run`` read it in the folder where they are run. A variable of
+the environment takes precedence.
 """
 
 import json
@@ -119,7 +119,7 @@ def _above(folder: Path) -> Path | None:
 def save(folder: Path, settings: Mapping[str, str], *, written_by: str) -> Path:
     """Writes the file, in place of an earlier one, and returns its path. Only the user can read it."""
     lines = [
-        f"# Written by '{written_by}'. twofold batch, model, doctor and train run read it in this folder.",
+        f"# Written by '{written_by}'. twofold batch, label, model, doctor and train run read it in this folder.",
         "# Variables of the environment take precedence.",
         *(f"{name} = {_quoted(value)}" for name, value in settings.items()),
     ]

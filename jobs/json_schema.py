@@ -23,7 +23,7 @@ _KINDS: Final[dict[str, type[Document]]] = {
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """Returns all schemas by name. They accept what the code accepts, and also counts that do not add up."""
+    """Returns all schemas by name. They accept what the code accepts, and also numbers that do not fit together."""
     return {
         name: {"$schema": _DIALECT, "$id": f"urn:twofold:{name}:{VERSION}", **_plain(kind.model_json_schema())}
         for name, kind in _KINDS.items()

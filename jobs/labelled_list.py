@@ -6,15 +6,23 @@
 
 UTF-8, commas, quotes where needed (RFC 4180), one header line. The first two columns are required, in any order, and
 columns with other names are ignored. A blank label means that somebody has looked at the image and could not decide.
+
+Two more forms are read: JSON Lines with the same names, and the augmented manifest of SageMaker Ground Truth.
+
+    {"source_ref": "photos/1.jpg", "label": "cat"}
+    {"source-ref": "s3://shelter/1.jpg", "pets": 0, "pets-metadata": {"class-name": "cat", "type": "groundtruth/…"}}
+
+https://docs.aws.amazon.com/sagemaker/latest/dg/sms-data-output.html
 """
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -27,6 +35,9 @@ _OF_PREDICTIONS: Final = frozenset({"score", "threshold", "model_version"})
 #: The column of such a table in which a person writes the right class.
 CORRECTION: Final = "true_label"
 _LABEL: Final = TypeAdapter[str](Label)
+#: The end of the key that describes a label attribute, and the type of a label that is one class.
+_METADATA: Final = "-metadata"
+_CLASSIFICATION: Final = "groundtruth/image-classification"
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,9 @@ class LabelledLine:
     note: str | None = None
 
 
+#: The cells of a line by the names of their columns, and the number of the line.
+_Row = tuple[int, dict[str, str]]
+
 COLUMNS: Final = tuple(field.name for field in fields(LabelledLine))
 
 
@@ -49,10 +63,10 @@ def read_labelled_list(data: bytes, *, where: str) -> list[LabelledLine]:
     A table of predictions with a column ``true_label`` is read too: that column is then the label, since the table's
     own is what the model said. Raises UserError, with the number of the line, for anything that is not a labelled list.
     """
-    rows = _rows(_decode(data, where), where)
-    _, header = next(rows, (1, []))
-    label = _label_column(header, where)
-    found = [_line(cells, label, f"{where}, line {number}") for number, cells in _by_column(header, rows, where)]
+    text = _decode(data, where)
+    names, rows = _of_json(text, where) if text.lstrip().startswith("{") else _of_csv(text, where)
+    label = _label_column(names, where)
+    found = [_line(cells, label, f"{where}, line {number}") for number, cells in rows]
     if label == CORRECTION and not any(line.label for line in found):
         raise UserError(f"{where}: its column {CORRECTION} is blank in every line. Write the right class into it.")
     return found
@@ -60,8 +74,8 @@ def read_labelled_list(data: bytes, *, where: str) -> list[LabelledLine]:
 
 def labelled_list_csv(lines: Iterable[LabelledLine]) -> bytes:
     """Returns the CSV, with all five columns. A spreadsheet runs nothing in it, as in the worker's CSV."""
-    written = (astuple(line) for line in lines)
-    return csv_bytes(chain([COLUMNS], ((ref, label, _time(at), *rest) for ref, label, at, *rest in written)))
+    rows = ((line.source_ref, line.label, _time(line.reviewed_at), line.reviewer, line.note) for line in lines)
+    return csv_bytes(chain([COLUMNS], rows))
 
 
 def _decode(data: bytes, where: str) -> str:
@@ -72,7 +86,15 @@ def _decode(data: bytes, where: str) -> str:
         raise UserError(f"{where}, line {number} is not UTF-8. Save the list as CSV in UTF-8.") from None
 
 
-def _rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
+def _of_csv(text: str, where: str) -> tuple[Sequence[str], Iterator[_Row]]:
+    """Returns the names of the columns, and the lines below them."""
+    rows = _records(text, where)
+    _, header = next(rows, (1, []))
+    names = [name.strip() for name in header]
+    return names, _by_column(names, rows, where)
+
+
+def _records(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
     """Yields the cells of each line that is not blank, and the number of the line that they begin in."""
     # strict: otherwise a quote that is never closed would turn all following lines into one cell.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -86,9 +108,8 @@ def _rows(text: str, where: str) -> Iterator[tuple[int, list[str]]]:
         raise UserError(f"{where}, line {number}: {error}. Check its quotes.") from None
 
 
-def _label_column(header: Sequence[str], where: str) -> str:
-    """Returns the name of the column that holds the label. Raises UserError if the header is not a list's."""
-    names = [name.strip() for name in header]
+def _label_column(names: Sequence[str], where: str) -> str:
+    """Returns the name of the column that holds the label. Raises UserError if they are not the columns of a list."""
     of_predictions = set(names) >= _OF_PREDICTIONS
     label = CORRECTION if of_predictions else "label"
     if of_predictions and CORRECTION not in names:
@@ -102,7 +123,7 @@ def _label_column(header: Sequence[str], where: str) -> str:
         advice = " Separate the columns by commas." if separated else ""
         raise UserError(
             f"{where} has no column {' and no column '.join(missing)}: a labelled list begins with "
-            f"source_ref,label and not with {','.join(header)[:100]!r}.{advice}"
+            f"source_ref,label and not with {','.join(names)[:100]!r}.{advice}"
         )
     twice = [name for name in (*COLUMNS, CORRECTION) if names.count(name) > 1]
     if twice:
@@ -110,18 +131,74 @@ def _label_column(header: Sequence[str], where: str) -> str:
     return label
 
 
-def _by_column(
-    header: Sequence[str], rows: Iterable[tuple[int, list[str]]], where: str
-) -> Iterator[tuple[int, dict[str, str]]]:
+def _by_column(names: Sequence[str], records: Iterable[tuple[int, list[str]]], where: str) -> Iterator[_Row]:
     """Yields the cells of each line by the names of their columns. A cell that is missing at the end is blank."""
-    names = [name.strip() for name in header]
-    for number, cells in rows:
+    for number, cells in records:
         if len(cells) > len(names):
             raise UserError(
                 f"{where}, line {number} has {len(cells)} cells, but the header has {len(names)}. "
                 "Put a text that contains a comma in double quotes."
             )
         yield number, {name: unguarded(cell) for name, cell in zip(names, cells, strict=False)}
+
+
+def _of_json(text: str, where: str) -> tuple[Sequence[str], Iterable[_Row]]:
+    """Returns the keys of all lines, and the lines. A line of an augmented manifest gets a ``label``."""
+    # Not splitlines(): JSON may contain U+2028 and the like, which end no line there.
+    numbered = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
+    documents = [(number, _document(line, f"{where}, line {number}")) for number, line in numbered if line]
+    attribute = _label_attribute(dict(documents), where)
+    rows = [(number, _cells(document, attribute, f"{where}, line {number}")) for number, document in documents]
+    return list(dict.fromkeys(name for _, cells in rows for name in cells)), rows
+
+
+def _document(line: str, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+        line.encode()
+        json.dumps(found, ensure_ascii=False).encode()  # which half a surrogate pair, written as \ud800, is not
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON: {error}.") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{where} is not a JSON object.")
+    return found
+
+
+def _label_attribute(documents: Mapping[int, dict[str, Any]], where: str) -> str | None:
+    """Returns the name of the label attribute of an augmented manifest, or None for any other list.
+
+    An attribute is known by the key that describes it. A chain of labelling jobs leaves several.
+    """
+    described = {
+        (name.removesuffix(_METADATA), str(value.get("type", _CLASSIFICATION)))
+        for document in documents.values()
+        for name, value in document.items()
+        if name.endswith(_METADATA) and isinstance(value, dict) and not value.keys().isdisjoint(("class-name", "type"))
+    }
+    found = sorted({name for name, kind in described if kind == _CLASSIFICATION})
+    if len(found) > 1:
+        raise UserError(f"{where} has several label attributes, {', '.join(found)}. Remove all but one of them.")
+    if described and not found:
+        kinds = ", ".join(sorted({kind for _, kind in described}))
+        raise UserError(f"{where} has labels of the type {kinds}. Expected {_CLASSIFICATION}: one class an image.")
+    return found[0] if found else None
+
+
+def _cells(document: Mapping[str, Any], attribute: str | None, where: str) -> dict[str, str]:
+    """Returns the cells of one line by the names of a CSV's columns. What is no text or number is left out."""
+    found = {
+        "source_ref" if name == "source-ref" else name: "" if value is None else str(value)
+        for name, value in document.items()
+        if isinstance(value, str | int | float | None)
+    }
+    if attribute is None:
+        return found
+    described = document.get(f"{attribute}{_METADATA}")
+    label = described.get("class-name") if isinstance(described, dict) else None
+    if attribute in document and not (isinstance(label, str) and label):
+        raise UserError(f"{where} has {attribute} without a class-name in {attribute}{_METADATA}.")
+    # A job that has not ended has written this line as it found it.
+    return {name: cell for name, cell in found.items() if name == "source_ref"} | {"label": label or ""}
 
 
 def _line(cells: Mapping[str, str], label: str, where: str) -> LabelledLine:

@@ -19,9 +19,9 @@ from typing import Any, Final
 import keras
 
 from jobs.config import TrainConfig
-from jobs.data.dataset import Dataset, Quarantined, check_share, quarantine_csv
+from jobs.data.dataset import Dataset, Quarantined, check_share, count_sources, quarantine_csv
 from jobs.data.loader import ImageLoader
-from jobs.metrics import classification, scored_images
+from jobs.metrics import classification, scored_images, unsure_rule
 from jobs.metrics.learning_curve import Curve
 from jobs.models import bundle
 from jobs.progress import Reporter, hushed
@@ -67,6 +67,7 @@ class _Job:
     """One run of the recipe. The methods below ``make_files`` are its phases, in order."""
 
     def __init__(self, config: TrainConfig, dataset: Dataset, reporter: Reporter, interruption: Interruption) -> None:
+        unsure_rule.check_labels(config.unsure, dataset.labels)
         self._config = config
         self._dataset = dataset
         self._reporter = reporter
@@ -194,7 +195,12 @@ class _Job:
         scorer, images = Scorer(litert_file), self._dataset.test
         with hushed():  # LiteRT prints a line when it is first used
             scorer.check(image_size=self._config.image_size)
-        rule = Rule(labels=self._dataset.labels, threshold=decision.threshold, model_version=self._checkpoint.version)
+        rule = Rule(
+            labels=self._dataset.labels,
+            threshold=decision.threshold,
+            model_version=self._checkpoint.version,
+            unsure=decision.unsure,
+        )
         with self._reporter.step("Evaluating on the test images", total=len(images)) as advance:
             cache = self._checkpoint.job.at(f"scores-{network.digest(model_with_maps)[:16]}")
             test = evaluation.score(scorer, self._dataset, self._loader, rule=rule, cache=cache, advance=advance)
@@ -208,9 +214,11 @@ class _Job:
     ) -> dict[str, Any]:
         quarantined = self._quarantined()
         counts = {split: len(features.split(split).images) for split in ("train", "validation")}
+        sources = count_sources(self._dataset, [*features.images, *test.images])
         return {
             **evaluation.evaluate(test, decision, self._config, self._dataset, quarantined),
             "images": counts | {"test": len(test.images), "quarantined": len(quarantined)},
+            **({"sources": sources} if sources else {}),
             **facts,
             "hardware": devices.describe(),
             "resumed": self._checkpoint.resumed,
@@ -234,7 +242,7 @@ class _Job:
         quarantined = self._quarantined()
         scorer = Scorer(models[MODEL_FILE])
         probe_scores = tuple(scorer.score(pixels) for pixels in probes(self._config.image_size))
-        manifest = self._manifest(figures["threshold"], classification.headline(figures), probe_scores)
+        manifest = self._manifest(figures, probe_scores)
         # No digest covers model.json itself, so evaluation.json, which one covers, repeats its fields.
         repeated = manifest.model_dump(mode="json", exclude={"files"})
         seconds = {title: round(seconds, 2) for title, seconds in self._reporter.seconds.items()}
@@ -251,7 +259,8 @@ class _Job:
         manifest = manifest.model_copy(update={"files": bundle.describe(files)})
         return files | {MANIFEST_FILE: manifest.model_dump_json(indent=2).encode()}
 
-    def _manifest(self, threshold: float, metrics: dict[str, float], probe_scores: tuple[float, ...]) -> ModelManifest:
+    def _manifest(self, figures: dict[str, Any], probe_scores: tuple[float, ...]) -> ModelManifest:
+        band = figures.get("unsure")
         return ModelManifest(
             name=self._config.name,
             version=self._checkpoint.version,
@@ -259,12 +268,13 @@ class _Job:
             labels=self._dataset.labels,
             image_size=self._config.image_size,
             decoder_fingerprint=fingerprint(),
-            threshold=threshold,
+            threshold=figures["threshold"],
+            unsure=tuple(band["band"]) if band else None,
             files={},
             training_config=self._config.model_dump(mode="json"),
             dataset_digest=self._dataset.digest,
             libraries=libraries(),
-            metrics=metrics,
+            metrics=classification.headline(figures),
             probe_scores=probe_scores,
         )
 

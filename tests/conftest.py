@@ -38,6 +38,7 @@ from worker.scoring.sandbox import Sandbox
 from worker.uris import split
 
 if TYPE_CHECKING:
+    from tests.browser import Browser
     from tests.desk import Desk
 
 hypothesis.settings.register_profile("twofold", deadline=None)  # a busy laptop breaks no promise
@@ -400,6 +401,15 @@ def trainer(tmp_path_factory: pytest.TempPathFactory, once: Once) -> Iterator[Tr
     trainer = Trainer(tmp_path_factory.mktemp("trainer"), once.make("trainer.socket", Trainer.launch))
     yield trainer
     trainer.close()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Browser"]:
+    """Headless Chromium, one for all tests of a process. Where there is none, the test is skipped with the reason."""
+    from tests.browser import Browser  # noqa: PLC0415 - most tests need none
+
+    with Browser.start(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

@@ -121,6 +121,20 @@ Name = Annotated[str, StringConstraints(pattern=_NAME)]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 #: A number in [0, 1]. Adding 0 turns -0.0 into 0.0, so that equal numbers are also written the same.
 Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False), AfterValidator(lambda value: value + 0.0)]
+
+
+def _ascending(band: tuple[float, float]) -> tuple[float, float]:
+    if band[0] > band[1]:
+        raise ValueError(f"must be two numbers, the lower one first, not {band[0]:g} and {band[1]:g}")
+    return band
+
+
+#: A band of scores whose answers are unsure: from the first number up to, but not including, the second. Both are the
+#: same where no answer is unsure. The threshold is never outside of it.
+UnsureBand = Annotated[tuple[Probability, Probability], AfterValidator(_ascending)]
+#: What the column ``decision`` says of a score in the band. No class may have this name, in capitals or not.
+UNSURE: Final = "unsure"
+
 #: 64 lowercase hexadecimal digits.
 Sha256 = Annotated[str, StringConstraints(pattern=_SHA256)]
 
@@ -149,6 +163,10 @@ def _known(version: int) -> int:
 #: The version of a message or file: 1. An int and not a Literal, which would accept true for 1.
 SchemaVersion = Annotated[int, AfterValidator(_known), WithJsonSchema({"type": "integer", "const": 1})]
 
+#: For a field that was added to a format later: it is written only where it is set. So whatever does not use it stays
+#: byte for byte what it was, and an older Twofold, which refuses fields that it does not know, can read it.
+_WHERE_SET: Final = Field(exclude_if=lambda value: value is None)
+
 #: The rules below that are validators, once more for ``twofold schema``: JSON Schema cannot be derived from a function.
 _NO_DOT_SEGMENTS: Final = Field(json_schema_extra={"not": {"type": "string", "pattern": r"(^|/)\.{1,2}(/|$)"}})
 _WITH_IMAGES: "Final[JsonDict]" = {"required": ["images"], "properties": {"images": {"type": "array"}}}
@@ -163,7 +181,7 @@ _SCORED: "Final[JsonDict]" = {
 }
 _FAILED: "Final[JsonDict]" = {
     "required": ["error_code"],
-    "properties": {**_NO_SCORE, "error_code": {"type": "string"}},
+    "properties": {**_NO_SCORE, "decision": _NULL, "error_code": {"type": "string"}},
 }
 
 
@@ -227,6 +245,9 @@ class ClassifyRequest(Document):
     output_uri: Annotated[S3Uri | None, _NO_DOT_SEGMENTS] = None
     #: A score of at least this is class 1. None: the model's own threshold.
     threshold: Probability | None = None
+    #: Scores whose answers are ``unsure`` in the column ``decision``, which a part has only where there is such a band.
+    #: None: the model's own, or none at all where ``threshold`` is given.
+    unsure: Annotated[UnsureBand | None, _WHERE_SET] = None
     #: Set by Twofold, not by producers: the number of the shard that ``manifest`` is, from 0.
     shard: Annotated[int, Field(ge=0, lt=MAX_SHARDS)] | None = None
     #: Set by Twofold, too: tells a job from an earlier one of that name, which was cancelled. None: there was none.
@@ -240,6 +261,11 @@ class ClassifyRequest(Document):
             raise ValueError("give exactly one of 'images' and 'manifest'")
         if self.shard is not None and self.manifest is None:
             raise ValueError("'shard' needs a 'manifest'")
+        return self
+
+    @model_validator(mode="after")
+    def _threshold_in_band(self) -> Self:
+        check_band(self.unsure, self.threshold)
         return self
 
     @classmethod
@@ -261,7 +287,7 @@ class ClassifyRequest(Document):
 class PredictionRow(Document):
     """One row of the CSV. It has ``label``, ``confidence`` and ``score``, or else an ``error_code``.
 
-    The columns are the fields, in this order. None is a blank cell.
+    The columns are the fields, in this order. None is a blank cell. The last one is there only where a band was set.
     """
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [_SCORED, _FAILED]})
@@ -275,12 +301,17 @@ class PredictionRow(Document):
     model_version: Name
     error_code: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")] | None = None  #: see ``worker.errors``
     error_message: str | None = None
+    decision: Annotated[Label | None, _WHERE_SET] = None  #: the label, or ``unsure`` for a score in the band
 
     @model_validator(mode="after")
     def _scored_or_failed(self) -> Self:
         blanks = {value is None for value in (self.label, self.confidence, self.score)}
         if len(blanks) != 1 or blanks == {self.error_code is None}:
             raise ValueError("a row has label, confidence and score, or else an error_code")
+        if self.decision is not None and self.decision not in (self.label, UNSURE):
+            raise ValueError(f"a decision is the label or {UNSURE!r}")
+        if self.decision is not None and self.error_code is not None:
+            raise ValueError("a row without a score has no decision")
         return self
 
 
@@ -300,12 +331,16 @@ class PartReport(Document):
     model_name: Name
     model_version: Name
     threshold: Probability
+    unsure: Annotated[UnsureBand | None, _WHERE_SET] = None  #: the band in use
+    unsure_rows: Annotated[NonNegativeInt | None, _WHERE_SET] = None  #: scored rows in it; None: there is no band
     seconds: NonNegativeFloat  #: from reading the request to the CSV that is ready to write
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
         if self.rows != self.scored + self.failed or self.failed != sum(self.errors.values()):
             raise ValueError("rows = scored + failed, and failed = the sum of errors, must hold")
+        if (self.unsure is None) != (self.unsure_rows is None) or (self.unsure_rows or 0) > self.scored:
+            raise ValueError("a number of unsure rows, at most that of the scored ones, must be there where a band is")
         return self
 
 
@@ -347,6 +382,7 @@ class Job(Document):
     asked_model_uri: S3Uri | None = None  #: as requested: that bundle, or the ``champion.json`` that pointed at it
     output_uri: S3Uri
     threshold: Probability | None = None
+    unsure: Annotated[UnsureBand | None, _WHERE_SET] = None  #: as requested, like the threshold
     skipped: dict[str, NamedFiles] = {}  #: files in the folders of ``sources`` that are no images, by reason
     parent: JobId | None = None  #: the job whose failed images this job tries again; rows keep the parent's numbers
     edition: Name | None = None  #: tells the job from an earlier one of that name, which was cancelled
@@ -369,6 +405,7 @@ class Job(Document):
             model_uri=self.model_uri,
             output_uri=self.output_uri,
             threshold=self.threshold,
+            unsure=self.unsure,
             shard=shard,
             edition=self.edition,
         )
@@ -396,6 +433,7 @@ class Summary(Document):
     failed: NonNegativeInt
     errors: dict[str, PositiveInt]  #: failed rows by error_code
     positives: NonNegativeInt  #: scored rows of class 1
+    unsure_rows: Annotated[NonNegativeInt | None, _WHERE_SET] = None  #: scored rows in the band; None: there is none
     models: tuple[str, ...]  #: "name version" of every model that scored a part
     worker_s: NonNegativeFloat  #: the seconds of all parts, added up
     cost_usd: NonNegativeFloat  #: an estimate, see worker/batch/cost.py
@@ -435,6 +473,8 @@ class ModelManifest(Document):
     libraries: dict[str, str]  #: versions by distribution name
     metrics: dict[str, float]  #: headline figures on the test images
     probe_scores: tuple[float, ...] = ()  #: P(class 1) of the probe images, see ``worker.scoring.probes``
+    #: Scores whose answers are ``unsure``. None: the model has no such band.
+    unsure: Annotated[UnsureBand | None, _WHERE_SET] = None
 
     @field_validator("labels")
     @classmethod
@@ -442,6 +482,21 @@ class ModelManifest(Document):
         if labels[0] == labels[1]:
             raise ValueError("the two labels are the same")
         return labels
+
+    @model_validator(mode="after")
+    def _threshold_in_band(self) -> Self:
+        check_band(self.unsure, self.threshold, labels=self.labels)
+        return self
+
+
+def check_band(band: tuple[float, float] | None, threshold: float | None, *, labels: tuple[str, ...] = ()) -> None:
+    """Raises ValueError for a band that does not fit the threshold, or labels of which one is called ``unsure``."""
+    if band is None:
+        return
+    if threshold is not None and not band[0] <= threshold <= band[1]:
+        raise ValueError(f"'unsure' must hold the threshold: {threshold:g} is not from {band[0]:g} to {band[1]:g}")
+    if UNSURE in {label.casefold() for label in labels}:
+        raise ValueError(f"'unsure' cannot be set: a class has that name, so {UNSURE!r} could mean two things")
 
 
 class ChampionPointer(Document):

@@ -105,6 +105,7 @@ def _name_taken(written: Job, job: Job) -> UserError:
         "other images": other_images,
         "another model": written.asked_model_uri != job.asked_model_uri,
         "another threshold": written.threshold != job.threshold,
+        "another band of unsure scores": written.unsure != job.unsure,
     }
     found = " and ".join(what for what, is_so in differs.items() if is_so) or "another origin"
     taken = f"Nothing was uploaded. There is a job named {job.job_id} with {found}."

@@ -15,10 +15,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from jobs.batch.closing import Closer, Closing
 from jobs.batch.dead_letters import DeadLetter, DeadLetters, LettersRead
 from jobs.batch.queue_trouble import QUEUE, explain
+from jobs.batch.s3_objects import S3Objects
 from jobs.batch.status import StatusReader
 from jobs.folder_settings import check_emulator, missing
+from jobs.unsure_band import Band
 from jobs.user_error import UserError
-from worker.aws.clients import open_session, open_sqs, open_storage
+from worker.aws.clients import open_s3, open_session, open_sqs, open_storage
 from worker.aws.failures import BOTO_ERRORS
 from worker.aws.notifications import open_notifier
 from worker.aws.queue import Outbox, Queue
@@ -127,6 +129,10 @@ class BatchClient:
         check_emulator()
         return cls(settings, session, open_storage(session, bucket_owner=settings.expected_bucket_owner))
 
+    def objects(self) -> S3Objects:
+        """Returns what copies and tags objects."""
+        return S3Objects(open_s3(self.session, bucket_owner=self.settings.expected_bucket_owner))
+
     def record(self, job_id: str) -> JobRecord:
         """Returns the record of a job, which may not exist."""
         return JobRecord(JobFolder(self.settings.needed_output(), job_id), self.storage)
@@ -167,13 +173,20 @@ class BatchClient:
         preflight.check_queue(open_sqs(self.session), self.settings.needed_queue())
         preflight.check_output(self.settings.needed_output(), self.storage)
 
-    def choose_model(self, uri: str | None) -> "ModelChoice":
-        """Returns the bundle that ``uri`` or else the settings name. Raises UserError when it cannot be used."""
+    def choose_model(
+        self, uri: str | None, *, threshold: float | None = None, unsure: Band | None = None
+    ) -> "ModelChoice":
+        """Returns the bundle that ``uri`` or else the settings name.
+
+        Raises UserError when it cannot be used, or not with this threshold and this band of unsure scores.
+        """
         from jobs.batch import preflight  # noqa: PLC0415 - see above
         from worker.batch.plan import ModelChoice  # noqa: PLC0415
 
         named = uri or self.model_uri()
-        return ModelChoice() if named is None else preflight.choose_model(named, self.storage)
+        if named is None:
+            return ModelChoice()
+        return preflight.choose_model(named, self.storage, threshold=threshold, unsure=unsure)
 
     def is_emulated(self) -> bool:
         """Returns whether the queue is on an emulator, which costs nothing."""

@@ -69,6 +69,12 @@ def has_image_suffix(name: str) -> bool:
     return Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
+def has_other_suffix(name: str) -> bool:
+    """Returns whether a name is that of a file which is not an image. One without a suffix can be anything."""
+    suffix = Path(name).suffix.lower()
+    return suffix not in IMAGE_SUFFIXES | _HEIC_SUFFIXES and _SUFFIX.fullmatch(suffix) is not None
+
+
 def unfit(path: Path) -> str | None:
     """Returns why a file cannot be submitted, or None for an image."""
     suffix = path.suffix.lower()
@@ -76,7 +82,7 @@ def unfit(path: Path) -> str | None:
         return oversize(path)
     if suffix in _OTHER_SUFFIXES:
         return _OTHER.format(suffix[1:].upper())
-    if _SUFFIX.fullmatch(suffix) and suffix not in _HEIC_SUFFIXES:
+    if has_other_suffix(path.name):
         return NOT_AN_IMAGE
     start = _start(path)
     if start is None:

@@ -10,7 +10,7 @@ Images on this machine get a URI that follows from their content, and are upload
 
 import hashlib
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -28,7 +28,7 @@ from worker.batch.job_folder import MISSING_UPLOADS, UPLOADS
 from worker.contract import ManifestRef, NamedFiles
 from worker.errors import Reject
 from worker.manifest.formats import ImageRef
-from worker.manifest.references import EXPECTED, of_file, references
+from worker.manifest.references import EXPECTED, Opener, of_file, references
 
 #: Why a name of a list gets a row with an error code, as people read it.
 MISSING: Final = "not there"
@@ -155,14 +155,7 @@ class Inputs:
 
     def _of_folder(self, folder: Path) -> Iterator[ImageRef]:
         before = self.skipped.total
-        taken = []
-        for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-            name = path.relative_to(folder).as_posix()
-            reason = self._refuse(folder, name)
-            if reason is None:
-                taken.append(name)
-            elif reason:
-                self.skipped.add(reason, _text(name))
+        taken = images_in(folder, self.patterns, self.skipped)
         if not taken:
             raise UserError(self._nothing_in(folder, self.skipped.total - before))
         return (self._of_image(folder / name, self._name(folder, name)) for name in taken)
@@ -176,40 +169,16 @@ class Inputs:
         files = "The only file there is" if found == 1 else f"The {found:,} files there are"
         return f"There are no images to submit in {where}. {files} skipped:{reasons}{_hint(folder, groups)}"
 
-    def _refuse(self, folder: Path, name: str) -> str | None:
-        """Returns why what is in a folder is skipped, None if it is not, and "" for a folder in it."""
-        path = folder / name
-        if path.is_dir():
-            return _LINKED_FOLDER if path.is_symlink() else ""
-        if any(step.startswith(".") for step in name.split("/")):
-            return _HIDDEN
-        if not is_file(path):
-            return _NOT_A_FILE
-        # With --include, the patterns alone decide what is an image.
-        return self.patterns.refuse(name) or (oversize(path) if self.patterns.include else unfit(path))
-
     def _name(self, folder: Path, name: str) -> str:
         """Returns what the column ``file`` says of a file that a source in ``folder`` calls ``name``."""
         return name_in(self.base or Path(folder).absolute(), folder, name)
 
     def _of_manifest(self, path: Path) -> Iterator[ImageRef]:
-        def pieces() -> Iterator[bytes]:
-            with path.open("rb") as opened:
-                while piece := opened.read(_PIECE):
-                    yield piece
-
-        refs: Iterable[ImageRef] = of_file(pieces(), str(path), declared=None, opener=self._open)
-        try:
-            for ref in refs:
-                if "://" in ref.source_ref:
-                    yield ref._replace(columns=renamed(ref.columns))
-                else:
-                    yield self._of_name(path.parent, ref)
-        except Reject as error:
-            reason = error.message.removeprefix(f"{path}: ")
-            if not reason.startswith(EXPECTED):
-                raise
-            raise UserError(f"{printable(str(path))} is neither an image nor a list of images: {reason}") from error
+        for ref in lines_of(path, self._open):
+            if "://" in ref.source_ref:
+                yield ref._replace(columns=renamed(ref.columns))
+            else:
+                yield self._of_name(path.parent, ref)
 
     def _of_name(self, folder: Path, ref: ImageRef) -> ImageRef:
         """Returns the image of a line that is no URI: an image file in ``folder``, or else one that will not be found.
@@ -244,6 +213,48 @@ class Inputs:
         uri = f"{self.output_uri.rstrip('/')}/{UPLOADS}/{_digest(path)}/{_text(path.name)}"
         self.files[uri] = path
         return ImageRef.of(uri, columns=own_name(_text(name), columns or {}))
+
+
+def images_in(folder: Path, patterns: Patterns, skipped: Tally) -> list[str]:
+    """Returns the names of the images in a folder, in order, and adds those of its other files to ``skipped``."""
+    taken = []
+    for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")):
+        reason = _refuse(folder, name, patterns)
+        if reason is None:
+            taken.append(name)
+        elif reason:
+            skipped.add(reason, _text(name))
+    return taken
+
+
+def _refuse(folder: Path, name: str, patterns: Patterns) -> str | None:
+    """Returns why what is in a folder is skipped, None if it is not, and "" for a folder in it."""
+    path = folder / name
+    if path.is_dir():
+        return _LINKED_FOLDER if path.is_symlink() else ""
+    if any(step.startswith(".") for step in name.split("/")):
+        return _HIDDEN
+    if not is_file(path):
+        return _NOT_A_FILE
+    # With --include, the patterns alone decide what is an image.
+    return patterns.refuse(name) or (oversize(path) if patterns.include else unfit(path))
+
+
+def lines_of(path: Path, opener: Opener) -> Iterator[ImageRef]:
+    """Yields the references of a list on this machine. Raises UserError for a file that is not a list."""
+
+    def pieces() -> Iterator[bytes]:
+        with path.open("rb") as opened:
+            while piece := opened.read(_PIECE):
+                yield piece
+
+    try:
+        yield from of_file(pieces(), str(path), declared=None, opener=opener)
+    except Reject as error:
+        reason = error.message.removeprefix(f"{path}: ")
+        if not reason.startswith(EXPECTED):
+            raise
+        raise UserError(f"{printable(str(path))} is neither an image nor a list of images: {reason}") from error
 
 
 def _hint(folder: Path, skipped: dict[str, NamedFiles]) -> str:

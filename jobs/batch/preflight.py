@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from jobs.batch import queue_trouble
+from jobs.unsure_band import Band
 from jobs.user_error import UserError
 from jobs.wording import program
 from worker.aws.queue import Queue
@@ -10,6 +11,7 @@ from worker.aws.storage import Storage
 from worker.batch.plan import ModelChoice
 from worker.contract import ModelManifest
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
+from worker.predictions import Rule
 from worker.scoring.models import CHAMPION_FILE, MANIFEST_FILE, MODEL_FILE, pinned
 
 if TYPE_CHECKING:
@@ -21,10 +23,12 @@ _DENIED: Final = "AccessDenied"
 _NOTHING: Final = "Nothing was uploaded."
 
 
-def choose_model(uri: str, storage: Storage) -> ModelChoice:
+def choose_model(
+    uri: str, storage: Storage, *, threshold: float | None = None, unsure: Band | None = None
+) -> ModelChoice:
     """Returns the champion of a model's folder, or the bundle that ``uri`` names in another way.
 
-    Raises UserError when there is no bundle, or one that no worker could open.
+    Raises UserError when there is no bundle, or one that no worker could open, or that would refuse the band.
     """
     if not uri.startswith("s3://"):
         raise UserError(
@@ -34,9 +38,13 @@ def choose_model(uri: str, storage: Storage) -> ModelChoice:
     asked = _asked(uri.rstrip("/"), storage)
     try:
         bundle = pinned(asked, storage=storage)
-        _check_bundle(bundle, storage)
+        manifest = _check_bundle(bundle, storage)
     except Reject as error:
         raise _no_model(uri, error.message) from error
+    try:
+        Rule.of(manifest, threshold=threshold, unsure=unsure)
+    except Reject as error:
+        raise UserError(f"{error.message}. Choose another --unsure or --threshold. {_NOTHING}") from error
     return ModelChoice(asked=asked, pinned=bundle)
 
 
@@ -73,8 +81,11 @@ def _asked(uri: str, storage: Storage) -> str:
     return f"{uri}/{CHAMPION_FILE}" if names == {CHAMPION_FILE} else uri
 
 
-def _check_bundle(bundle: str, storage: Storage) -> None:
-    """Raises Reject unless the bundle has its graph, of the size in its manifest. Only workers read all of it."""
+def _check_bundle(bundle: str, storage: Storage) -> ModelManifest:
+    """Returns the manifest of a bundle. Raises Reject unless the graph is there, of the size in the manifest.
+
+    Only workers read all of it.
+    """
     body = storage.read(f"{bundle}/{MANIFEST_FILE}", max_bytes=_MAX_JSON_BYTES)
     try:
         manifest = ModelManifest.parse(body)
@@ -86,6 +97,7 @@ def _check_bundle(bundle: str, storage: Storage) -> None:
         raise Reject(ErrorCode.BAD_MODEL, f"{uri}: no such object")
     if expected is None or found != expected.size_bytes:
         raise Reject(ErrorCode.BAD_MODEL, f"{uri} is not the file that {MANIFEST_FILE} describes")
+    return manifest
 
 
 def _no_model(uri: str, reason: str) -> UserError:

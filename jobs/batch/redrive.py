@@ -107,6 +107,7 @@ class Redrive:
             sources=(self._record.folder.uri,),
             model=ModelChoice(asked=parent.asked_model_uri, pinned=parent.model_uri),
             threshold=parent.threshold,
+            unsure=parent.unsure,
             parent=parent,
         )
         with reporter.step("Writing the plan", total=job.parts) as advance:

@@ -10,7 +10,7 @@ from jobs.batch.job_names import no_such_job
 from jobs.user_error import UserError
 from jobs.wording import counted, program, with_command
 from worker import predictions
-from worker.batch.job_folder import JobRecord
+from worker.batch.job_folder import JobRecord, unsure_rows
 from worker.batch.shards import read_shard
 from worker.contract import Job, PredictionRow, ShardLine
 
@@ -26,6 +26,7 @@ class Line(NamedTuple):
 
     row: PredictionRow
     columns: dict[str, str]
+    version_id: str | None = None  #: of the object, where the manifest names one and its columns are asked for
 
 
 class Results:
@@ -91,6 +92,25 @@ class Results:
                 asked = {line.row: line for line in self.shard(number)}
                 yield from ((row, asked.get(row.row) or _line_of(row)) for row in wanted)
 
+    def has_decisions(self) -> bool:
+        """Returns whether a band of unsure scores was set, so that rows have a decision.
+
+        Asks the summary, or the reports of all parts where there is none yet. Redrives may have been scored by another
+        version of the model, with a band or without.
+        """
+        if self.job.unsure is not None or self._has_band():
+            return True
+        return any(Results(self.record.sibling(name)).has_decisions() for name in self.record.redrives())
+
+    def _has_band(self) -> bool:
+        # Asked first: the summary of a job that had the name before may be there still.
+        summary = self.record.summary() if self.record.is_complete(self.job) else None
+        if summary is not None:
+            return summary.unsure_rows is not None
+        with ThreadPoolExecutor(_AHEAD) as pool:
+            reports = pool.map(lambda number: self.record.answer(self.job, number), self.numbers())
+            return unsure_rows(reports) is not None
+
     def shard(self, number: int) -> list[ShardLine]:
         """Returns the lines of a shard, or nothing when the job was short and has no shards."""
         if self.job.shards is None:
@@ -103,8 +123,11 @@ class Results:
         return list(self.record.answered(self.job))
 
     def _merged(self, number: int, redriven: dict[int, PredictionRow], *, join: bool) -> list[Line]:
-        columns = {line.row: line.columns for line in self.shard(number)} if join else {}
-        return [Line(redriven.get(row.row, row), columns.get(row.row, {})) for row in self.part(number)]
+        asked = {line.row: line for line in self.shard(number)} if join else {}
+        rows = [redriven.get(row.row, row) for row in self.part(number)]
+        return [
+            Line(row, line.columns, line.version_id) if (line := asked.get(row.row)) else Line(row, {}) for row in rows
+        ]
 
     def part(self, number: int) -> list[PredictionRow]:
         """Returns the rows of a part. Raises UserError when it was altered, or does not hold the rows of its shard."""

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
@@ -14,7 +14,7 @@ from jobs.batch.results import Line
 from jobs.extras import require
 from jobs.progress import Advance
 from jobs.user_error import UserError
-from worker.predictions import COLUMNS, csv_bytes
+from worker.predictions import COLUMNS, DECISION, cells, csv_bytes
 
 STDOUT: Final = "-"
 _CSV: Final = ".csv"
@@ -52,21 +52,24 @@ def check(path: str, *, force: bool, excel: bool) -> None:
     output_file.check_free(Path(path), force=force, example="results.csv")
 
 
-def write(
+def write(  # noqa: PLR0913 - all that a table can differ in
     chunks: Iterable[list[Line]],
     path: str,
     *,
     joined: tuple[str, ...],
+    decided: bool = False,
     advance: Advance,
     force: bool = False,
     excel: bool = False,
 ) -> Counts:
     """Writes all lines to ``path``, with the columns ``joined`` of the manifest after those of the results.
 
+    With ``decided``, those of the results include the decision.
+
     The file appears when it is complete. After an error there is none, and an older one is unchanged. Only with
     ``force`` does it replace another. With ``excel`` a CSV file begins with a byte order mark.
     """
-    columns = _named(joined)
+    columns = Columns.of(joined, decided=decided)
     counts, errors = Counts(), Counter[str]()
     with _open(path, columns, force=force, excel=excel) as put:
         for chunk in chunks:
@@ -79,23 +82,40 @@ def write(
     return counts
 
 
-def _named(joined: Iterable[str]) -> dict[str, str]:
-    """Returns the columns of the manifest by the names that they get: ``manifest_label`` for ``label``.
+class Columns(NamedTuple):
+    """The columns of the table: those of the rows, then those of the manifest by the names that they get."""
 
-    No two columns of the table differ in capitals alone, since many programs take such names for the same one.
-    """
-    taken, names = {name.casefold() for name in COLUMNS}, {}
-    for column in joined:
-        name = column
-        while name.casefold() in taken:
-            name = f"manifest_{name}"
-        taken.add(name.casefold())
-        names[name] = column
-    return names
+    own: tuple[str, ...]
+    joined: dict[str, str]
+
+    @classmethod
+    def of(cls, joined: Iterable[str], *, decided: bool) -> "Columns":
+        """Names the columns of the manifest: ``manifest_label`` for ``label``.
+
+        No two columns of the table differ in capitals alone, since many programs take such names for the same one.
+        """
+        own = (*COLUMNS, DECISION) if decided else COLUMNS
+        taken, names = {name.casefold() for name in own}, {}
+        for column in joined:
+            name = column
+            while name.casefold() in taken:
+                name = f"manifest_{name}"
+            taken.add(name.casefold())
+            names[name] = column
+        return cls(own, names)
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """The names of all columns, in order."""
+        return (*self.own, *self.joined)
+
+    def values(self, line: Line) -> list[object]:
+        """Returns the cells of a line."""
+        return [*cells(line.row, self.own), *(line.columns.get(column) for column in self.joined.values())]
 
 
 @contextmanager
-def _open(path: str, columns: dict[str, str], *, force: bool, excel: bool) -> Iterator[Write]:
+def _open(path: str, columns: Columns, *, force: bool, excel: bool) -> Iterator[Write]:
     if path == STDOUT:
         yield _csv(sys.stdout.buffer, columns, excel=excel)
         return
@@ -107,34 +127,28 @@ def _open(path: str, columns: dict[str, str], *, force: bool, excel: bool) -> It
             yield _csv(file, columns, excel=excel)
 
 
-def _csv(file: IO[bytes], columns: dict[str, str], *, excel: bool) -> Write:
-    file.write((_BYTE_ORDER_MARK if excel else b"") + csv_bytes([[*COLUMNS, *columns]]))
+def _csv(file: IO[bytes], columns: Columns, *, excel: bool) -> Write:
+    file.write((_BYTE_ORDER_MARK if excel else b"") + csv_bytes([columns.header]))
 
     def put(chunk: list[Line]) -> None:
-        file.write(csv_bytes(_values(line, columns) for line in chunk))
+        file.write(csv_bytes(columns.values(line) for line in chunk))
 
     return put
 
 
 @contextmanager
-def _parquet(file: IO[bytes], columns: dict[str, str]) -> Iterator[Write]:
+def _parquet(file: IO[bytes], columns: Columns) -> Iterator[Write]:
     require("parquet")
     import pyarrow as pa  # noqa: PLC0415 - 50 MB that nothing else needs
     from pyarrow import parquet  # noqa: PLC0415
 
     kinds: dict[str, Any] = {"row": pa.int64(), "confidence": pa.float64(), "score": pa.float64()}
     kinds["threshold"] = pa.float64()
-    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in (*COLUMNS, *columns)])
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in columns.header])
     with parquet.ParquetWriter(file, schema) as writer:
 
         def put(chunk: list[Line]) -> None:
-            values = zip(*(_values(line, columns) for line in chunk), strict=True)
+            values = zip(*(columns.values(line) for line in chunk), strict=True)
             writer.write_batch(pa.record_batch([list(column) for column in values], schema=schema))
 
         yield put
-
-
-def _values(line: Line, columns: dict[str, str]) -> Iterator[object]:
-    yield from line.row.model_dump().values()
-    for column in columns.values():
-        yield line.columns.get(column)

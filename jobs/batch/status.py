@@ -12,14 +12,14 @@ from pydantic import BaseModel, ConfigDict
 from jobs.batch.closing import Closer, Closing
 from jobs.batch.dead_letters import Letters, LettersRead, is_in, is_of
 from jobs.batch.job_names import job_ids, no_such_job
-from jobs.batch.redriven import RedrivenCodes
+from jobs.batch.redriven import RedrivenRows
 from jobs.batch.results import going_on
 from jobs.batch.trying_again import how_to_try_again
 from jobs.user_error import UserError
 from jobs.wording import with_command
 from worker.aws.storage import Storage
-from worker.batch.job_folder import JobFolder, JobRecord
-from worker.contract import Job, NamedFiles, PartReport, Summary
+from worker.batch.job_folder import JobFolder, JobRecord, unsure_rows
+from worker.contract import Job, NamedFiles, PartReport
 from worker.errors import Reject
 
 JobState = Literal["waiting", "running", "stuck", "complete", "complete with failures", "cancelled"]
@@ -30,9 +30,6 @@ _LEAST_S: Final = 1.0
 #: How long nothing has happened to a job before its queue is believed to be empty: the number of messages that SQS
 #: reports is right a minute after the last one was sent.
 _QUIET: Final = timedelta(minutes=5)
-#: Of 100,000 parts, 200 bytes each.
-_MAX_SUMMARY_BYTES: Final = 64 * 1024 * 1024
-
 
 #: Returns how many requests the queue holds; None: that is not known.
 Pending = Callable[[], int | None]
@@ -65,6 +62,7 @@ class JobStatus(BaseModel):
     failed: int
     waiting: int
     errors: dict[str, int]  #: failed rows by error_code
+    unsure_rows: int | None = None  #: scored rows in the band of unsure scores; None: no row has one
     parts: int
     parts_done: int
     images_per_s: float | None  #: between the creation of the job and its newest part
@@ -115,7 +113,7 @@ class StatusReader:
         self._pending = pending
         self._written: dict[int, datetime] = {}  #: the parts that are there
         self._reports: dict[int, PartReport] = {}  #: on them, as far as they were read
-        self._redriven: RedrivenCodes | None = None
+        self._redriven: RedrivenRows | None = None
         self._edition: str | None = None  #: that of the job that these were read of
 
     def read(self) -> JobStatus:
@@ -129,7 +127,7 @@ class StatusReader:
             return self._without_job(closing)
         redrives = self._record.redrives()
         done = sum(map(job.rows_of, self._written))
-        errors = self._errors(complete=complete, redrives=redrives)
+        errors, unsure = self._counts(complete=complete, redrives=redrives)
         refused = [] if complete else self._refused(job)
         failed = errors.total()
         seconds = (newest - job.created_at).total_seconds() if newest else 0.0
@@ -148,6 +146,7 @@ class StatusReader:
             failed=failed,
             waiting=waiting,
             errors=dict(sorted(errors.items())),
+            unsure_rows=unsure,
             parts=job.parts,
             parts_done=len(self._written),
             images_per_s=None if rate is None else round(rate, 1),
@@ -162,27 +161,31 @@ class StatusReader:
             skipped=job.skipped,
         )
 
-    def _errors(self, *, complete: bool, redrives: list[str]) -> Counter[str]:
-        """Returns the failed rows by code, as the results have them: a row that was redriven as it is now."""
-        errors = self._first_errors(complete=complete)
-        if redrives:
-            self._redriven = self._redriven or RedrivenCodes(self._record)
-            first, now = self._redriven.read(redrives)
-            errors.subtract(first)
-            errors.update(now)
-        return +errors  # without the codes that no row has any more
+    def _counts(self, *, complete: bool, redrives: list[str]) -> tuple[Counter[str], int | None]:
+        """Returns the failed rows by code, and the unsure ones, as the results have them.
 
-    def _first_errors(self, *, complete: bool) -> Counter[str]:
-        """Returns the failed rows of the job's own parts by code: once it is complete, from its summary."""
-        uri = self._record.folder.summary
-        body = self._record.storage.find(uri, max_bytes=_MAX_SUMMARY_BYTES) if complete else None
-        if body is not None:
-            return Counter(Summary.model_validate_json(body).errors)
+        That is, a row that was redriven as it is now.
+        """
+        errors, unsure = self._first_counts(complete=complete)
+        if redrives:
+            self._redriven = self._redriven or RedrivenRows(self._record)
+            first, now = self._redriven.read(redrives)
+            errors.subtract(first.errors)
+            errors.update(now.errors)
+            if now.unsure is not None:
+                unsure = (unsure or 0) + now.unsure - (first.unsure or 0)
+        return +errors, unsure  # without the codes that no row has any more
+
+    def _first_counts(self, *, complete: bool) -> tuple[Counter[str], int | None]:
+        """Returns those of the job's own parts: once it is complete, from its summary."""
+        summary = self._record.summary() if complete else None
+        if summary is not None:
+            return Counter(summary.errors), summary.unsure_rows
         self._read_reports()
         errors: Counter[str] = Counter()
         for report in self._reports.values():
             errors.update(report.errors)
-        return errors
+        return errors, unsure_rows(self._reports.values())
 
     def _close(self, job: Job | None, newest: datetime | None) -> Closing | None:
         """Completes the job if all parts are there. Without ``job.json``, it may be a short one of one part."""

@@ -12,6 +12,7 @@ from jobs.batch.inputs import Inputs
 from jobs.printable import printable
 from jobs.progress import Reporter
 from jobs.signals import if_stopped
+from jobs.unsure_band import Band, as_typed
 from jobs.wording import counted, program
 from worker.batch import cost
 from worker.batch.job_folder import JobFolder, JobRecord
@@ -41,6 +42,7 @@ class SubmitOptions(BaseModel):
     job_id: str | None = None
     model: ModelChoice = ModelChoice()
     threshold: float | None = None
+    unsure: Band | None = None
 
 
 class Estimate(BaseModel):
@@ -105,6 +107,8 @@ def plan_job(names: Sequence[str], shards: Shards, options: SubmitOptions, input
     the same name.
     """
     asked = f"{shards.digest} {options.model.pinned} {options.threshold} {options.output_uri.rstrip('/')}"
+    if options.unsure is not None:  # without it, the names are those that earlier versions gave
+        asked += f" {as_typed(options.unsure)}"
     identity = hashlib.sha256(asked.encode()).hexdigest()
     job = new_job(
         JobFolder(options.output_uri, options.job_id or job_id_of(names[0], identity=identity)),
@@ -112,6 +116,7 @@ def plan_job(names: Sequence[str], shards: Shards, options: SubmitOptions, input
         sources=recorded(names),
         model=options.model,
         threshold=options.threshold,
+        unsure=options.unsure,
     )
     return job.model_copy(update={"skipped": inputs.skipped.groups()})
 

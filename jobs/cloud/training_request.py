@@ -3,6 +3,7 @@
 ``build_request`` is pure, and what it returns is what is sent: ``--dry-run`` prints it, and golden files pin it.
 """
 
+import json
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -64,6 +65,8 @@ class TrainingJob(BaseModel):
     target: Target
     name: JobName
     options: dict[str, str]
+    #: The sources of images after the first one, which is among the options.
+    more_data: tuple[str, ...] = ()
     stack: TrainingStack = TrainingStack()
     #: Time limit in seconds: of one attempt on Batch, of the job on SageMaker.
     limit_s: Annotated[int, Field(ge=60, le=5 * 24 * 3600)] = 4 * 3600
@@ -81,6 +84,11 @@ class TrainingJob(BaseModel):
         return 10 if self.nodes == 1 else 3
 
     @property
+    def data(self) -> tuple[str, ...]:
+        """All sources of images."""
+        return (self.options.get("data", ""), *self.more_data)
+
+    @property
     def bundle_uri(self) -> str:
         """Where the model will be."""
         options = self.options
@@ -90,7 +98,7 @@ class TrainingJob(BaseModel):
 class _CloudOptions(BaseModel):
     """The options that must not refer to this machine if the job runs in the cloud."""
 
-    data: Annotated[str, StringConstraints(pattern=r"^(s3|https)://")]
+    data: tuple[Annotated[str, StringConstraints(pattern=r"^(s3|https)://")], ...]
     output: S3Uri
     name: Name = "model"
     version: Name
@@ -107,13 +115,15 @@ def build_request(job: TrainingJob) -> dict[str, Any]:
     Raises UserError if something that the target needs is missing.
     """
     if job.target == "here":
-        return {"command": [sys.executable, "-m", "jobs.cli", "train", "run", *_arguments(job.options)]}
-    for name, field in (("data", "--data"), ("output", "--output")):
-        if not job.options.get(name, "").startswith(("s3://", "https://") if name == "data" else "s3://"):
+        return {"command": [sys.executable, "-m", "jobs.cli", "train", "run", *_arguments(job, job.options)]}
+    for field, value, allowed in (
+        *(("--data", source, ("s3://", "https://")) for source in job.data),
+        ("--output", job.options.get("output", ""), ("s3://",)),
+    ):
+        if not value.startswith(allowed):
             raise UserError(f"{field} must be an s3:// URI: a job in the cloud cannot read folders on this machine.")
-    _CloudOptions.model_validate(
-        {name: job.options[name] for name in _CloudOptions.model_fields if name in job.options}
-    )
+    given = {name: job.options[name] for name in _CloudOptions.model_fields if name in job.options}
+    _CloudOptions.model_validate(given | {"data": job.data})
     return _batch_request(job) if job.target == "batch" else _sagemaker_request(job)
 
 
@@ -122,7 +132,7 @@ def _batch_request(job: TrainingJob) -> dict[str, Any]:
     queue, definition = job.stack.JobQueue, job.stack.JobDefinition
     if not (queue and definition):
         raise UserError(f"There is no job queue yet. {PUSH_AND_DEPLOY}")
-    overrides = {"command": _arguments(job.options | _checkpoint(job))}
+    overrides = {"command": _arguments(job, job.options | _checkpoint(job))}
     command: dict[str, Any] = {"containerOverrides": overrides}
     if job.nodes > 1:
         every = {"targetNodes": "0:", "containerOverrides": overrides}
@@ -146,7 +156,9 @@ def _sagemaker_request(job: TrainingJob) -> dict[str, Any]:
     data, output = job.options["data"], job.options["output"]
     parameters = {name: value for name, value in job.options.items() if name != "data"}
     channels = []
-    if data.startswith("s3://"):
+    if job.more_data:
+        parameters["data"] = json.dumps(job.data)
+    elif _is_prefix(data):
         source = {"S3DataType": "S3Prefix", "S3Uri": data, "S3DataDistributionType": "FullyReplicated"}
         channels = [{"ChannelName": "training", "DataSource": {"S3DataSource": source}, "InputMode": "File"}]
     else:
@@ -186,8 +198,14 @@ def _bucket(uri: str) -> str:
     return "/".join(uri.split("/")[:3])
 
 
-def _arguments(options: dict[str, str]) -> list[str]:
-    return [part for name, value in options.items() for part in (f"--{name}", value)]
+def _is_prefix(data: str) -> bool:
+    """Whether a channel can hold the images. Of an archive or a list it would hold the file itself."""
+    return data.startswith("s3://") and "." not in data.rpartition("/")[2]
+
+
+def _arguments(job: TrainingJob, options: dict[str, str]) -> list[str]:
+    values = {name: job.data if name == "data" else (value,) for name, value in options.items()}
+    return [part for name, given in values.items() for value in given for part in (f"--{name}", value)]
 
 
 @dataclass(frozen=True)

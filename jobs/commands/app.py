@@ -29,6 +29,13 @@ class _Entry:
 
 
 _ENTRIES: Final = {
+    "label": _Entry(
+        "jobs.commands.label",
+        "label",
+        "Label images in the browser, one by one: the list that training reads.",
+        (),
+        in_folder=True,
+    ),
     "train": _Entry(
         "jobs.commands.train_remote",
         "app",
@@ -47,7 +54,7 @@ _ENTRIES: Final = {
         in_folder=True,
     ),
     "batch": _Entry(
-        "jobs.commands.batch",
+        "jobs.commands.batch_commands",
         "app",
         "Classify a list, a prefix or a folder of images into one table.",
         (

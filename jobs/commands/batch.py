@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from pydantic import BaseModel
 
-from jobs.commands.options import Json, Yes
+from jobs.commands.options import Json, Yes, band_of
 from jobs.folder_settings import check_emulator
 from jobs.progress import Reporter
 from jobs.signals import if_stopped
@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # boto3 takes half a second to load, and --help does not need
     from jobs.batch.client import BatchClient
     from jobs.batch.results_file import Counts
     from jobs.batch.status import JobStatus
+    from jobs.unsure_band import Band
     from worker.contract import Job
 
 app = typer.Typer()
@@ -57,6 +58,10 @@ def submit(
     threshold: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Lowest score of class 1.", show_default="the model's")
     ] = None,
+    unsure: Annotated[
+        str | None,
+        typer.Option(metavar="LOW:HIGH", help="Scores whose answers are 'unsure'.", show_default="the model's, if any"),
+    ] = None,
     output: Output = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Only these names in prefixes or folders: '*.jpg'; can be repeated.")
@@ -77,8 +82,9 @@ def submit(
     from worker.contract import JobId  # noqa: PLC0415
 
     _check_option("--job-id", JobId, job_id)
+    band = _band(unsure, threshold)
     reporter = Reporter()
-    client = _open(output)
+    client = open_client(output)
     output_uri = client.settings.needed_output()
     patterns = Patterns(tuple(include or ()), tuple(exclude or ()))
     inputs = Inputs(storage=client.storage, output_uri=output_uri, patterns=patterns)
@@ -86,9 +92,11 @@ def submit(
         with if_stopped("Stopped. Nothing was uploaded, and nothing was sent. Run the same command again."):
             if not dry_run:
                 client.check()
-            choice = client.choose_model(model)
+            choice = client.choose_model(model, threshold=threshold, unsure=band)
             read_sources(sources, inputs, shards, reporter)
-            options = SubmitOptions(output_uri=output_uri, job_id=job_id, model=choice, threshold=threshold)
+            options = SubmitOptions(
+                output_uri=output_uri, job_id=job_id, model=choice, threshold=threshold, unsure=band
+            )
             job = plan_job(sources, shards, options, inputs)
             found = check_name(job, inputs).words(job)
             expected = estimate(job, inputs, emulated=client.is_emulated())
@@ -127,11 +135,11 @@ def status(
     """
     if follow and job_id is None:
         raise typer.BadParameter("name the job to wait for", param_hint="--watch")
-    client = _open(output)
+    client = open_client(output)
     if job_id is None:
         _list(client, as_json=as_json)
         return
-    job_id = _job_id(client, job_id)
+    job_id = job_name(client, job_id)
     if follow:
         _wait(client, job_id, Reporter(), as_json=as_json)
         return
@@ -166,8 +174,8 @@ def results(
     _refuse_file(output)
     if file or "/" not in job_id:  # the address of a list is not yet the name of its job
         results_file.check(file or f"{job_id}.csv", force=force, excel=excel)
-    client = _open(output)
-    job_id, typed = _job_id(client, job_id), job_id
+    client = open_client(output)
+    job_id, typed = job_name(client, job_id), job_id
     path = file or f"{job_id}.csv"
     if job_id != typed:
         results_file.check(path, force=force, excel=excel)
@@ -181,7 +189,10 @@ def results(
     title = "Writing the table" if path == results_file.STDOUT else f"Writing {path}"
     with Reporter(quiet=is_shown).step(title, total=found.job.images) as advance:
         chunks = found.chunks(join=bool(joined), partial=partial)
-        counts = results_file.write(chunks, path, joined=joined, advance=advance, force=force, excel=excel)
+        decided = found.has_decisions()
+        counts = results_file.write(
+            chunks, path, joined=joined, decided=decided, advance=advance, force=force, excel=excel
+        )
     text = f"{counted(counts.rows, 'row')} = {counts.scored:,} scored + {counts.failed:,} with an error code"
     text += ("." if path == results_file.STDOUT else f": {path}") + _skipped(found.job)
     if path == results_file.STDOUT:
@@ -212,8 +223,8 @@ def report(
     if file:
         _check_page(file)
         output_file.check_free(file, force=force)
-    client = _open(output)
-    job_id = _job_id(client, job_id)
+    client = open_client(output)
+    job_id = job_name(client, job_id)
     path = file or Path(f"{job_id}.html")
     output_file.check_free(path, force=force)
     reporter = Reporter()
@@ -249,9 +260,9 @@ def redrive(
 
     _check_codes(only or ())
     reporter = Reporter()
-    client = _open(output)
+    client = open_client(output)
     client.settings.needed_queue()
-    job_id = _job_id(client, job_id)
+    job_id = job_name(client, job_id)
     inputs = Inputs(storage=client.storage, output_uri=client.settings.needed_output())
     again = Redrive(client.record(job_id), inputs=inputs, planner=client.planner(), send=client.send).run(
         only or (), client.dead_letters(), reporter
@@ -272,8 +283,8 @@ def cancel(job_id: JobArgument, output: Output = None, as_json: Json = False) ->
     """Cancel a job: workers drop its requests. The parts that are written stay; 'results --partial' reads them."""
     from jobs.batch.cancelling import cancel as cancel_job  # noqa: PLC0415 - LiteRT takes a moment to load
 
-    client = _open(output)
-    job_id = _job_id(client, job_id)
+    client = open_client(output)
+    job_id = job_name(client, job_id)
     was_cancelled = cancel_job(client.record(job_id), client.dead_letters())
     job_status = client.status_reader(job_id).read()
     if not was_cancelled:
@@ -300,12 +311,25 @@ def _say_next(job_id: str, counts: "Counts") -> None:
     print(fitted(text, sys.stderr), file=sys.stderr)
 
 
-def _open(output: str | None) -> "BatchClient":
+def open_client(output: str | None) -> "BatchClient":
+    """Opens the client with the settings of the environment; ``output`` is the option of that name."""
     from jobs.batch.client import BatchClient  # noqa: PLC0415
     from worker.contract import S3Uri  # noqa: PLC0415
 
     _check_option("--output", S3Uri, output)
     return BatchClient.open(output_uri=output)
+
+
+def _band(text: str | None, threshold: float | None) -> "Band | None":
+    """Returns the band of ``--unsure``. Raises BadParameter for one that does not hold ``--threshold``."""
+    from worker.contract import check_band  # noqa: PLC0415
+
+    band = band_of(text)
+    try:
+        check_band(band, threshold)
+    except ValueError as error:
+        raise typer.BadParameter(str(error).removeprefix("'unsure' "), param_hint="--unsure") from None
+    return band
 
 
 def _check_option(name: str, kind: Any, value: str | None) -> None:  # noqa: ANN401 - an annotated type
@@ -365,7 +389,7 @@ def _check_codes(codes: Iterable[str]) -> None:
             )
 
 
-def _job_id(client: "BatchClient", asked: str) -> str:
+def job_name(client: "BatchClient", asked: str) -> str:
     """Returns the name of a job that was asked for by it, or by the name of the file that it came from."""
     from jobs.batch.job_names import find_job  # noqa: PLC0415
 

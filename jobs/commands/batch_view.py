@@ -86,10 +86,10 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 def _facts(status: JobStatus) -> list[tuple[str, str]]:
     share = status.done / status.images if status.images else 0.0
     by_code = ", ".join(f"{count:,} {code}" for code, count in sorted(status.errors.items()))
-    left = status.parts - status.parts_done
+    left, unsure = status.parts - status.parts_done, status.unsure_rows
     facts = [
         ("done", f"{status.done:,} of {counted(status.images, 'image')}, {share:.0%}"),
-        ("scored", f"{status.scored:,}"),
+        ("scored", f"{status.scored:,}" + ("" if unsure is None else f", of which {unsure:,} unsure")),
         ("failed", f"{status.failed:,}" + (f": {by_code}" if by_code else "")),
         (
             "dropped" if status.state == "cancelled" else "waiting",

@@ -39,9 +39,9 @@ _TRAINING: Final = ("name", "image_size", "weights", "threshold", "augment", "fi
 
 def demo(
     data: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="Folder or archive with a folder of images for each of two classes.",
+            help="Folder or archive with a folder of images for each of two classes, or labeled list. Repeatable.",
             show_default="scikit-learn's digits, three and eight",
         ),
     ] = None,
@@ -85,7 +85,7 @@ def local(
         ),
     ] = None,
     data: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="Train on these images first, and serve that model: a folder, an archive or an address, "
             f"as for '{program()} train run --data'."
@@ -142,15 +142,21 @@ local.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # which 
 
 
 def _serving(
-    model: str | None, data: str | None, *, given: set[str], options: dict[str, object], keep: Path, reporter: Reporter
+    model: str | None,
+    data: list[str] | None,
+    *,
+    given: set[str],
+    options: dict[str, object],
+    keep: Path,
+    reporter: Reporter,
 ) -> "Serving":
     """Returns what the options ask to be served. Raises typer.BadParameter for options that do not fit together."""
     from jobs.local.playground import BUCKET, Serving, bundle_at  # noqa: PLC0415 - see above
     from jobs.local.sample import train_on  # noqa: PLC0415
 
-    if model is not None and data is not None:
+    if model is not None and data:
         raise typer.BadParameter("--data trains a model and --model names one: give one of the two.")
-    if data is not None:
+    if data:
         config = TrainConfig.model_validate(
             options | {"data": data, "output": str(keep / "models"), "cache": default_cache()}
         )

@@ -16,6 +16,7 @@ from jobs.user_error import UserError
 from jobs.wording import program
 
 if TYPE_CHECKING:
+    from jobs.models.bundle import ImagePlaces
     from jobs.models.copying import BundleCopy
     from jobs.models.promotion import Change
     from jobs.store import Store
@@ -33,8 +34,10 @@ _VERSION: Final = f"{_MODEL}/20261124T140509Z"
 _MARGIN: Final = 0.005
 
 Data = Annotated[
-    Path | None,
-    typer.Option(help="Folder with its test images, found by their content.", exists=True, file_okay=False),
+    list[str] | None,
+    typer.Option(
+        help="Folder with its test images, found by their content, or another source as in training. Repeatable."
+    ),
 ]
 
 
@@ -83,8 +86,10 @@ def show(
         return
     out = _console()
     out.print(model_view.headline(manifest, evaluation))
-    if (unmet := model_view.unmet(evaluation)) is not None:
+    if (unmet := model_view.unmet(evaluation, manifest.labels)) is not None:
         out.print(unmet, style="yellow")
+    if (sources := model_view.sources(evaluation)) is not None:
+        out.print(sources, soft_wrap=True)
     out.print(model_view.evaluation(evaluation, manifest.labels))
     out.print(model_view.manifest(manifest, digests=digests))
     out.print(model_view.history(history))
@@ -114,7 +119,8 @@ def promote(
             f"{where} is a model. Name one of its versions. Run '{program()} model list {where}' to list them."
         )
     try:
-        gate = Gate(margin=margin, force=force, data=data, reporter=Reporter())
+        reporter = Reporter()
+        gate = Gate(margin=margin, force=force, data=_places(data, reporter), reporter=reporter)
         change = promotion.promote(location.store, location.name, location.version, gate)
     except PromotionRefused as error:
         if as_json:
@@ -205,7 +211,7 @@ def verify(
     location = find_bundle(where)
     reporter = Reporter()
     bundle = read_bundle(location.store, location.name, location.bundle(), reporter)
-    verification = check(bundle, data=data, tolerance=tolerance, reporter=reporter)
+    verification = check(bundle, data=_places(data, reporter), tolerance=tolerance, reporter=reporter)
     if as_json:
         print(json.dumps(asdict(verification)))
     else:
@@ -215,6 +221,20 @@ def verify(
         out.print(model_view.verdict(verification, searched=data is not None), soft_wrap=True)
     if verification.findings:
         raise typer.Exit(1)
+
+
+def _places(data: list[str] | None, reporter: Reporter) -> "ImagePlaces | None":
+    """Returns where the images of ``--data`` are. What is not on this machine is copied to the cache of training."""
+    from jobs.commands.train_run import default_cache  # noqa: PLC0415
+    from jobs.data.listed_images import files_of  # noqa: PLC0415
+    from jobs.models.bundle import ImagePlaces  # noqa: PLC0415
+
+    if not data:
+        return None
+    folders = tuple(Path(source) for source in data if Path(source).is_dir())
+    cache = default_cache().expanduser() / "data"
+    files = [path for source in data if not Path(source).is_dir() for path in files_of(source, cache, reporter)]
+    return ImagePlaces(", ".join(data), folders, tuple(files))
 
 
 def _promote_copy(store: "Store", copied: "BundleCopy", reporter: Reporter) -> None:

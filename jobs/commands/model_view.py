@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.table import Table
 from rich.text import Text
 
-from jobs.metrics import threshold_rule
+from jobs.data.dataset import describe_sources
+from jobs.metrics import threshold_rule, unsure_rule
 from jobs.metrics.titles import title_of
+from jobs.unsure_band import described
 from jobs.wording import counted, program
 from worker.contract import ModelManifest
 
@@ -72,6 +74,15 @@ def headline(manifest: ModelManifest, evaluation: dict[str, Any]) -> Text:
     return _text(f"{name}: {share} of {images} are classified correctly{interval}.")
 
 
+def sources(found: dict[str, Any]) -> Text | None:
+    """Returns where the images come from and how many of them were reviewed, if that was recorded."""
+    try:
+        text = describe_sources(found)
+    except (KeyError, TypeError, ValueError):  # the bundle is not one of ours
+        return None
+    return _text(text) if text else None
+
+
 def manifest(found: ModelManifest, *, digests: bool) -> Table:
     """Returns what is in model.json as a table, with its digests or without."""
     table = Table(show_header=False)
@@ -81,6 +92,8 @@ def manifest(found: ModelManifest, *, digests: bool) -> Table:
     _row(table, "classes", f"0 {found.labels[0]}, 1 {found.labels[1]}")
     _row(table, "image size", f"{found.image_size} pixels")
     _row(table, "threshold", f"{found.threshold:g}")
+    if found.unsure:
+        _row(table, "unsure", described(found.unsure))
     if digests:
         for field in ("decoder_fingerprint", "dataset_digest"):
             _row(table, _spaced(field), getattr(found, field))
@@ -101,19 +114,35 @@ def evaluation(found: dict[str, Any], labels: tuple[str, str]) -> Table:
     for name, figure in figures.items():
         if "value" in figure:
             _row(table, title_of(name), f"{figure['value']:.4f}", _interval(figure.get("interval_95")))
+    for title, share in _of_band(found):
+        _row(table, title, f"{share.value or 0.0:.4f}", _interval([*share.interval_95]))
     for true, given in figures.get("confusion_matrix", {}).items():
         counts = (f"{count:,} as {labels[int(label)]}" for label, count in given.items())
         _row(table, f"classified {labels[int(true)]}", ", ".join(counts))
     return table
 
 
-def unmet(found: dict[str, Any]) -> Text | None:
-    """Returns what the test images say about the rule of the threshold, if they do not bear it out."""
+def _of_band(found: dict[str, Any]) -> Iterator[tuple[str, unsure_rule.Proportion]]:
+    """Yields what the band of unsure scores does, if the model has one."""
     try:
-        rule = threshold_rule.outcome(found)
+        band = unsure_rule.of_evaluation(found)
+    except (KeyError, TypeError, ValueError):  # the bundle is not one of ours
+        return
+    if band:
+        yield "unsure", band.unsure
+        yield "right where not unsure", band.right
+
+
+def unmet(found: dict[str, Any], labels: tuple[str, str]) -> Text | None:
+    """Returns what the test images say about the rules of the threshold and the band, if they do not bear them out."""
+    try:
+        rule, band = threshold_rule.outcome(found), unsure_rule.of_evaluation(found)
+        lines = [] if rule is None or rule.borne_out else [f"The test images do not bear out the threshold: {rule}."]
+        missed = band.unmet(labels) if band else None
     except (KeyError, TypeError, ValueError):  # the bundle is not one of ours
         return None
-    return None if rule is None or rule.borne_out else _text(f"The test images do not bear out the threshold: {rule}.")
+    lines += [f"The test images do not bear out the band of unsure scores: {missed}."] if missed else []
+    return _text("\n".join(lines)) if lines else None
 
 
 def history(records: "list[ChampionRecord]") -> Table:

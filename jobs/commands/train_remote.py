@@ -41,7 +41,10 @@ _EXAMPLE: Final = "Example: twofold train submit --data s3://shelter/datasets/pe
 def submit(
     *,
     data: Annotated[
-        str, typer.Option(help="s3:// prefix, s3:// or https:// archive, or with --on here a local folder.")
+        list[str],
+        typer.Option(
+            help="s3:// prefix, s3:// or https:// archive or list, or with --on here a local one. Repeatable."
+        ),
     ],
     on: Annotated[str, typer.Option("--on", help="batch, sagemaker or here.")] = "batch",
     output: Annotated[
@@ -63,9 +66,9 @@ def submit(
 ) -> None:
     """Train on a cloud GPU, or here in the background. Takes the options of 'train run' too."""
     target = _target(on)
-    given = {"data": data, "output": output, **passed_on}
+    given = {"data": data[0], "output": output, **passed_on}
     options = {name.replace("_", "-"): str(value) for name, value in given.items() if value is not None}
-    _check(options)
+    _check(options, data)
     stack = TrainingStack() if target == "here" else _stack(stack_name, options, dry_run=dry_run)
     if "output" not in options:
         raise UserError("The model has no destination. Add --output.")
@@ -74,6 +77,7 @@ def submit(
         target=target,
         name=name,
         options={"version": name.removeprefix("twofold-"), **options},
+        more_data=tuple(data[1:]),
         stack=stack,
         limit_s=round(limit_h * 3600),
         instance_type=instance_type,
@@ -86,7 +90,7 @@ def submit(
     elif target == "here" and detach:
         _run_detached(job, request, as_json=as_json)
     elif target == "here":
-        _run_here(options, as_json=as_json)
+        _run_here(options, data, as_json=as_json)
     else:
         if not yes:
             _confirm(job)
@@ -105,13 +109,14 @@ def _passed_on(fields: Iterable[str]) -> Iterator[inspect.Parameter]:
 _OWN: Final = train_run.named_parameters(submit)
 
 
-def _run_here(options: dict[str, str], *, as_json: bool) -> None:
+def _run_here(options: dict[str, str], data: list[str], *, as_json: bool) -> None:
     """Trains in this process, so that nothing outlives it.
 
     Only a version that the user has named is passed on: with a new one each time, the same command would not resume.
     """
     folder_settings.apply(Path.cwd())
-    train_run.train_run(as_json=as_json, **{name.replace("-", "_"): value for name, value in options.items()})
+    given = {name.replace("-", "_"): value for name, value in options.items()}
+    train_run.train_run(as_json=as_json, **given | {"data": data})
 
 
 def _run_detached(job: TrainingJob, request: dict[str, Any], *, as_json: bool) -> None:
@@ -214,10 +219,10 @@ def _target(on: str) -> Target:
     return cast("Target", on)
 
 
-def _check(options: dict[str, str]) -> None:
+def _check(options: dict[str, str], data: list[str]) -> None:
     """Checks the options of ``train run`` now, and not only when a machine has started."""
     named = {name.replace("-", "_"): value for name, value in options.items()}
-    TrainConfig.model_validate({"output": "s3://bucket/models"} | named)
+    TrainConfig.model_validate({"output": "s3://bucket/models"} | named | {"data": data})
 
 
 def _stack(stack_name: str, options: dict[str, str], *, dry_run: bool) -> TrainingStack:

@@ -18,13 +18,15 @@ from rich.table import Table
 from jobs.commands.conventions import InFolder
 from jobs.commands.options import Json
 from jobs.config import OptionHelp, TrainConfig
+from jobs.data.dataset import describe_sources
 from jobs.extras import require
-from jobs.metrics import threshold_rule
+from jobs.metrics import threshold_rule, unsure_rule
 from jobs.metrics.titles import title_of
 from jobs.progress import Reporter, hushed
 from jobs.training import weights
 from jobs.training.interruption import Interruption
 from jobs.training.spot_notice import watching
+from jobs.unsure_band import described
 from jobs.user_error import UserError
 from jobs.wording import counted, program
 
@@ -40,7 +42,9 @@ _EPILOG: Final = (
     "Example: twofold train run --data pets/ --output s3://shelter/models --name pets\n\n"
     "--data takes a folder with one folder for each of the two classes, or with train/ and optionally validation/ and "
     "test/, each of which holds the two; a .zip, .tar, .tar.gz or .tgz archive of such a folder; the https:// address "
-    "of an archive, followed by #sha256=DIGEST to have it checked; an s3:// prefix, or an archive in a bucket."
+    "of an archive, followed by #sha256=DIGEST to have it checked; an s3:// prefix, or an archive in a bucket; or a "
+    "labelled list: a CSV of source_ref,label, JSON Lines, or an augmented manifest of SageMaker.\n\n"
+    "Several sources: --data pets/ --data reviewed.csv. Where two have the same image, the later one's label counts."
 )
 
 
@@ -67,7 +71,7 @@ def _parameter(name: str, field: FieldInfo, panel: str | None) -> inspect.Parame
     option = typer.Option(
         help=field.description, rich_help_panel=panel or shown.panel, show_default=shown.default or True
     )
-    kind: Any = field.annotation if field.annotation in {int, float, Path} else str
+    kind: Any = field.annotation if field.annotation in {int, float, Path} else list[str] if shown.repeated else str
     default = inspect.Parameter.empty if field.is_required() else field.default
     if shown.default:
         kind, default = kind | None, None
@@ -174,10 +178,19 @@ def _print_summary(trained: "TrainedBundle") -> None:
         table.add_row(title_of(figure), f"{value:.4f}")
     table.add_row("images", f"{trained.evaluation['n']:,}")
     table.add_row("threshold", f"{trained.manifest.threshold:.4f}")
+    band = unsure_rule.of_evaluation(trained.evaluation)
+    if band:
+        table.add_row("unsure", f"{described(band.band)}: {band.unsure.value:.4f} of the images")
+        table.add_row("right where not unsure", "" if band.right.value is None else f"{band.right.value:.4f}")
     out.print(table)
     rule = threshold_rule.outcome(trained.evaluation)
     if rule and not rule.borne_out:
         out.print(f"The test images do not bear out the threshold: {rule}. {rule.advice}", style="yellow")
+    unmet = band.unmet(trained.manifest.labels) if band else None
+    if unmet:
+        out.print(f"The test images do not bear out the band of unsure scores: {unmet}.", style="yellow")
+    if sources := describe_sources(trained.evaluation):
+        print(sources)
     quarantined = trained.evaluation["images"]["quarantined"]
     if quarantined:
         were, each = ("was", "it") if quarantined == 1 else ("were", "each")

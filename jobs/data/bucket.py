@@ -1,18 +1,19 @@
-"""Objects of a bucket as local files: every object under a prefix, or one large object.
+"""Objects of a bucket as local files: every object under a prefix, single objects, or one large object.
 
 An object is cached under a name made of its URI, size and entity tag. A changed object gets another name, and an
 unchanged one is not read again.
 """
 
 import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from jobs.data.class_folders import Listing, SourceFile, is_ignored
 from jobs.data.dataset import Reason
@@ -30,6 +31,10 @@ _BATCH: Final = 1024
 _RANGE_BYTES: Final = 8 * 1024**2
 _RANGES: Final = 8
 
+_Item = TypeVar("_Item")
+#: A local copy, or why there is none.
+Copy = tuple[Path, Reason | None]
+
 
 def read_prefix(prefix_uri: str, folder: Path, storage: Storage, reporter: Reporter) -> Listing:
     """Copies all objects whose URI begins with ``prefix_uri``, which ends with a slash, to files in ``folder``.
@@ -42,23 +47,36 @@ def read_prefix(prefix_uri: str, folder: Path, storage: Storage, reporter: Repor
     names = {item.uri: item.uri[len(prefix_uri) :] for item in listed}
     folders = [name.rstrip("/") for name in names.values() if name.endswith("/")]  # as the S3 console creates them
     wanted = [item for item in listed if not names[item.uri].endswith("/") and not is_ignored(names[item.uri])]
-    files = []
-    with (
-        reporter.step(f"Reading {prefix_uri}", total=len(wanted)) as advance,
-        ThreadPoolExecutor(_READERS) as pool,
-    ):
-        remaining = iter(wanted)
-        while batch := list(islice(remaining, _BATCH)):
-            copies = pool.map(lambda item: _read(item, folder, storage), batch)
-            for item, (path, reason) in zip(batch, copies, strict=True):
-                files.append(SourceFile(names[item.uri], path, reason))
-                advance(1)
+    copies = _copy_all(wanted, lambda item: _read(item, folder, storage), f"Reading {prefix_uri}", reporter)
+    files = [SourceFile(names[item.uri], path, reason) for item, (path, reason) in zip(wanted, copies, strict=True)]
     return Listing.of(prefix_uri, files, folders)
 
 
-def _read(item: Listed, folder: Path, storage: Storage) -> tuple[Path, Reason | None]:
-    name = hashlib.sha256(f"{item.uri}\n{item.size_bytes}\n{item.etag}".encode()).hexdigest()
-    path = folder / name[:2] / name
+def read_objects(
+    uris: Iterable[str], folder: Path, storage: Storage, reporter: Reporter, *, title: str
+) -> dict[str, Copy]:
+    """Copies single objects to files in ``folder``, under the names that ``read_prefix`` gives them.
+
+    Each takes one request, and the permission s3:GetObject alone. Otherwise as ``read_prefix``.
+    """
+    wanted = sorted(set(uris))
+    copies = _copy_all(wanted, lambda uri: _refresh(uri, folder, storage), title, reporter)
+    return dict(zip(wanted, copies, strict=True))
+
+
+def _copy_all(items: list[_Item], copy: Callable[[_Item], Copy], title: str, reporter: Reporter) -> list[Copy]:
+    copies = []
+    with reporter.step(title, total=len(items)) as advance, ThreadPoolExecutor(_READERS) as pool:
+        remaining = iter(items)
+        while batch := list(islice(remaining, _BATCH)):
+            for done in pool.map(copy, batch):
+                copies.append(done)
+                advance(1)
+    return copies
+
+
+def _read(item: Listed, folder: Path, storage: Storage) -> Copy:
+    path = _path(item.uri, item.size_bytes, item.etag, folder)
     if item.size_bytes > MAX_BYTES:
         return path, Reason(ErrorCode.TOO_MANY_BYTES, f"{item.size_bytes:,} bytes, over {MAX_BYTES:,}")
     if item.etag and path.exists() and path.stat().st_size == item.size_bytes:
@@ -68,13 +86,55 @@ def _read(item: Listed, folder: Path, storage: Storage) -> tuple[Path, Reason | 
     except Reject as error:
         return path, Reason(error.code, error.message)
     except Retry as error:
-        raise UserError(f"{error.message}. Finished files are kept: run the same command again to resume.") from error
+        raise _resumable(error) from error
+    _write(path, body)
+    return path, None
+
+
+def _refresh(uri: str, folder: Path, storage: Storage) -> Copy:
+    """Reads an object unless the copy that was made last is still of its entity tag."""
+    name = hashlib.sha256(uri.encode()).hexdigest()
+    noted = folder / "tags" / name[:2] / name  # the path and the entity tag of that copy
+    known, path = _noted(noted, folder)
+    try:
+        found = storage.read_if_changed(uri, max_bytes=MAX_BYTES, known=known)
+    except Reject as error:
+        return path, Reason(error.code, error.message)
+    except Retry as error:
+        raise _resumable(error) from error
+    if found is not None:
+        body, etag = found
+        path = _path(uri, len(body), etag, folder)
+        _write(path, body)
+        if etag:
+            _write(noted, json.dumps([etag, len(body), path.relative_to(folder).as_posix()]).encode())
+    return path, None
+
+
+def _noted(file: Path, folder: Path) -> tuple[str | None, Path]:
+    try:
+        etag, size_bytes, name = json.loads(file.read_bytes())
+        path = folder / name
+        return (etag if path.stat().st_size == size_bytes else None), path
+    except (FileNotFoundError, ValueError, TypeError):
+        return None, folder
+
+
+def _path(uri: str, size_bytes: int, etag: str | None, folder: Path) -> Path:
+    name = hashlib.sha256(f"{uri}\n{size_bytes}\n{etag}".encode()).hexdigest()
+    return folder / name[:2] / name
+
+
+def _write(path: Path, body: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(handle, "wb") as file:
         file.write(body)
     Path(temporary).rename(path)
-    return path, None
+
+
+def _resumable(error: Retry) -> UserError:
+    return UserError(f"{error.message}. Finished files are kept: run the same command again to resume.")
 
 
 class LargeObject:

@@ -2,10 +2,11 @@
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from jobs.printable import printable
 from jobs.user_error import UserError
@@ -43,6 +44,8 @@ class LabelledImage:
     label: int  #: 0 or 1
     sha256: str = ""  #: of the file's bytes, in hexadecimal digits; empty if the file cannot be read
     split: str = ""  #: ``train``, ``validation`` or ``test``
+    source: int = 0  #: the number of the source that it comes from, in the order of ``--data``
+    reviewed: bool = False  #: whether the line of its labelled list says when somebody looked at it
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,15 @@ class Quarantined:
 
     image: LabelledImage
     reason: Reason
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One source of a dataset, as pages and messages name it."""
+
+    where: str
+    undecided: int = 0  #: lines of a labelled list without a label
+    replaced: int = 0  #: images that a later source names again, with its own label
 
 
 @dataclass(frozen=True)
@@ -63,11 +75,47 @@ class Dataset:
     test: list[LabelledImage]
     quarantined: list[Quarantined]  #: left out before anything was decoded
     #: SHA-256 of the names and contents of all files, including those left out. It depends neither on their order nor
-    #: on where they are stored. A file too large to be an image counts by its name only.
+    #: on where they are stored. A file too large to be an image counts by its name only. Of a labelled list, contents
+    #: and labels count and names do not; of several sources, their digests in the order of the sources.
     digest: str
+    #: In the order of ``--data``; empty for a single folder, archive or prefix, which needs no explanation.
+    sources: tuple[DataSource, ...] = ()
 
     def __len__(self) -> int:
         return len(self.train) + len(self.validation) + len(self.test)
+
+
+def count_sources(dataset: Dataset, used: Sequence[LabelledImage]) -> list[dict[str, Any]]:
+    """Returns ``sources`` of evaluation.json: how many of the images ``used`` come from each source."""
+    images = Counter(image.source for image in used)
+    reviewed = Counter(image.source for image in used if image.reviewed)
+    return [
+        {
+            "data": source.where,
+            "images": images[number],
+            "reviewed": reviewed[number],
+            "undecided": source.undecided,
+            "replaced": source.replaced,
+        }
+        for number, source in enumerate(dataset.sources)
+    ]
+
+
+def describe_sources(evaluation: dict[str, Any]) -> str:
+    """Says where the images of a model come from, in a sentence; nothing if they come from one folder.
+
+    ``evaluation`` is the content of an evaluation.json.
+    """
+    sources = evaluation.get("sources")
+    if not sources:
+        return ""
+    parts = [f"{source['images']:,} from {source['data']}{_reviewed(source)}" for source in sources]
+    return f"The images: {', '.join(parts)}."
+
+
+def _reviewed(source: dict[str, Any]) -> str:
+    count = source["reviewed"]
+    return f" ({'all' if count == source['images'] else f'{count:,}'} reviewed)" if count else ""
 
 
 def quarantine_csv(labels: tuple[str, str], quarantined: list[Quarantined]) -> bytes:

@@ -2,17 +2,20 @@
 
 import hashlib
 import math
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sklearn.model_selection import train_test_split
 
 from jobs.config import TrainConfig
-from jobs.data import sources
+from jobs.data import mixing, sources
 from jobs.data.class_folders import SPLITS, ClassFile, Layout, arrange
-from jobs.data.dataset import Dataset, LabelledImage, Quarantined, Reason, check_share
+from jobs.data.dataset import Dataset, DataSource, LabelledImage, Quarantined, check_share
 from jobs.data.duplicates import find_duplicates
+from jobs.data.listed_images import LabelSource
+from jobs.data.mixing import SourceEntries, SourceEntry
 from jobs.printable import printable
 from jobs.progress import Reporter
 from jobs.user_error import UserError
@@ -25,31 +28,94 @@ _MOST_NEEDED: Final = 100_000
 
 
 def open_dataset(config: TrainConfig, reporter: Reporter) -> Dataset:
-    """Returns the images of ``config.data``. The same names and seed always give the same split.
+    """Returns the images of all sources in ``config``. The same images and seed always give the same split.
 
     Raises UserError, with what was found, unless there are two classes with images in every split, and no more than
     ``config.max_quarantined`` of a class is left out.
     """
-    listing = sources.open_source(config.data, config.cache / "data", reporter, redirect_hosts=config.allowed_redirects)
-    layout = arrange(listing)
-    files = _split_files(layout, config)
-    reasons = {found.ref: found.file.reason for part in files.values() for found in part}
-    images = _hash([_image(found, split) for split in SPLITS for found in files[split]], reasons, reporter)
-    quarantined = [Quarantined(image, reason) for image in images if (reason := reasons[image.ref]) is not None]
+    opened = [_open(data, config, reporter) for data in config.sources]
+    labels = mixing.agree([(source.where, source.labels) for source in opened])
+    found = [
+        _of_list(source, number, labels, config, reporter)
+        if isinstance(source, LabelSource)
+        else _of_folders(source, number, config)
+        for number, source in enumerate(opened)
+    ]
+    found = _hash(found, reporter)
+    entries, origins = _combine(found, config)
+    images = [entry.image for entry in entries]
+    quarantined = [Quarantined(entry.image, entry.reason) for entry in entries if entry.reason is not None]
     quarantined += find_duplicates(images, reporter)
     gone = {item.image.ref for item in quarantined}
     kept = [image for image in images if image.ref not in gone]
     dataset = Dataset(
-        labels=layout.labels,
+        labels=labels,
         train=[image for image in kept if image.split == "train"],
         validation=[image for image in kept if image.split == "validation"],
         test=[image for image in kept if image.split == "test"],
         quarantined=quarantined,
-        digest=_digest(images),
+        digest=_digest_of_all(found, labels),
+        sources=origins,
     )
     check_share(dataset, quarantined, config.max_quarantined, counted_all=False)
     _check_classes(dataset)
     return dataset
+
+
+@dataclass(frozen=True)
+class _Folders:
+    """A source whose folders are the classes."""
+
+    where: str
+    layout: Layout
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.layout.labels
+
+
+def _of_folders(source: _Folders, number: int, config: TrainConfig) -> SourceEntries:
+    files = _split_files(source.layout, config)
+    entries = [
+        SourceEntry(
+            LabelledImage(found.file.path, found.ref, found.label, split=split, source=number), found.file.reason
+        )
+        for split in SPLITS
+        for found in files[split]
+    ]
+    return SourceEntries(source.where, entries, has_test_set=source.layout.test is not None)
+
+
+def _of_list(
+    source: LabelSource, number: int, labels: tuple[str, str], config: TrainConfig, reporter: Reporter
+) -> SourceEntries:
+    entries = []
+    for line, file in source.locate(config.cache / "data" / "objects", reporter):
+        label, reviewed = labels.index(line.label or ""), line.reviewed_at is not None
+        entries.append(
+            SourceEntry(LabelledImage(file.path, file.ref, label, source=number, reviewed=reviewed), file.reason)
+        )
+    return SourceEntries(source.where, entries, is_list=True, undecided=source.undecided)
+
+
+def _open(data: str, config: TrainConfig, reporter: Reporter) -> _Folders | LabelSource:
+    cache, hosts = config.cache / "data", config.allowed_redirects
+    if sources.is_list(data):
+        listed = LabelSource.of(sources.open_list(data, cache, reporter, redirect_hosts=hosts), reporter)
+        if listed.undecided:
+            reporter.say(f"  {listed.where}: {counted(listed.undecided, 'line')} without a label, not used")
+        return listed
+    listing = sources.open_source(data, cache, reporter, redirect_hosts=hosts)
+    return _Folders(listing.where, arrange(listing))
+
+
+def _combine(found: Sequence[SourceEntries], config: TrainConfig) -> tuple[list[SourceEntry], tuple[DataSource, ...]]:
+    """Returns the images of all sources, and what there is to say about each source."""
+    if len(found) == 1 and not found[0].is_list:
+        return found[0].entries, ()
+    entries, replaced = mixing.mix(found, config)
+    origins = (DataSource(source.where, source.undecided, count) for source, count in zip(found, replaced, strict=True))
+    return entries, tuple(origins)
 
 
 def _split_files(layout: Layout, config: TrainConfig) -> dict[str, list[ClassFile]]:
@@ -95,22 +161,21 @@ def _split(files: list[ClassFile], share: float, seed: int) -> tuple[list[ClassF
     return sorted(kept, key=lambda found: found.ref), sorted(taken, key=lambda found: found.ref)
 
 
-def _image(found: ClassFile, split: str) -> LabelledImage:
-    return LabelledImage(path=found.file.path, ref=found.ref, label=found.label, split=split)
+def _hash(found: Sequence[SourceEntries], reporter: Reporter) -> list[SourceEntries]:
+    def hashed(entry: SourceEntry) -> SourceEntry:
+        return entry if entry.reason else replace(entry, image=replace(entry.image, sha256=_sha256(entry.image)))
 
-
-def _hash(images: list[LabelledImage], reasons: dict[str, Reason | None], reporter: Reporter) -> list[LabelledImage]:
-    def hashed(image: LabelledImage) -> LabelledImage:
-        return image if reasons[image.ref] else replace(image, sha256=_sha256(image))
-
-    done = []
     with (
-        reporter.step("Hashing the images", total=len(images)) as advance,
+        reporter.step("Hashing the images", total=sum(len(source.entries) for source in found)) as advance,
         ThreadPoolExecutor(available_cores()) as pool,
     ):
-        for image in pool.map(hashed, images):
-            done.append(image)
-            advance(1)
+        done = []
+        for source in found:
+            entries = []
+            for entry in pool.map(hashed, source.entries):
+                entries.append(entry)
+                advance(1)
+            done.append(replace(source, entries=entries))
     return done
 
 
@@ -125,17 +190,32 @@ def _sha256(image: LabelledImage) -> str:
         return ""
 
 
-def _digest(images: list[LabelledImage]) -> str:
-    lines = sorted(f"{image.sha256} {image.ref}\0" for image in images)
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+def _digest_of_all(found: Sequence[SourceEntries], labels: tuple[str, str]) -> str:
+    """Returns the digest of the one source, or that of the digests of several, in their order."""
+    digests = [_digest(source, labels) for source in found]
+    return digests[0] if len(digests) == 1 else _sha256_of_text(digests)
+
+
+def _sha256_of_text(parts: Iterable[str]) -> str:
+    return hashlib.sha256("".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _digest(source: SourceEntries, labels: tuple[str, str]) -> str:
+    """The names in a folder say what is in which class and split; those in a list say where an image is stored."""
+    images = [entry.image for entry in source.entries]
+    lines = (f"{image.sha256} {labels[image.label] if source.is_list else image.ref}\0" for image in images)
+    return _sha256_of_text(sorted(lines))
 
 
 def _check_classes(dataset: Dataset) -> None:
     for split, images in (("train", dataset.train), ("validation", dataset.validation), ("test", dataset.test)):
         for label, name in enumerate(dataset.labels):
             if not any(image.label == label for image in images):
-                examples = printable(", ".join(item.image.ref for item in dataset.quarantined[:5]))
-                raise UserError(
-                    f"The {split} split has no image of class {name} left. {len(dataset.quarantined):,} files were "
-                    f"left out, most of them as duplicates: {examples}. Add more images."
-                )
+                raise UserError(f"The {split} split has no image of class {name} left. {_why_none(dataset)}")
+
+
+def _why_none(dataset: Dataset) -> str:
+    if not dataset.quarantined:
+        return f"{counted(len(dataset), 'image')} in all are too few to split. Add more of each class."
+    examples = printable(", ".join(item.image.ref for item in dataset.quarantined[:5]))
+    return f"{len(dataset.quarantined):,} files were left out, most of them as duplicates: {examples}. Add more images."

@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,27 +48,28 @@ class DemoResult:
     files: dict[str, Path]  #: the local copies of the CSV, the model and the manifest
 
 
-def run(*, data: Path | None, keep: Path, weights: str, reporter: Reporter) -> DemoResult:
+def run(*, data: Sequence[Path] | None, keep: Path, weights: str, reporter: Reporter) -> DemoResult:
     """Runs the demo, and leaves images, model bundle, manifest and CSV in the folder ``keep``.
 
+    ``data`` are folders, archives or labelled lists on this machine.
     ``weights`` are those of the backbone, as in ``twofold train run``.
 
     Raises UserError if a step fails or the CSV does not match the manifest.
     """
-    if data is not None and keep.resolve() == data.resolve():
+    if any(keep.resolve() == source.resolve() for source in data or ()):
         raise UserError(f"--keep {keep} is the folder of the images. Choose another folder for the demo's files.")
-    if data is None:
-        data = keep / "images"
-        render_digits(data, reporter)
-    cache = keep / "cache"
-    dataset = prepare.open_dataset(TrainConfig(data=str(data), output="", cache=cache), reporter)
+    if not data:
+        data = [keep / "images"]
+        render_digits(data[0], reporter)
+    cache, sources = keep / "cache", tuple(str(source.resolve()) for source in data)
+    dataset = prepare.open_dataset(TrainConfig(data=sources, output="", cache=cache), reporter)
     with apart(), EmbeddedCloud() as cloud:
         s3 = cloud.s3()
         with reporter.step("Creating a bucket and two queues"):
             s3.create_bucket(Bucket=BUCKET)
             queues = create_queues(cloud.sqs(), "requests")
         upload(s3, dataset.test, reporter)
-        _train(data, cache, weights, environment=os.environ | cloud.environment, reporter=reporter)
+        _train(sources, cache, weights, environment=os.environ | cloud.environment, reporter=reporter)
         with reporter.step("Putting a manifest on the queue"):
             manifest = _write_manifest(s3, dataset.test)
             request = ClassifyRequest(schema_version=1, job_id=JOB, manifest=ManifestRef(uri=manifest))
@@ -88,13 +90,15 @@ def run(*, data: Path | None, keep: Path, weights: str, reporter: Reporter) -> D
     return DemoResult(rows, report, _accuracy(rows, dataset), evaluation, worker_s, files)
 
 
-def _train(data: Path, cache: Path, weights: str, *, environment: dict[str, str], reporter: Reporter) -> None:
+def _train(
+    sources: tuple[str, ...], cache: Path, weights: str, *, environment: dict[str, str], reporter: Reporter
+) -> None:
     """Trains in an empty folder: the settings of the user's own, in ``twofold.toml``, are not for the demo."""
     named = str(Path(weights).resolve()) if Path(weights).is_file() else weights
     options = ("--cache", str(cache.resolve()), "--weights", named)
     with tempfile.TemporaryDirectory() as empty:
         train_sample(
-            data.resolve(),
+            sources,
             MODELS_URI,
             *options,
             name=MODEL,
@@ -117,8 +121,9 @@ def upload(s3: "S3Client", images: list[LabelledImage], reporter: Reporter) -> N
 
 
 def uri_of(image: LabelledImage) -> str:
-    """Returns the URI of an image in the bucket."""
-    return f"s3://{BUCKET}/images/{image.ref}"
+    """Returns the URI of an image in the bucket. A name in a labelled list may lead out of any folder."""
+    name = "/".join(part for part in image.ref.split("/") if part not in {"", ".", ".."})
+    return f"s3://{BUCKET}/images/{name if name == image.ref else f'{image.sha256[:16]}/{name}'}"
 
 
 def _write_manifest(s3: "S3Client", images: list[LabelledImage]) -> str:

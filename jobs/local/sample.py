@@ -35,11 +35,9 @@ def train_on(config: TrainConfig, *, environment: dict[str, str], reporter: Repo
     if known is not None:
         reporter.say(f"Version {known} was trained with the same images and options.")
         return f"{config.output}/{config.name}/{known}"
-    given = config.model_dump(mode="json", exclude=_PLACES, exclude_defaults=True)
-    given |= {"redirect_hosts": config.redirect_hosts} if config.redirect_hosts else {}
-    options = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    options = config.options(exclude=_PLACES)
     uri = train_sample(
-        config.data, config.output, *options, name=config.name, environment=environment, reporter=reporter
+        config.sources, config.output, *options, name=config.name, environment=environment, reporter=reporter
     )
     reporter.say(f"The report on this model is at {uri}/report.html")
     return uri
@@ -67,7 +65,7 @@ def render_digits(folder: Path, reporter: Reporter) -> None:
 
 
 def train_sample(
-    images: Path | str,
+    images: Path | str | tuple[str, ...],
     output: str,
     *options: str,
     name: str,
@@ -81,7 +79,9 @@ def train_sample(
     of a folder apply to what runs in it. Its progress goes straight to the terminal, and so does
     the reason if it fails: that raises SystemExit with its status. Raises UserError if it ends without a reason.
     """
-    command = ["train", "run", "--data", str(images), "--output", output, "--name", name, *options]
+    sources = images if isinstance(images, tuple) else (str(images),)
+    data = [part for source in sources for part in ("--data", source)]
+    command = ["train", "run", *data, "--output", output, "--name", name, *options]
     reporter.say(f"Running {program()} {shlex.join(command)}")
     process = tether.start(
         "jobs.cli",

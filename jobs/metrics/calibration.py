@@ -1,4 +1,4 @@
-"""Temperature scaling and the choice of a threshold. Both use the validation split."""
+"""Temperature scaling, and the choice of a threshold and of a band of unsure scores, on the validation split."""
 
 from collections.abc import Callable
 from typing import Final
@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from jobs.config import fixed_threshold
+from jobs.config import asked_of_both, fixed_band, fixed_threshold
 from jobs.metrics.arrays import Classes, Scores
+from jobs.unsure_band import Band
 from jobs.user_error import UserError
+from worker.contract import check_band
 
 #: A temperature outside this range means that something else is wrong.
 _LOWEST_TEMPERATURE: Final = 0.1
@@ -78,6 +80,36 @@ def choose_threshold(rule: str, truth: Classes, scores: Scores) -> float:
     return _pick(candidates[figure >= float(least)], pick, rule, best=float(figure.max()))
 
 
+def choose_band(rule: str, truth: Classes, scores: Scores, *, threshold: float) -> Band:
+    """Chooses the band of unsure scores by ``rule`` from ``(N,)`` true classes and scores.
+
+    0.3:0.7                     that band
+    precision>=0.99 for both    the narrowest band around the threshold outside of which the answers of each class have
+                                this precision: the lower end is the highest score, up to the threshold, below which
+                                enough answers are right; the upper end is the lowest one from which on enough are
+
+    This is Chow's reject option (1970, https://doi.org/10.1109/TIT.1970.1054406), with an end for each class, since the
+    same distance from the threshold need not be the same risk for both (Fumera, Roli and Giacinto 2000,
+    https://doi.org/10.1016/S0031-3203(00)00059-5). An end is the threshold itself, or midway between two scores. Raises
+    UserError if the threshold is outside of the band, or if no band satisfies the rule with at least one answer of each
+    class outside of it.
+    """
+    band = fixed_band(rule)
+    if band is not None:
+        try:
+            check_band(band, threshold)
+        except ValueError as error:
+            raise UserError(f"{error}. Choose another --unsure or --threshold.") from None
+        return band
+    least = asked_of_both(rule)
+    # Class 0 is class 1 of the mirrored scores, but for an answer at the end itself, where no score is.
+    high, best_of_one = _end(scores[scores >= threshold], truth[scores >= threshold] == 1, least, threshold)
+    low, best_of_zero = _end(-scores[scores < threshold], truth[scores < threshold] == 0, least, -threshold)
+    if low is None or high is None:
+        raise _none_satisfies(rule, (best_of_zero if low is None else None, best_of_one if high is None else None))
+    return -low, high
+
+
 def _midways(scores: Scores) -> Scores:
     """Returns all thresholds that classify differently, ascending: one below all scores, one between each two."""
     distinct = np.unique(scores)
@@ -100,3 +132,32 @@ def _pick(candidates: Scores, pick: Callable[[Scores], float], rule: str, *, bes
             f"No threshold satisfies {rule} on the validation images: the highest value is {best:.3f}. Lower the bound."
         )
     return float(pick(candidates))
+
+
+def _end(scores: Scores, right: NDArray[np.bool_], least: float, start: float) -> tuple[float | None, float | None]:
+    """Returns the lowest end from ``start`` up from which on the share of right answers is at least ``least``.
+
+    Or None, if there is no such end. Also returns the highest share that there is; None: there is no answer at all.
+    """
+    if not len(scores):
+        return None, None
+    order = np.argsort(scores, kind="stable")
+    ascending, hits = scores[order], right[order]
+    distinct, first = np.unique(ascending, return_index=True)
+    # From each distinct score on: how many answers there are, and how many of them are right.
+    answers = len(ascending) - first
+    shares = (hits.sum() - np.concatenate([[0], np.cumsum(hits)])[first]) / answers
+    ends = np.concatenate([[start], (distinct[:-1] + distinct[1:]) / 2])
+    between = np.concatenate([[True], (distinct[:-1] < ends[1:]) & (ends[1:] < distinct[1:])])  # not rounded to one
+    enough = np.flatnonzero((shares >= least) & between)
+    return (float(ends[enough[0]]) if len(enough) else None), float(shares.max())
+
+
+def _none_satisfies(rule: str, best: tuple[float | None, float | None]) -> UserError:
+    """Returns the error, with the highest precision of each class that falls short; None: that class does not."""
+    reached = [f"class {label} reaches {share:.4g} at most" for label, share in enumerate(best) if share is not None]
+    why = "; ".join(reached) or "no validation image is classified as one of the two classes"
+    return UserError(
+        f"No band of unsure scores satisfies {rule} on the validation images: {why}. "
+        "Ask for less, or train with more images."
+    )

@@ -1,12 +1,13 @@
 """``test_predictions.csv`` of a bundle: the prediction, the true label and the digest of each test image.
 
-The columns are those of the worker's CSV (``worker.predictions``), then ``true_label`` and ``sha256``. The digest
-identifies an image, so two models can be compared on the same images even if the files have other names.
+The columns are those of the worker's CSV (``worker.predictions``), with ``decision`` if the model has a band of unsure
+scores, then ``true_label`` and ``sha256``. The digest identifies an image, so two models can be compared on the same
+images even if the files have other names.
 """
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Final, Self
 
@@ -38,21 +39,26 @@ class ScoredImage(PredictionRow):
         return cls.model_validate(row.model_dump() | {"true_label": true_label, "sha256": sha256})
 
 
-COLUMNS: Final = tuple(ScoredImage.model_fields)
+_ADDED: Final = ("true_label", "sha256")
+#: Of a model without a band.
+COLUMNS: Final = (*predictions.COLUMNS, *_ADDED)
+_DECIDED: Final = (*predictions.COLUMNS, predictions.DECISION, *_ADDED)
 
 
-def to_csv(images: Iterable[ScoredImage]) -> bytes:
+def to_csv(images: Sequence[ScoredImage]) -> bytes:
     """Returns the file. Text that a spreadsheet would run as a formula is guarded, as in the worker's CSV."""
-    return predictions.csv_bytes(chain([COLUMNS], (image.model_dump().values() for image in images)))
+    columns = _DECIDED if any(image.decision is not None for image in images) else COLUMNS
+    return predictions.csv_bytes(chain([columns], (predictions.cells(image, columns) for image in images)))
 
 
 def from_csv(data: bytes) -> list[ScoredImage]:
     """Reads a file that ``to_csv`` wrote, and returns equal images. Raises ValueError for any other file."""
     reader = csv.reader(io.StringIO(data.decode(), newline=""))
     try:
-        if tuple(next(reader, ())) != COLUMNS:
+        columns = tuple(next(reader, ()))
+        if columns not in (COLUMNS, _DECIDED):
             raise ValueError("not the test predictions of a bundle: the header differs")
-        return [_image(cells) for cells in reader]
+        return [_image(cells, columns[: -len(_ADDED)]) for cells in reader]
     except csv.Error as error:
         raise ValueError(f"not the test predictions of a bundle: {error}") from error
 
@@ -72,9 +78,10 @@ def scores(images: Sequence[ScoredImage]) -> Scores:
     return np.array([image.score for image in images], np.float64)
 
 
-def _image(cells: list[str]) -> ScoredImage:
-    if len(cells) != len(COLUMNS):
-        raise ValueError(f"a line has {len(cells)} cells instead of {len(COLUMNS)}")
-    row = predictions.parse_row(cells[: len(predictions.COLUMNS)])
-    true_label, sha256 = cells[len(predictions.COLUMNS) :]
+def _image(cells: list[str], columns: tuple[str, ...]) -> ScoredImage:
+    """Parses a line: the cells of a prediction row, whose ``columns`` these are, and the two that were added."""
+    if len(cells) != len(columns) + len(_ADDED):
+        raise ValueError(f"a line has {len(cells)} cells instead of {len(columns) + len(_ADDED)}")
+    row = predictions.parse_row(cells[: len(columns)], columns)
+    true_label, sha256 = cells[len(columns) :]
     return ScoredImage.of(row, true_label=predictions.unguarded(true_label), sha256=sha256)

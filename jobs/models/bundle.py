@@ -129,12 +129,35 @@ def read_bundle(
     return Bundle(uri, manifest, files, findings + _contradictions(files))
 
 
-def trained_from(manifest: ModelManifest) -> Path | None:
-    """Returns the folder that the model was trained from, if this machine has it."""
+@dataclass(frozen=True)
+class ImagePlaces:
+    """Where test images may be: in folders, by name or by content, and among files, by content."""
+
+    where: str  #: as a message may show it
+    folders: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "ImagePlaces":
+        """Returns one folder."""
+        return cls(str(folder), (folder,))
+
+
+def trained_from(manifest: ModelManifest) -> ImagePlaces | None:
+    """Returns the folders that the model was trained from, as far as this machine has them.
+
+    The names in a labelled list begin at its own folder.
+    """
     data = manifest.training_config.get("data")
+    sources = [source for source in (data if isinstance(data, list) else [data]) if isinstance(source, str) and source]
+    folders = tuple(dict.fromkeys(folder for source in sources if (folder := _folder_of(Path(source))) is not None))
+    return ImagePlaces(", ".join(map(str, folders)), folders) if folders else None
+
+
+def _folder_of(source: Path) -> Path | None:
     try:
-        return Path(data) if isinstance(data, str) and data and Path(data).is_dir() else None
-    except OSError:  # the name is too long
+        return source if source.is_dir() else source.parent if source.is_file() else None
+    except (OSError, ValueError):  # the name is too long, or holds a NUL
         return None
 
 
@@ -158,10 +181,9 @@ def _contradictions(files: dict[str, bytes]) -> list[Finding]:
         repeated = evaluation.get("model", {})
         # As it is written: 2026-11-24t14:05:09z is the same time, and no file that Twofold has written.
         stated = {key: value for key, value in json.loads(files[MANIFEST_FILE]).items() if key != "files"}
-        return [
-            Finding(MANIFEST_FILE, f"altered: {key} differs from {EVALUATION_FILE}")
-            for key in stated
-            if key in repeated and repeated[key] != stated[key]
-        ]
+        differ = [key for key in stated if key in repeated and repeated[key] != stated[key]]
+        # A field that is written only where it is set may also have been added or removed.
+        added = [key for key in ("unsure",) if repeated and (key in stated) != (key in repeated)]
+        return [Finding(MANIFEST_FILE, f"altered: {key} differs from {EVALUATION_FILE}") for key in differ + added]
     except (ValueError, AttributeError, TypeError, RecursionError):
         return []  # an evaluation that is not a JSON object has another digest, which is a finding already

@@ -6,7 +6,6 @@ Both are judged on the challenger's test images.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from jobs.metrics import scored_images
 from jobs.metrics.arrays import Classes, Scores
 from jobs.metrics.scored_images import ScoredImage
-from jobs.models.bundle import Bundle
+from jobs.models.bundle import Bundle, ImagePlaces
 from jobs.models.verification import score_again
 from jobs.progress import Reporter
 from jobs.user_error import UserError
@@ -50,7 +49,7 @@ class Gate:
 
     margin: float  #: how much accuracy it may lose against the champion
     force: bool = False  #: whether objections are overruled
-    data: Path | None = None  #: the folder with its test images
+    data: ImagePlaces | None = None  #: with its test images
     reporter: Reporter
 
     @property
@@ -101,8 +100,8 @@ class Gate:
         missing = [image.source_ref for image in images if not np.isfinite(again.get(image.sha256, np.nan))]
         if missing:
             raise PromotionRefused(
-                f"{len(missing):,} of the {len(images):,} test images are not in {self.data}, such as {missing[0]}. "
-                "Set --data to the folder that the challenger was trained from."
+                f"{len(missing):,} of the {len(images):,} test images are not in {self.data.where}, such as "
+                f"{missing[0]}. Set --data to what the challenger was trained from."
             )
         return np.array([again[image.sha256] for image in images], np.float64), "scored again"
 

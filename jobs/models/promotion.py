@@ -6,10 +6,9 @@ moves the pointer once, and one that was overtaken decides again, against the ne
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from jobs.models.bundle import Bundle, read_bundle, trained_from
+from jobs.models.bundle import Bundle, ImagePlaces, read_bundle, trained_from
 from jobs.models.champion import Champions, CurrentChampion, How
 from jobs.models.gate import Gate, PromotionRefused, without_comparison
 from jobs.models.location import versions_of
@@ -106,7 +105,7 @@ def _decide(
     return Change(name, version, replaced, how, moved=True, picture_scored=picture_scored, comparison=comparison)
 
 
-def _try_out(bundle: Bundle, data: Path | None) -> bool:
+def _try_out(bundle: Bundle, data: ImagePlaces | None) -> bool:
     """Checks that the bundle is intact, opens as in a worker, and scores an image as it did in training.
 
     Returns whether a real image was available. Raises PromotionRefused.
@@ -118,13 +117,13 @@ def _try_out(bundle: Bundle, data: Path | None) -> bool:
         model = bundle.open()
     except Reject as error:
         raise PromotionRefused(f"A worker could not open the model. {error.message}") from error
-    folder = data or trained_from(bundle.manifest)
-    return folder is not None and _scores_as_recorded(bundle, model, folder)
+    places = data or trained_from(bundle.manifest)
+    return places is not None and _scores_as_recorded(bundle, model, places)
 
 
-def _scores_as_recorded(bundle: Bundle, model: Model, folder: Path) -> bool:
+def _scores_as_recorded(bundle: Bundle, model: Model, places: ImagePlaces) -> bool:
     try:
-        found = score_one(model, bundle.images(), folder)
+        found = score_one(model, bundle.images(), places)
     except Reject:  # a version that did not record the true labels; the gate objects to that by itself
         return False
     if found is None:

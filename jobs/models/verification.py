@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from jobs.decoding import sandbox
 from jobs.metrics import scored_images
 from jobs.metrics.scored_images import ScoredImage
-from jobs.models.bundle import Bundle, Finding, trained_from
+from jobs.models.bundle import Bundle, Finding, ImagePlaces, trained_from
 from jobs.progress import Reporter
 from worker.contract import ModelManifest
 from worker.errors import Reject
@@ -49,15 +49,15 @@ class Verification:
     same_decoder: bool  #: and the same LiteRT, so that scores should agree to nine digits
 
 
-def verify(bundle: Bundle, *, data: Path | None, tolerance: float | None, reporter: Reporter) -> Verification:
+def verify(bundle: Bundle, *, data: ImagePlaces | None, tolerance: float | None, reporter: Reporter) -> Verification:
     """Opens the model and scores its test images again, from ``data`` or from where it was trained."""
     findings = list(bundle.findings)
     model = _attempt(bundle, bundle.open, MODEL_FILE, findings)
     images = _attempt(bundle, bundle.images, scored_images.FILE, findings) or []
-    folder = data or trained_from(bundle.manifest)
+    places = data or trained_from(bundle.manifest)
     again: dict[str, float] = {}
-    if model is not None and folder is not None:
-        again = score_again(model, images, folder, search=data is not None, reporter=reporter)
+    if model is not None and places is not None:
+        again = score_again(model, images, places, search=data is not None, reporter=reporter)
     allowed = expected_tolerance(bundle.manifest) if tolerance is None else tolerance
     differences = [(abs(again[i.sha256] - (i.score or 0.0)), i) for i in images if i.sha256 in again]
     findings += [
@@ -67,7 +67,7 @@ def verify(bundle: Bundle, *, data: Path | None, tolerance: float | None, report
     ]
     missing = [image.source_ref for image in images if image.sha256 not in again]
     if data is not None and missing and model is not None:
-        findings.append(Finding(scored_images.FILE, _absent(missing, len(images), str(data))))
+        findings.append(Finding(scored_images.FILE, _absent(missing, len(images), data.where)))
     largest = max((difference for difference, _ in differences if math.isfinite(difference)), default=None)
     recorded = {*bundle.manifest.files, MANIFEST_FILE}
     return Verification(
@@ -85,37 +85,38 @@ def verify(bundle: Bundle, *, data: Path | None, tolerance: float | None, report
 
 
 def score_again(
-    model: Model, images: Sequence[ScoredImage], folder: Path, *, search: bool, reporter: Reporter
+    model: Model, images: Sequence[ScoredImage], places: ImagePlaces, *, search: bool, reporter: Reporter
 ) -> dict[str, float]:
-    """Returns P(class 1) by SHA-256 for those of ``images`` that are in ``folder``.
+    """Returns P(class 1) by SHA-256 for those of ``images`` that are in ``places``.
 
-    Each image is looked up by its name first. With ``search``, every file of the folder is then searched for the
-    content of those still missing.
+    Each image is looked up by its name first. With ``search``, every file there is then searched for the content of
+    those still missing.
     """
-    folder = folder.resolve()
     wanted = {image.sha256 for image in images}
     scoring = _Scoring(model, wanted)
-    named = [path for path in (_below(folder, image.source_ref) for image in images) if path is not None]
+    folders = [folder.resolve() for folder in places.folders]
+    named = [path for folder in folders for image in images if (path := _below(folder, image.source_ref)) is not None]
     with reporter.step("Scoring the test images", total=len(named)) as advance:
         for _ in scoring.score_all(named):
             advance(1)
     if search and wanted - set(scoring.found):
-        others = sorted(set(folder.rglob("*")) - set(named))
+        others = sorted({path for folder in folders for path in folder.rglob("*")} - set(named)) + list(places.files)
         with reporter.step("Searching for the others", total=len(others)) as advance:
             for _ in scoring.score_all(others):
                 advance(1)
     return scoring.found
 
 
-def score_one(model: Model, images: Sequence[ScoredImage], folder: Path) -> tuple[ScoredImage, float] | None:
+def score_one(model: Model, images: Sequence[ScoredImage], places: ImagePlaces) -> tuple[ScoredImage, float] | None:
     """Returns the first image that is where its name says, and its P(class 1); None if there is none."""
     scoring = _Scoring(model, {image.sha256 for image in images})
-    for image in images:
-        path = _below(folder.resolve(), image.source_ref)
-        if path is not None:
-            scoring.score_file(path)
-        if image.sha256 in scoring.found:
-            return image, scoring.found[image.sha256]
+    for folder in places.folders:
+        for image in images:
+            path = _below(folder.resolve(), image.source_ref)
+            if path is not None:
+                scoring.score_file(path)
+            if image.sha256 in scoring.found:
+                return image, scoring.found[image.sha256]
     return None
 
 

@@ -23,19 +23,24 @@ import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
+from jobs import html
 from jobs.batch.file_names import FILE
 from jobs.batch.results import Line, Results
 from jobs.decoding import decode
 from jobs.metrics import scored_images
 from jobs.metrics.arrays import Scores
 from jobs.metrics.drift import drift, shares
-from jobs.report import charts, html
+from jobs.metrics.scored_images import ScoredImage
+from jobs.metrics.unsure_rule import BandFigures, Proportion
+from jobs.report import charts
+from jobs.unsure_band import described
 from jobs.wording import program
 from worker.aws.storage import Storage
 from worker.batch import cost
 from worker.batch.job_folder import UPLOADS
-from worker.contract import Job, ModelManifest, PredictionRow
+from worker.contract import UNSURE, Job, ModelManifest, PredictionRow
 from worker.errors import TwofoldError
+from worker.predictions import Rule
 from worker.scoring.limits import MAX_BYTES
 from worker.scoring.models import MANIFEST_FILE
 
@@ -93,6 +98,8 @@ class RowSummary:
         self.models: Counter[str] = Counter()
         self.threshold: float | None = None
         self.positive: str | None = None  #: the label of class 1; None if no row has it
+        self.decided = 0  #: rows that were scored with a band of unsure scores
+        self.unsure: Counter[str] = Counter()  #: those in the band, by label
         self._scores = (array("d"), array("d"))  #: by class
         self._certain: dict[str, _Heap] = {}  #: by label
         self._uncertain: dict[str, _Heap] = {}
@@ -111,6 +118,8 @@ class RowSummary:
                 if is_one:
                     self.positive = row.label
                 self.labels[row.label] += 1
+                self.decided += row.decision is not None
+                self.unsure[row.label] += row.decision == UNSURE
                 distance = abs(row.score - row.threshold)
                 _keep(self._certain.setdefault(row.label, []), (row.confidence, -row.row, row))
                 _keep(self._uncertain.setdefault(row.label, []), (-distance, -row.row, row))
@@ -184,6 +193,7 @@ class BatchFacts:
     cancelled: bool = False
     labels: tuple[str, str] | None = None  #: class 0, class 1; None: the model's bundle cannot be read
     names: dict[int, str] = field(default_factory=dict)  #: the names of uploaded files, by row, of the rows shown
+    band: BandFigures | None = None  #: of the model's test images; None: no band, or one that cannot be read
 
 
 def gather(
@@ -193,16 +203,18 @@ def gather(
     record = results.record
     reports = record.answers(results.job) if complete else []
     images = _read_images(rows, storage)
-    labels, test_scores = _read_model(results.job.model_uri or model_uri, rows, storage)
+    job = results.job
+    manifest, test = _read_model(job.model_uri or model_uri, rows, storage)
     return BatchFacts(
-        job=results.job,
+        job=job,
         rows=rows,
         images=images,
-        test_scores=test_scores,
+        test_scores=scored_images.scores(test),
         worker_s=sum(report.seconds for report in reports) if complete else None,
         cancelled=not complete and record.is_cancelled(),
-        labels=labels,
+        labels=manifest.labels if manifest else None,
         names=_read_names(results, _shown(rows, images)),
+        band=_test_band(job, manifest, test) if rows.decided else None,
     )
 
 
@@ -232,25 +244,37 @@ def _read_thumbnail(row: PredictionRow, storage: Storage) -> str | None:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _read_model(model_uri: str | None, rows: RowSummary, storage: Storage) -> tuple[tuple[str, str] | None, Scores]:
-    """Returns the labels and the test scores of the model from its bundle, as far as they can be read.
+def _read_model(
+    model_uri: str | None, rows: RowSummary, storage: Storage
+) -> tuple[ModelManifest | None, list[ScoredImage]]:
+    """Returns the manifest and the test images of the model from its bundle, as far as they can be read.
 
     A bundle of another version than the one that scored the rows says nothing about them.
     """
-    nothing = np.array([])
     if model_uri is None or not model_uri.startswith("s3://"):
-        return None, nothing
+        return None, []
     bundle = model_uri.rstrip("/")
     try:
         manifest = ModelManifest.model_validate_json(
             storage.read(f"{bundle}/{MANIFEST_FILE}", max_bytes=_MAX_JSON_BYTES)
         )
         if rows.models.keys() - {manifest.version}:
-            return None, nothing
+            return None, []
         data = storage.read(f"{bundle}/{scored_images.FILE}", max_bytes=_MAX_CSV_BYTES)
     except (TwofoldError, ValidationError):  # the bundle was removed or replaced; the page says so
-        return None, nothing
-    return manifest.labels, scored_images.scores(scored_images.from_csv(data))
+        return None, []
+    return manifest, scored_images.from_csv(data)
+
+
+def _test_band(job: Job, manifest: ModelManifest | None, test: list[ScoredImage]) -> BandFigures | None:
+    """Returns what the job's band does on the model's test images."""
+    if manifest is None or not test:
+        return None
+    rule = Rule.of(manifest, threshold=job.threshold, unsure=job.unsure)
+    if rule.unsure is None:
+        return None
+    truth, scores = scored_images.truth(test, manifest.labels), scored_images.scores(test)
+    return BandFigures.of(truth, scores, threshold=rule.threshold, band=rule.unsure)
 
 
 def _shown(rows: RowSummary, images: list[LabelImages]) -> list[PredictionRow]:
@@ -293,6 +317,7 @@ class _View:
     advice = ADVICE
     assumes = cost.ASSUMES
     program = program()
+    described = staticmethod(described)
 
     def __init__(self, facts: BatchFacts) -> None:
         self._facts = facts
@@ -302,6 +327,7 @@ class _View:
         self.done = self.scored + self.failed
         self.tested = len(facts.test_scores)
         self.drift = drift(facts.test_scores, self.scores)
+        self.unsure = Proportion(rows.unsure.total(), self.scored)
 
     @property
     def counts(self) -> list[tuple[str, int]]:

@@ -13,13 +13,16 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
+from jobs import html
 from jobs.config import fixed_threshold
-from jobs.metrics import curves, threshold_rule
+from jobs.data.dataset import describe_sources
+from jobs.metrics import curves, threshold_rule, unsure_rule
 from jobs.metrics.arrays import Classes, Scores
 from jobs.metrics.learning_curve import Curve
 from jobs.metrics.titles import title_of
-from jobs.report import charts, html
+from jobs.report import charts
 from jobs.report.gallery import Gallery
+from jobs.unsure_band import described
 
 #: Rows in the table of quarantined files; quarantine.csv lists them all.
 QUARANTINE_ROWS: Final = 50
@@ -31,7 +34,7 @@ _HARDLY: Final = 0.005
 _SHOWN_ELSEWHERE: Final = frozenset(
     {
         *("binary_classification_metrics", "per_class", "n", "threshold", "threshold_rule", "temperature"),
-        *("quarantined", "model"),
+        *("quarantined", "model", "sources", "unsure"),
     }
 )
 #: A key of evaluation.json; the seconds of a step are below its title, which can hold a path.
@@ -78,6 +81,7 @@ def render(facts: TrainingFacts) -> str:
         title_of=title_of,
         meaning_of=meaning_of,
         describe_rule=describe_rule,
+        described=described,
         rows_shown=QUARANTINE_ROWS,
     )
 
@@ -124,6 +128,8 @@ class _View:
         self.matrix = Matrix(((cells["0"]["0"], cells["0"]["1"]), (cells["1"]["0"], cells["1"]["1"])))
         self.threshold: float = facts.evaluation["threshold"]
         self.rule = threshold_rule.outcome(facts.evaluation)
+        self.band = unsure_rule.of_evaluation(facts.evaluation)  #: None: no answer is unsure
+        self.sources = describe_sources(facts.evaluation)
 
     @property
     def has_relative_paths(self) -> bool:

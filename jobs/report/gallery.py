@@ -25,8 +25,8 @@ _LEAST_PX: Final = 160
 _MOST_PX: Final = 192
 _QUALITY: Final = 78  #: of WebP, 0 to 100
 
-#: Of class 0 and of class 1, as in page.css: Okabe and Ito's blue and vermilion, which remain distinct for people with
-#: any type of colour blindness. The vermilion is darker than theirs, so that it can be read as text, too.
+#: Of class 0 and of class 1, as in colours.css: Okabe and Ito's blue and vermilion, which remain distinct for people
+#: with any type of colour blindness. The vermilion is darker than theirs, so that it can be read as text, too.
 COLOURS: Final = np.array([(0, 114, 178), (184, 74, 0)], dtype=np.float64)
 _STRONGEST: Final = 0.85  #: opacity of a colour over the grey image at the end of the scale
 #: The end of the scale, as a percentile of the votes for a class. The few beyond it would make all others pale.

@@ -8,7 +8,10 @@ import re
 from typing import Any, Final
 
 from jobs.config import fixed_threshold
+from jobs.data.dataset import describe_sources
+from jobs.metrics import unsure_rule
 from jobs.metrics.titles import title_of
+from jobs.printable import printable
 from worker.contract import ModelManifest
 
 #: The metrics of the table: their keys in ``evaluation.json``, their names on a hub, and what they mean.
@@ -66,7 +69,25 @@ def _decision(manifest: ModelManifest, evaluation: dict[str, Any]) -> str:
     zero, one = map(_text, manifest.labels)
     return (
         f"The score of an image is the probability of {one}, from 0 to 1. A score of at least {manifest.threshold:g} "
-        f"means {one}, any other {zero}. {_origin(evaluation['threshold_rule'])}"
+        f"means {one}, any other {zero}. {_origin(evaluation['threshold_rule'])}{_unsure(evaluation)}"
+    )
+
+
+def _unsure(evaluation: dict[str, Any]) -> str:
+    """Returns the sentences on the band, or nothing where the model has none."""
+    band = unsure_rule.of_evaluation(evaluation)
+    if band is None:
+        return ""
+    found = (
+        f" A score from {band.band[0]:g} up to, but not including, {band.band[1]:g} means unsure, by the rule "
+        f"`{band.rule}`. Of the test images, {band.unsure.images:,} of {band.unsure.of:,} are unsure"
+    )
+    if band.right.value is None:
+        return f"{found}."
+    low, high = band.right.interval_95
+    return (
+        f"{found}, and of the others {band.right.value:.4f} are classified correctly "
+        f"(95 % interval {low:.4f} to {high:.4f})."
     )
 
 
@@ -89,12 +110,20 @@ def _figures(manifest: ModelManifest, evaluation: dict[str, Any]) -> str:
 
 def _data(manifest: ModelManifest, evaluation: dict[str, Any]) -> str:
     counts = evaluation["images"]
-    left_out = f"{counts['quarantined']:,} were left out (`quarantine.csv`)." if counts["quarantined"] else ""
-    return (
-        f"{counts['train']:,} images to train on, {counts['validation']:,} to validate, {counts['test']:,} to test. "
-        f"{left_out} Digest of the data set: `{manifest.dataset_digest}`. The backbone is MobileNetV2; its weights: "
-        f"{_text(re.sub(r'[^ ]*/', '', evaluation['weights']))}."  # without the folders of one machine
-    ).replace("  ", " ")
+    weights = re.sub(r"[^ ]*/", "", evaluation["weights"])  # without the folders of one machine
+    named = [source | {"data": _last_part(source["data"])} for source in evaluation.get("sources", ())]
+    sentences = (
+        f"{counts['train']:,} images to train on, {counts['validation']:,} to validate, {counts['test']:,} to test.",
+        _text(printable(describe_sources({"sources": named}))),
+        f"{counts['quarantined']:,} were left out (`quarantine.csv`)." if counts["quarantined"] else "",
+        f"Digest of the data set: `{manifest.dataset_digest}`.",
+        f"The backbone is MobileNetV2; its weights: {_text(weights)}.",
+    )
+    return " ".join(filter(None, sentences))
+
+
+def _last_part(source: str) -> str:
+    return source.rstrip("/").rpartition("/")[2] or source
 
 
 def _limits(manifest: ModelManifest) -> str:

@@ -14,6 +14,7 @@ from jobs.data.loader import ImageLoader
 from jobs.metrics import classification, scored_images
 from jobs.metrics.arrays import Classes, Scores
 from jobs.metrics.scored_images import ScoredImage
+from jobs.metrics.unsure_rule import BandFigures
 from jobs.progress import Advance
 from jobs.training.head import Decision
 from jobs.user_error import UserError
@@ -83,12 +84,16 @@ def evaluate(
 ) -> dict[str, Any]:
     """Returns the figures of ``evaluation.json``, and what was decided on the validation images."""
     given = (test.scores >= decision.threshold).astype(np.int64)
+    band = decision.unsure and BandFigures.of(
+        test.truth, test.scores, threshold=decision.threshold, band=decision.unsure, rule=config.unsure
+    )
     return classification.evaluate(test.truth, test.scores, threshold=decision.threshold) | {
         "per_class": classification.per_class(test.truth, given, dataset.labels),
         "threshold_rule": config.threshold,
         "temperature": decision.temperature,
         "validation": classification.headline(decision.validation),
         "quarantined": by_code(quarantined),
+        **({"unsure": band.as_json(dataset.labels)} if band else {}),
     }
 
 

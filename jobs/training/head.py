@@ -8,6 +8,7 @@ from jobs.metrics import calibration, classification
 from jobs.metrics.arrays import Classes, Scores
 from jobs.training.features import FeatureSet
 from jobs.training.neuron import Neuron
+from jobs.unsure_band import Band
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Decision:
     temperature: float
     threshold: float
     validation: dict[str, Any]  #: figures of the validation images at that temperature and threshold
+    unsure: Band | None = None  #: scores whose answers are unsure; None: no such band was asked for
 
     @classmethod
     def of(cls, truth: Classes, raw: Scores, config: TrainConfig) -> "Decision":
@@ -24,7 +26,8 @@ class Decision:
         temperature = calibration.fit_temperature(truth, raw)
         scores = calibration.at_temperature(raw, temperature)
         threshold = calibration.choose_threshold(config.threshold, truth, scores)
-        return cls(temperature, threshold, classification.evaluate(truth, scores, threshold=threshold))
+        band = calibration.choose_band(config.unsure, truth, scores, threshold=threshold) if config.unsure else None
+        return cls(temperature, threshold, classification.evaluate(truth, scores, threshold=threshold), band)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from jobs.progress import Reporter
 from jobs.user_error import UserError
-from tests.bench import bill, figures, submit, train, worker
+from tests.bench import bill, figures, label, submit, train, worker
 
 app = typer.Typer(
     name="python -m tests.bench",
@@ -75,6 +75,17 @@ def measure_submit(
 ) -> None:
     """Submitting long lists: 10,000 rows, 100,000 rows and a million."""
     submit.show(submit.run(rows or [10_000, 100_000, 1_000_000], Reporter()), json_file)
+
+
+@app.command("label", epilog="Example: python -m tests.bench label --data cats_and_dogs_filtered")
+def measure_label(
+    data: Annotated[Path, typer.Option(envvar="TWOFOLD_DATA", exists=True, file_okay=False, help="Folder of images.")],
+    images: Annotated[int, typer.Option(min=1, max=5000, help="Images on the page, repeating those there are.")] = 5000,
+    runs: Annotated[int, typer.Option(min=1, help="How often the page is opened. The medians are printed.")] = 5,
+    json_file: JsonFile = None,
+) -> None:
+    """The page for labelling: its size, how fast it opens, and its memory in headless Chromium."""
+    label.show(label.run(data, images=images, runs=runs, reporter=Reporter()), json_file)
 
 
 @app.command("train", epilog="Example: python -m tests.bench train --data cats_and_dogs_filtered --json train.json")

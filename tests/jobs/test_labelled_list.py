@@ -2,11 +2,12 @@
 
 import csv
 import io
+import json
 import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jobs.labelled_list import COLUMNS, LabelledLine, labelled_list_csv, read_labelled_list
@@ -43,6 +44,7 @@ def _refused(data: bytes) -> str:
     return str(caught.value)
 
 
+@settings(max_examples=50)
 @given(st.lists(lines, max_size=8))
 @example([LabelledLine("a\rb", "=cat"), LabelledLine("'=1", "-", note="'"), LabelledLine(" a ", None)])
 def test_lines_read_back_as_they_were_written(written: list[LabelledLine]) -> None:
@@ -50,6 +52,7 @@ def test_lines_read_back_as_they_were_written(written: list[LabelledLine]) -> No
     assert read_labelled_list(labelled_list_csv(written), where="labels.csv") == written
 
 
+@settings(max_examples=50)
 @given(st.lists(lines, max_size=8))
 @example([LabelledLine("=cmd()", "+cat", reviewer="@ada", note="-")])
 def test_the_file_is_a_csv_in_which_a_spreadsheet_runs_nothing(written: list[LabelledLine]) -> None:
@@ -60,9 +63,13 @@ def test_the_file_is_a_csv_in_which_a_spreadsheet_runs_nothing(written: list[Lab
     assert [cell for line in cells for cell in line if cell.startswith(tuple(FORMULA))] == []
 
 
+@settings(max_examples=50)
 @given(st.binary(max_size=200) | texts.map(str.encode) | texts.map("source_ref,label\n{}".format).map(str.encode))
 @example(b"source_ref,label,reviewed_at\na,cat,0001-01-01T00:00:00+23:00\n")
 @example(b'source_ref,label\n"a,cat\n')
+@example(b'{"source_ref": "\\ud800", "label": "cat"}')
+@example(b'{"source-ref": "a", "p": 0, "p-metadata": {"type": ["x"]}}')
+@example(b"{" * 3000)
 def test_bytes_are_a_list_or_refused_in_a_sentence(data: bytes) -> None:
     """Never another error, whatever they hold. What was read can be written and read again."""
     try:
@@ -73,6 +80,7 @@ def test_bytes_are_a_list_or_refused_in_a_sentence(data: bytes) -> None:
     assert read_labelled_list(labelled_list_csv(found), where="again") == found
 
 
+@settings(max_examples=50)
 @given(st.lists(lines, min_size=1, max_size=8))
 def test_the_worker_takes_a_labelled_list_as_a_manifest(written: list[LabelledLine]) -> None:
     """Its column source_ref names the images, so a list that was labelled can also be submitted."""
@@ -144,3 +152,74 @@ def test_the_test_predictions_of_a_bundle_have_their_true_labels() -> None:
     )
     data = scored_images.to_csv([ScoredImage.of(row, true_label="-dog", sha256="0" * 64)])
     assert read_labelled_list(data, where="test_predictions.csv") == [LabelledLine("=a.jpg", "-dog")]
+
+
+@settings(max_examples=50)
+@given(st.lists(lines, min_size=1, max_size=8))
+def test_json_lines_are_read_like_the_csv(written: list[LabelledLine]) -> None:
+    """With the same names; ``source-ref`` is read too. What is missing or null is blank."""
+    documents = [
+        {"source-ref" if number % 2 else "source_ref": line.source_ref, "label": line.label, "note": line.note}
+        | ({"reviewed_at": line.reviewed_at.isoformat()} if line.reviewed_at else {})
+        | ({"reviewer": line.reviewer} if line.reviewer else {})
+        for number, line in enumerate(written)
+    ]
+    assert (
+        _read(
+            "\n\n".join(json.dumps(document, ensure_ascii=number % 2 == 0) for number, document in enumerate(documents))
+        )
+        == written
+    )
+
+
+def _augmented(ref: str, name: str | None, **others: object) -> str:
+    """A line of Ground Truth's output.manifest, as its documentation shows it; without a name it is not labelled."""
+    described = {
+        "class-name": name,
+        "confidence": 0.0,
+        "type": "groundtruth/image-classification",
+        "job-name": "identify-pets",
+        "human-annotated": "yes",
+        "creation-date": "2018-10-18T22:18:13.527256",
+    }
+    return json.dumps({"source-ref": ref, **({"pets": 0, "pets-metadata": described} if name else {}), **others})
+
+
+def test_an_augmented_manifest_names_its_label_attribute_itself() -> None:
+    """By its ``-metadata`` twin. The class is the class-name, not the number; a line without a label is undecided."""
+    verified = {"check": "1", "check-metadata": {"class-name": "bad", "type": "groundtruth/label-verification"}}
+    text = "\n".join(
+        [
+            _augmented("s3://shelter/1.jpg", "cat", label="unused"),
+            _augmented("s3://shelter/2.jpg", "dog", **verified),
+            _augmented("s3://shelter/3.jpg", None),
+        ]
+    )
+    assert _read(text) == [
+        LabelledLine("s3://shelter/1.jpg", "cat"),
+        LabelledLine("s3://shelter/2.jpg", "dog"),
+        LabelledLine("s3://shelter/3.jpg", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"source-ref": "a", "label": "cat"}\n{"source-ref": \n', "line 2 is not JSON"),
+        ('{"source-ref": "a", "label": "cat"}\n["b"]\n', "line 2 is not a JSON object"),
+        ('{"source-ref": "a"}\n', "has no column label"),
+        ('{"label": "cat"}\n{"source_ref": "a", "label": "cat"}\n', "line 1 names no image"),
+        (
+            _augmented("a", "cat", mood=1, **{"mood-metadata": {"class-name": "happy"}}),
+            "attributes, mood, pets. Remove",
+        ),
+        (_augmented("a", "cat") + '\n{"source-ref": "b", "pets": 1}', "line 2 has pets without a class-name"),
+        (
+            '{"source-ref": "a", "x": [1], "x-metadata": {"type": "groundtruth/image-classification-multilabel"}}',
+            "labels of the type groundtruth/image-classification-multilabel",
+        ),
+    ],
+)
+def test_what_is_wrong_with_json_lines_is_named(text: str, message: str) -> None:
+    """With its line."""
+    assert message in _refused(text.encode())

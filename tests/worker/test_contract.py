@@ -574,3 +574,82 @@ def test_the_parts_of_a_job_hold_all_its_images(images: int, size: int) -> None:
     assert set(rows[:-1]) <= {size}
     assert 0 < rows[-1] <= size
     assert Job(**common, images=images, output_uri="s3://shelter/out").rows_of(0) == images
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"unsure": [0.7, 0.3]}, "unsure: must be two numbers, the lower one first, not 0.7 and 0.3"),
+        ({"unsure": [0.3]}, "unsure.1: is missing"),
+        ({"unsure": [0.3, 0.5, 0.7]}, "unsure: must have 2 or fewer entries, not 3"),
+        ({"unsure": [0.3, 1.2]}, "unsure.1: must be at most 1, not 1.2"),
+        ({"unsure": "0.3:0.7"}, "unsure: must be a list, not the text '0.3:0.7'"),
+        ({"unsure": {"low": 0.3, "high": 0.7}}, "unsure: must be a list, not an object"),
+        ({"unsure": [0.3, 0.7], "threshold": 0.8}, "'unsure' must hold the threshold: 0.8 is not from 0.3 to 0.7"),
+    ],
+)
+def test_a_band_of_unsure_scores_is_two_numbers_around_the_threshold(fields: dict[str, Any], reason: str) -> None:
+    """The message says what is wrong with any other."""
+    assert _refusal(json.dumps(ASKED | fields)) == reason
+
+
+def test_what_has_no_band_is_written_as_before_there_were_bands(bundle: Path) -> None:
+    """So a worker or a command of an earlier version, which refuses unknown fields, can still read it."""
+    request = ClassifyRequest.parse(json.dumps(ASKED | {"unsure": None}))
+    job = Job(job_id="a", created_at=datetime.now(UTC), sources=(), digest="0" * 64, images=1, output_uri="s3://abc")
+    manifest = ModelManifest.parse((bundle / "model.json").read_bytes())
+    for document in (request, job, PartReport(**_REPORT), PredictionRow(**_ROW, **_SCORED), manifest):
+        dumped = document.model_dump_json(indent=2)
+        assert "unsure" not in dumped
+        assert "decision" not in dumped
+    assert manifest.model_dump_json(indent=2).encode() == (bundle / "model.json").read_bytes()
+    assert "unsure" not in (bundle / "evaluation.json").read_text()
+
+
+def test_a_band_is_part_of_a_request_and_of_its_digest() -> None:
+    """It is kept in JSON, and another band is another request."""
+    bands: list[dict[str, Any]] = [{}, {"unsure": [0.3, 0.7]}, {"unsure": [0.3, 0.8]}, {"unsure": [0.5, 0.5]}]
+    requests = [ClassifyRequest.parse(json.dumps(ASKED | band)) for band in bands]
+    assert len({request.digest() for request in requests}) == 4
+    assert [ClassifyRequest.parse(request.model_dump_json()) for request in requests] == requests
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"unsure": [0.6, 0.7]},
+        {"unsure": [0.3, 0.7], "labels": ["cat", "unsure"]},
+        {"unsure": [0.3, 0.7], "labels": ["Unsure", "cat"]},
+    ],
+)
+def test_a_model_has_no_band_that_contradicts_it(changes: dict[str, Any]) -> None:
+    """It holds the threshold, and no class has the name of no answer."""
+    with pytest.raises(ValueError, match="'unsure'"):
+        ModelManifest.parse(json.dumps(_MODEL | changes))
+    assert ModelManifest.parse(json.dumps(_MODEL | {"labels": ["Unsure", "cat"]})).unsure is None
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        (_SCORED | {"decision": "cat"}, "a decision is the label or 'unsure'"),
+        ({"error_code": "damaged", "decision": "unsure"}, "a row without a score has no decision"),
+    ],
+)
+def test_a_decision_is_the_label_or_unsure(cells: dict[str, Any], reason: str) -> None:
+    """And only a row with a score has one."""
+    with pytest.raises(ValidationError, match=reason):
+        PredictionRow(**_ROW, **cells)
+    for decision in ("dog", "unsure", None):
+        assert PredictionRow(**_ROW, **_SCORED, decision=decision).decision == decision
+
+
+@pytest.mark.parametrize(
+    "changes", [{"unsure": (0.3, 0.7)}, {"unsure_rows": 1}, {"unsure": (0.3, 0.7), "unsure_rows": 8}]
+)
+def test_a_report_counts_the_unsure_rows_where_there_is_a_band(changes: dict[str, Any]) -> None:
+    """They are among the scored ones."""
+    with pytest.raises(ValidationError, match="unsure rows"):
+        PartReport(**_REPORT | changes)
+    report = PartReport(**_REPORT, unsure=(0.3, 0.7), unsure_rows=7)
+    assert PartReport.model_validate_json(report.model_dump_json()) == report

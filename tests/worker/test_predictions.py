@@ -3,6 +3,8 @@
 import csv
 import io
 import string
+from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.contract import ManifestRef, PredictionRow
+from worker.contract import ManifestRef, ModelManifest, PredictionRow
 from worker.errors import ErrorCode, Reject
 from worker.manifest.references import references
 from worker.predictions import COLUMNS, Rule, csv_bytes, from_csv, only_failed, to_csv
@@ -193,3 +195,79 @@ def test_failed_images_in_storage_can_be_tried_again(asked: list[tuple[bool, str
     rows = [_scored(i, ref) if fine else _failed(i, ref) for i, (fine, ref) in enumerate([*asked, (False, "s3://b/k")])]
     refs = _references(only_failed(to_csv(rows)))
     assert refs == [row.source_ref for row in rows if row.error_code]
+
+
+@given(score=shares, low=shares, high=shares, threshold=shares)
+@example(score=0.3, low=0.3, high=0.7, threshold=0.5)
+@example(score=0.7, low=0.3, high=0.7, threshold=0.5)
+@example(score=0.29999999999, low=0.3, high=0.7, threshold=0.5)
+@example(score=0.5, low=0.5, high=0.5, threshold=0.5)
+def test_the_decision_agrees_with_the_score_and_the_band_as_written(
+    score: float, low: float, high: float, threshold: float
+) -> None:
+    """Unsure from the lower end of the band up to, but not including, the upper one; elsewhere it is the label."""
+    low, threshold, high = sorted((low, threshold, high))
+    rule = Rule(labels=("cat", "dog"), threshold=threshold, model_version="v1", unsure=(low, high))
+    (row,) = from_csv(to_csv([rule.scored(0, "s3://b/k", score)], decided=True))
+    assert row.score is not None
+    assert row.decision == ("unsure" if low <= row.score < high else row.label)
+
+
+@given(st.lists(prediction_rows(), max_size=8), st.lists(st.booleans(), min_size=8, max_size=8))
+def test_a_file_with_decisions_has_them_in_a_last_column(rows: list[PredictionRow], unsure: list[bool]) -> None:
+    """It reads back as it was written, and all other columns are what they are without it."""
+    decided = [
+        row.model_copy(update={"decision": ("unsure" if is_unsure else row.label) if row.label else None})
+        for row, is_unsure in zip(rows, unsure, strict=False)
+    ]
+    data = to_csv(decided, decided=True)
+    assert data.startswith(HEADER.rstrip(b"\n") + b",decision\n")
+    assert from_csv(data) == decided
+    assert csv_bytes(line[:-1] for line in _cells(data))[: len(HEADER)] == HEADER
+    assert from_csv(to_csv(decided)) == rows
+    assert only_failed(data) == only_failed(to_csv(rows))
+
+
+def test_a_file_with_decisions_is_a_manifest_too() -> None:
+    """Its references are read without the guard against formulas."""
+    rows = [_scored(0, "=1").model_copy(update={"decision": "unsure"}), _failed(1, "s3://b/k")]
+    assert _references(to_csv(rows, decided=True)) == ["=1", "s3://b/k"]
+
+
+def _manifest(**fields: object) -> ModelManifest:
+    model = {"name": "pets", "version": "v1", "created_at": datetime.now(UTC), "labels": ("cat", "dog")}
+    digests = {"decoder_fingerprint": "0" * 64, "dataset_digest": "0" * 64}
+    nothing: dict[str, object] = {"files": {}, "training_config": {}, "libraries": {}, "metrics": {}}
+    return ModelManifest.model_validate(model | digests | nothing | {"image_size": 96, "threshold": 0.5} | fields)
+
+
+@pytest.mark.parametrize(
+    ("asked", "used"),
+    [
+        ({}, (0.5, (0.4, 0.6))),
+        ({"threshold": 0.55}, (0.55, None)),
+        ({"threshold": 0.5}, (0.5, None)),
+        ({"unsure": (0.1, 0.9)}, (0.5, (0.1, 0.9))),
+        ({"threshold": 0.8, "unsure": (0.7, 0.9)}, (0.8, (0.7, 0.9))),
+    ],
+)
+def test_the_band_of_a_model_belongs_to_its_threshold(
+    asked: dict[str, Any], used: tuple[float, tuple[float, float] | None]
+) -> None:
+    """A request with a threshold of its own has no band but its own."""
+    rule = Rule.of(_manifest(unsure=(0.4, 0.6)), **asked)
+    assert (rule.threshold, rule.unsure) == used
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ({"threshold": 0.95}, "'unsure' must hold the threshold"),
+        ({"labels": ("cat", "UNSURE")}, "a class has that name"),
+    ],
+)
+def test_a_band_that_does_not_fit_the_model_is_refused(model: dict[str, Any], reason: str) -> None:
+    """The request goes to the dead-letter queue with the reason."""
+    with pytest.raises(Reject, match=reason) as caught:
+        Rule.of(_manifest(**model), unsure=(0.3, 0.7))
+    assert caught.value.code is ErrorCode.BAD_REQUEST

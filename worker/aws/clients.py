@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient
     from botocore.model import OperationModel
     from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_s3 import S3Client
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
 
@@ -47,11 +48,7 @@ def open_storage(session: boto3.Session, *, bucket_owner: str | None = None) -> 
     With ``bucket_owner``, an account of 12 digits, every call names it, and S3 refuses those to buckets of another one:
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html
     """
-    # Path style works everywhere: on AWS, emulators, MinIO and VPC endpoints.
-    s3 = session.client("s3", config=_config(path_style=True))
-    _refuse_cut_answers(s3)
-    if bucket_owner is not None:
-        s3.meta.events.register("before-parameter-build.s3", _expecting(bucket_owner))
+    s3 = open_s3(session, bucket_owner=bucket_owner)
     # Both libraries use the endpoint that boto3 chose: obstore would read the same variables in another way.
     endpoint = s3.meta.endpoint_url
     provider = Boto3CredentialProvider(session)
@@ -74,6 +71,16 @@ def open_storage(session: boto3.Session, *, bucket_owner: str | None = None) -> 
         )
 
     return Storage(s3=s3, open_bucket=open_bucket)
+
+
+def open_s3(session: boto3.Session, *, bucket_owner: str | None = None) -> "S3Client":
+    """Opens an S3 client, every call of which names the owner of the buckets, if there is one."""
+    # Path style works everywhere: on AWS, emulators, MinIO and VPC endpoints.
+    s3 = session.client("s3", config=_config(path_style=True))
+    _refuse_cut_answers(s3)
+    if bucket_owner is not None:
+        s3.meta.events.register("before-parameter-build.s3", _expecting(bucket_owner))
+    return s3
 
 
 def open_sqs(session: boto3.Session) -> "SQSClient":
@@ -129,8 +136,9 @@ def _expecting(bucket_owner: str) -> Callable[..., None]:
 
     def add(params: dict[str, Any], model: "OperationModel", **_: Any) -> None:  # noqa: ANN401 - botocore's
         shape = model.input_shape
-        if shape is not None and "ExpectedBucketOwner" in shape.members:
-            params.setdefault("ExpectedBucketOwner", bucket_owner)
+        for name in ("ExpectedBucketOwner", "ExpectedSourceBucketOwner"):  # the second one: of a copy
+            if shape is not None and name in shape.members:
+                params.setdefault(name, bucket_owner)
 
     return add
 

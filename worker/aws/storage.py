@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, overload
 
 import obstore
 from botocore.exceptions import ClientError
+from obstore.exceptions import NotModifiedError
 
 from worker.aws.failures import (
     BOTO_ERRORS,
@@ -118,9 +119,32 @@ class Storage:
             raise
         except OBSTORE_ERRORS as error:
             raise from_obstore(error, uri, key) from error
-        if len(body) != size:
-            raise Retry(ErrorCode.UNAVAILABLE, f"{uri}: {len(body):,} of {size:,} bytes arrived")
+        _check_length(uri, len(body), size)
         return body
+
+    def read_if_changed(self, uri: str, *, max_bytes: int, known: str | None) -> tuple[bytes, str | None] | None:
+        """Reads a complete object with its entity tag, or returns None where the tag is still ``known``.
+
+        Takes one request, and the permission ``s3:GetObject`` alone. Raises what ``read`` does.
+        """
+        bucket, key = split(uri)
+        if _KEY_OBSTORE_CHANGES.search(key):
+            with _deciding(uri):
+                answer = self._s3.get_object(Bucket=bucket, Key=key)
+                with closing(answer["Body"]) as stream:
+                    _check_size(uri, answer["ContentLength"], max_bytes)
+                    return None if answer["ETag"] == known else (stream.read(), answer["ETag"])
+        try:
+            found = obstore.get(self._bucket(bucket), key, options={"if_none_match": known} if known else None)
+            size = found.meta["size"]
+            _check_size(uri, size, max_bytes)
+            body = bytes(found.bytes())
+        except NotModifiedError:
+            return None
+        except OBSTORE_ERRORS as error:
+            raise from_obstore(error, uri, key) from error
+        _check_length(uri, len(body), size)
+        return body, found.meta["e_tag"]
 
     def find(self, uri: str, *, max_bytes: int) -> bytes | None:
         """Reads a small object, or returns None where there is none. A missing bucket is an error."""
@@ -320,3 +344,8 @@ def _given(**request: str | None) -> dict[str, Any]:
 def _check_size(uri: str, size_bytes: int, max_bytes: int) -> None:
     if size_bytes > max_bytes:
         raise Reject(ErrorCode.TOO_MANY_BYTES, f"{uri}: {size_bytes:,} bytes, over the limit of {max_bytes:,}")
+
+
+def _check_length(uri: str, arrived: int, size_bytes: int) -> None:
+    if arrived != size_bytes:
+        raise Retry(ErrorCode.UNAVAILABLE, f"{uri}: {arrived:,} of {size_bytes:,} bytes arrived")

@@ -14,7 +14,7 @@ from typing import Final
 
 from worker.aws.storage import Storage
 from worker.batch import cost
-from worker.batch.job_folder import JobRecord
+from worker.batch.job_folder import JobRecord, unsure_rows
 from worker.batch.part import write_errors
 from worker.batch.plan import ModelChoice, new_job
 from worker.contract import ClassifyRequest, Job, PartReport, PartSummary, Summary
@@ -95,7 +95,9 @@ class Completion:
             report = record.report()
             if report is None or record.has_shards():
                 return False
-            job = new_job(record.folder, report, sources=(), model=ModelChoice(), threshold=report.threshold)
+            job = new_job(
+                record.folder, report, sources=(), model=ModelChoice(), threshold=report.threshold, unsure=report.unsure
+            )
             record.create(job)
         if not _all_in(record, job):
             return False
@@ -141,6 +143,7 @@ class Completion:
             sources=(request.manifest.uri,) if request.manifest else (),
             model=ModelChoice(asked=request.model_uri, pinned=request.model_uri),
             threshold=request.threshold,
+            unsure=request.unsure,
         )
         if record.create(job):
             return job
@@ -197,6 +200,7 @@ def summarise(job: Job, reports: list[PartReport]) -> Summary:
         failed=failed,
         errors=dict(errors),
         positives=sum(report.positives for report in reports),
+        unsure_rows=unsure_rows(reports),
         models=tuple(dict.fromkeys(f"{report.model_name} {report.model_version}" for report in reports)),
         worker_s=round(worker_s, 3),
         cost_usd=round(cost.usd(images=rows, parts=len(reports), worker_s=worker_s), 6),

@@ -16,7 +16,7 @@ first request is sent and never comes back to an earlier one, an object of a lat
 """
 
 import re
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Self
@@ -24,7 +24,7 @@ from typing import Final, Self
 from pydantic import ValidationError
 
 from worker.aws.storage import Storage
-from worker.contract import Job, PartReport, explain
+from worker.contract import Job, PartReport, Summary, explain
 from worker.errors import ErrorCode, Reject, Retry
 from worker.threads import pool_of
 
@@ -42,6 +42,8 @@ EDITION: Final = "edition"
 
 _PART: Final = re.compile(r"part-(\d{5})\.csv")
 _MAX_JSON_BYTES: Final = 1024 * 1024
+#: Of 100,000 parts, 200 bytes each.
+_MAX_SUMMARY_BYTES: Final = 64 * 1024 * 1024
 _READERS: Final = 8
 _TRIES: Final = 5
 
@@ -127,6 +129,20 @@ class JobRecord:
         except ValidationError as error:
             reason = explain(error)
             raise Reject(ErrorCode.CONFLICT, f"{self.folder.job} was not written by twofold: {reason}") from None
+
+    def summary(self) -> Summary | None:
+        """Reads ``summary.json``, if it is there. It is that of a job for which ``is_complete`` is true.
+
+        Raises Reject ``conflict`` when it is not a summary.
+        """
+        body = self.storage.find(self.folder.summary, max_bytes=_MAX_SUMMARY_BYTES)
+        if body is None:
+            return None
+        try:
+            return Summary.model_validate_json(body)
+        except ValidationError as error:
+            reason = explain(error)
+            raise Reject(ErrorCode.CONFLICT, f"{self.folder.summary} was not written by twofold: {reason}") from None
 
     def create(self, job: Job) -> bool:
         """Writes ``job.json`` unless it is there. Returns whether it was written."""
@@ -266,3 +282,9 @@ def from_metadata(metadata: Mapping[str, str], uri: str) -> PartReport:
         return PartReport.model_validate_json(metadata.get(REPORT, ""))
     except ValidationError as error:
         raise Reject(ErrorCode.CONFLICT, f"{uri} was not written by a worker: {explain(error)}") from None
+
+
+def unsure_rows(reports: Iterable[PartReport]) -> int | None:
+    """Returns how many rows of some parts are unsure, or None where no part has a band of unsure scores."""
+    counts = [report.unsure_rows for report in reports if report.unsure_rows is not None]
+    return sum(counts) if counts else None

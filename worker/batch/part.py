@@ -15,7 +15,7 @@ from worker import predictions
 from worker.batch.attempt import Attempt
 from worker.batch.job_folder import MISSING_UPLOADS, JobRecord, as_metadata
 from worker.batch.resolve import PartToWrite
-from worker.contract import ClassifyRequest, ModelManifest, PartReport, PredictionRow
+from worker.contract import UNSURE, ClassifyRequest, ModelManifest, PartReport, PredictionRow
 from worker.errors import ErrorCode, Reject, Retry, TwofoldError
 from worker.predictions import Rule
 from worker.scoring.models import Model, Models
@@ -52,13 +52,13 @@ class PartWriter:
         """
         request = part.request
         model = self._models.get(part.model_uri)
-        rule = Rule.of(model.manifest, threshold=request.threshold)
+        rule = Rule.of(model.manifest, threshold=request.threshold, unsure=request.unsure)
         rows = []
         for row in self._rows(part, model, rule, attempt):
             rows.append(row)
             attempt.progress()
-        body = predictions.to_csv(rows)
-        report = _report(request, rows, body, model.manifest, seconds=time.monotonic() - part.started_s)
+        body = predictions.to_csv(rows, decided=rule.unsure is not None)
+        report = _report(request, rows, body, model.manifest, rule, seconds=time.monotonic() - part.started_s)
         report = self._commit(part, body, report)
         write_errors(part.record, report, request.shard or 0, edition=request.edition)
         return report
@@ -110,7 +110,13 @@ def _report_on(request: ClassifyRequest, record: JobRecord) -> PartReport | None
 
 
 def _report(
-    request: ClassifyRequest, rows: list[PredictionRow], body: bytes, model: ModelManifest, *, seconds: float
+    request: ClassifyRequest,
+    rows: list[PredictionRow],
+    body: bytes,
+    model: ModelManifest,
+    rule: Rule,
+    *,
+    seconds: float,
 ) -> PartReport:
     errors = Counter(row.error_code for row in rows if row.error_code is not None)
     return PartReport(
@@ -125,6 +131,8 @@ def _report(
         size_bytes=len(body),
         model_name=model.name,
         model_version=model.version,
-        threshold=model.threshold if request.threshold is None else request.threshold,
+        threshold=rule.threshold,
+        unsure=rule.unsure,
+        unsure_rows=None if rule.unsure is None else sum(row.decision == UNSURE for row in rows),
         seconds=round(seconds, 3),
     )

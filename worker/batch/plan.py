@@ -128,6 +128,7 @@ class Planner:
                 sources=(manifest.uri,) if manifest else (),
                 model=ModelChoice(asked=asked.model_uri, pinned=bundle) if shared else ModelChoice(),
                 threshold=asked.request.threshold,
+                unsure=asked.request.unsure,
             )
             job = self.write(shards, job, cancelled=cancelled, advance=lambda _: progress())
         self.submit(job, advance=lambda _: progress())
@@ -146,13 +147,14 @@ class Planner:
             raise _conflict(job)
 
 
-def new_job(
+def new_job(  # noqa: PLR0913 - all that a job asks for
     folder: JobFolder,
     images: Shards | PartReport,
     *,
     sources: tuple[str, ...],
     model: ModelChoice,
     threshold: float | None,
+    unsure: tuple[float, float] | None = None,
     parent: Job | None = None,
 ) -> Job:
     """Returns a job that is created now, in ``folder``.
@@ -174,16 +176,17 @@ def new_job(
         asked_model_uri=model.asked,
         output_uri=folder.output_uri,
         threshold=threshold,
+        unsure=unsure,
         parent=parent.job_id if parent else None,
         **contents,
     )
 
 
 def check_same(written: Job, job: Job) -> None:
-    """Raises Reject ``conflict`` unless both jobs have the same images, model, threshold and parent."""
+    """Raises Reject ``conflict`` unless both jobs have the same images, model, threshold, band and parent."""
 
     def asked(one: Job) -> tuple[object, ...]:
-        return one.digest, one.images, one.shards, one.asked_model_uri, one.threshold, one.parent
+        return one.digest, one.images, one.shards, one.asked_model_uri, one.threshold, one.unsure, one.parent
 
     if asked(written) != asked(job):
         raise _conflict(job)
@@ -195,7 +198,8 @@ def _conflict(job: Job) -> Reject:
         return Reject(ErrorCode.CONFLICT, reason)
     return Reject(
         ErrorCode.CONFLICT,
-        f"job {job.job_id} exists with other images, another model or another threshold: choose another job_id",
+        f"job {job.job_id} exists with other images, another model, another threshold or another band of unsure "
+        "scores: choose another job_id",
     )
 
 

@@ -13,7 +13,7 @@ from urllib.parse import unquote_plus
 
 from worker.errors import ErrorCode, Reject
 from worker.manifest.text import MAX_LINE
-from worker.predictions import COLUMNS, unguarded
+from worker.predictions import is_prediction_header, unguarded
 from worker.uris import is_bucket
 
 #: Characters of a reference. A longer one is cut off, and becomes a failed row.
@@ -88,7 +88,7 @@ def with_header(lines: Iterable[str]) -> Iterator[ImageRef]:
     obvious = obvious_columns(header)
     if not is_header(header) and len(obvious) != 1:
         raise csv.Error(f"no column source_ref, nor Bucket and Key, in {str(header)[:200]}")
-    if tuple(header) == COLUMNS:  # the failed rows of a prediction CSV, with its guard against formulas
+    if is_prediction_header(header):  # the failed rows of a prediction CSV, with its guard against formulas
         place = header.index("source_ref")
         return (ImageRef.of(unguarded(_cell(row, place))) for row in rows if row)
     places = [header.index(name) for name in ("source_ref", "source-ref") if name in header]

@@ -3,6 +3,7 @@
     {"do": "load", "sha256": …, "image_size": 160} and a graph  ->  {"probe": [0.98, …], "fingerprint": …}
     {"do": "score", "sha256": …, limits} and an image           ->  {"score": 0.98, "decode_ms": …, "score_ms": …}
     {"do": "decode", "size_px": 160, limits} and an image       ->  {"bytes": 76800} and the pixels
+    {"do": "thumbnail", "max_px": 160, limits} and an image     ->  {"bytes": 57600, "height": 120} and the pixels
     any of them                                                 ->  {"code": "damaged", "message": …}
 
 Before it decodes a large image it sends ``{"needs": bytes}`` and waits for an empty message, since the large images of
@@ -20,12 +21,13 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn
 
 from worker.errors import ErrorCode, Reject
-from worker.scoring.decoder import Pixels, decode, fingerprint
+from worker.scoring.decoder import Pixels, decode, fingerprint, thumbnail
 from worker.scoring.limits import MIB
 from worker.scoring.litert import Scorer
 from worker.scoring.probes import probes
@@ -91,8 +93,11 @@ class _Child:
                         answer = self._load(request, data)
                     case "score":
                         answer = self._score(request, data)
+                    case "thumbnail":
+                        pixels = self._decode(request, data, functools.partial(thumbnail, max_px=request["max_px"]))
+                        answer = {"bytes": pixels.nbytes, "height": len(pixels)}
                     case _:
-                        pixels = self._decode(request, data, size_px=request["size_px"])
+                        pixels = self._decode(request, data, functools.partial(decode, size_px=request["size_px"]))
                         answer = {"bytes": pixels.nbytes}
             except Reject as error:
                 answer = {"code": error.code.value, "message": error.message}
@@ -118,7 +123,7 @@ class _Child:
     def _score(self, request: dict[str, Any], data: bytes) -> dict[str, Any]:
         scorer, image_size = self._scorers[request["sha256"]]
         started_s = time.perf_counter()
-        pixels = self._decode(request, data, size_px=image_size)
+        pixels = self._decode(request, data, functools.partial(decode, size_px=image_size))
         decoded_s = time.perf_counter()
         try:
             score = scorer.score(pixels)
@@ -127,7 +132,7 @@ class _Child:
         scored_s = time.perf_counter()
         return {"score": score, "decode_ms": (decoded_s - started_s) * 1000, "score_ms": (scored_s - decoded_s) * 1000}
 
-    def _decode(self, request: dict[str, Any], data: bytes, *, size_px: int) -> Pixels:
+    def _decode(self, request: dict[str, Any], data: bytes, decoder: Callable[..., Pixels]) -> Pixels:
         large = len(data) > _SMALL_BYTES
 
         def admit(needed_bytes: int) -> None:
@@ -144,7 +149,7 @@ class _Child:
         signal.setitimer(signal.ITIMER_PROF, request["cpu_s"])  # SIGPROF ends the process, whatever it is doing
         _limit_memory(min(_OPEN_BYTES + len(data), request["memory_bytes"]))
         try:
-            return decode(data, size_px=size_px, admit=admit)
+            return decoder(data, admit=admit)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
             _limit_memory(None)

@@ -1,10 +1,11 @@
 """The image decoder, from untrusted bytes to pixels. Training and serving use this one.
 
-    decode(data, size_px=160)  ->  (160, 160, 3) uint8 RGB
+    decode(data, size_px=160)    ->  (160, 160, 3) uint8 RGB
+    thumbnail(data, max_px=160)  ->  (120, 160, 3) uint8 RGB, for people
 
-The image is resized to a square, ignoring its proportions, as Keras's ``image_dataset_from_directory`` does. EXIF
-orientation is applied, transparent parts are put on white, colour profiles are ignored, and an animation is its first
-frame.
+For a model the image is resized to a square, ignoring its proportions, as Keras's ``image_dataset_from_directory``
+does. A thumbnail keeps them. EXIF orientation is applied, transparent parts are put on white, colour profiles are
+ignored, and an animation is its first frame.
 
 A truncated file is refused, but not all damage can be detected: JPEG and PNG data with wrong pixels in the middle
 decodes without an error. Only the storage's checksums prove integrity.
@@ -38,6 +39,8 @@ from worker.errors import ErrorCode, Reject
 from worker.scoring.limits import MAX_BYTES, MAX_PIXELS, MAX_SIDE_PX
 
 Pixels = NDArray[np.uint8]
+#: Width and height of an image, to those of its pixels.
+_Fit = Callable[[tuple[int, int]], tuple[int, int]]
 
 #: Pillow registers 43 formats, some of which start other programs (EPS runs Ghostscript). It decodes these six itself.
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -93,6 +96,23 @@ def decode(data: bytes, *, size_px: int, admit: Callable[[int], None] = lambda _
     with the code ``empty``, ``too_many_bytes``, ``not_an_image``, ``too_many_pixels``, ``unsupported_pixels`` or
     ``damaged``, or else MemoryError, and nothing else, whatever the bytes are.
     """
+    return _decoded(data, lambda _: (size_px, size_px), admit)
+
+
+def thumbnail(data: bytes, *, max_px: int, admit: Callable[[int], None] = lambda _: None) -> Pixels:
+    """Decodes a file as ``decode`` does to ``(H, W, 3)`` uint8 RGB, in its own proportions.
+
+    The longer side has ``max_px`` pixels, or fewer: a small image is not enlarged.
+    """
+
+    def fit(size: tuple[int, int]) -> tuple[int, int]:
+        scale = min(1.0, max_px / max(size))
+        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+    return _decoded(data, fit, admit)
+
+
+def _decoded(data: bytes, fit: _Fit, admit: Callable[[int], None]) -> Pixels:
     if not data:
         raise Reject(ErrorCode.EMPTY, "the file has no bytes")
     if len(data) > MAX_BYTES:
@@ -103,7 +123,7 @@ def decode(data: bytes, *, size_px: int, admit: Callable[[int], None] = lambda _
         admit(4 * 4 * math.prod(webp_size))  # two frames of its own, the one it hands over, and Pillow's copy
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return _pixels(image, size_px, (lambda _: None) if webp_size else admit)
+            return _pixels(image, fit, (lambda _: None) if webp_size else admit)
     except (Reject, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -141,20 +161,20 @@ def _plainly(error: Exception) -> str:
     return f"{words} ({type(error).__name__}: {text})" if adds and text else words
 
 
-def _pixels(image: Image.Image, size_px: int, admit: Callable[[int], None]) -> Pixels:
+def _pixels(image: Image.Image, fit: _Fit, admit: Callable[[int], None]) -> Pixels:
     width, height = image.size
     _check_size(width, height)
-    # libjpeg can decode at 1/2, 1/4 or 1/8 of the size where that is still >= size_px, which is several times faster.
-    image.draft(None, (size_px, size_px))
+    # libjpeg can decode at 1/2, 1/4 or 1/8 of the size where that is still large enough, which is several times faster.
+    image.draft(None, fit(image.size))
     admit(_needs(image, width * height))
     image.load()
     # After load(): TIFF turns itself upright there, and PNG may carry its EXIF after the pixels.
     turn = _UPRIGHT.get(_orientation(image))
-    # For a square the order does not change the result, and turning after resizing moves fewer pixels.
-    square = _on_white(_resized(_eight_bit(image), size_px))
+    # The order does not change the result, and turning after resizing moves fewer pixels.
+    resized = _on_white(_resized(_eight_bit(image), fit(image.size)))
     if turn is not None:
-        square = square.transpose(turn)
-    return np.asarray(square, dtype=np.uint8)
+        resized = resized.transpose(turn)
+    return np.asarray(resized, dtype=np.uint8)
 
 
 def _check_size(width: int, height: int) -> None:
@@ -209,12 +229,12 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return _replaced(image, "RGBA" if image.has_transparency_data else "RGB")
 
 
-def _resized(image: Image.Image, size_px: int) -> Image.Image:
-    if image.size == (size_px, size_px):
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    if image.size == size:
         return image
     # As Pillow does it, with transparent pixels weighted by their opacity, but never with three copies in memory.
     weighted = _replaced(image, {"RGBA": "RGBa"}.get(image.mode, image.mode))
-    return weighted.resize((size_px, size_px), Image.Resampling.BICUBIC).convert(image.mode)
+    return weighted.resize(size, Image.Resampling.BICUBIC).convert(image.mode)
 
 
 def _replaced(image: Image.Image, mode: str) -> Image.Image:
@@ -226,11 +246,11 @@ def _replaced(image: Image.Image, mode: str) -> Image.Image:
     return converted
 
 
-def _on_white(square: Image.Image) -> Image.Image:
-    if square.mode == "RGB":
-        return square
-    paper = Image.new("RGBA", square.size, "white")
-    return Image.alpha_composite(paper, square).convert("RGB")
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    paper = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(paper, image).convert("RGB")
 
 
 @functools.cache

@@ -271,6 +271,18 @@ class Sandbox:
         """Returns the ``(size_px, size_px, 3)`` uint8 RGB pixels of an image file. Raises Reject, or Broken."""
         return self._ask({"do": "decode", "size_px": size_px}, data)[1]
 
+    def thumbnail(self, data: bytes | memoryview, *, max_px: int) -> tuple[bytes, int]:
+        """Returns the ``(H, W, 3)`` uint8 RGB pixels of an image file in its proportions, and H. Raises as ``decode``.
+
+        Neither side has more than ``max_px`` pixels.
+        """
+        answer, pixels = self._ask({"do": "thumbnail", "max_px": max_px}, data)
+        height = _int(answer.get("height"))
+        width, rest = divmod(len(pixels), 3 * height) if height else (0, 0)
+        if rest or not (1 <= width <= max_px and height <= max_px):
+            raise _nonsense()
+        return pixels, height
+
     def _ask(
         self,
         request: dict[str, Any],

@@ -88,7 +88,7 @@ def test_every_command_follows_the_conventions() -> None:
 def test_the_commands_that_use_a_queue_or_a_bucket_read_the_settings_of_the_folder() -> None:
     """Those of an account do not: they would deploy to the emulator of the folder."""
     reading = {path for path, command in COMMANDS.items() if isinstance(command, InFolder)}
-    assert {path[0] for path in reading} == {"batch", "doctor", "model", "train"}
+    assert {path[0] for path in reading} == {"batch", "doctor", "label", "model", "train"}
     assert {path for path in reading if path[0] == "train"} == {("train", "run")}
     commands = {path for path in COMMANDS if len(path) == 2 and path[0] in {"batch", "model"}}
     assert commands <= reading

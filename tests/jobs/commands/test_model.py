@@ -6,11 +6,13 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from jobs.cli import main
 from jobs.commands.app import app
+from jobs.metrics.unsure_rule import BandFigures
 from jobs.models.champion import Champions
 from jobs.store import FolderStore
 from jobs.wording import program
@@ -109,6 +111,25 @@ def test_show_says_that_the_test_images_do_not_bear_out_the_threshold(models_fol
         "The test images do not bear out the threshold: asked for a recall of at least 0.99; on the test images 0.950, "
         "95 % interval 0.900 to 0.980."
     )
+
+
+def test_show_states_the_band_and_whether_the_test_images_bear_it_out(models_folder: Path) -> None:
+    """With the share that is unsure, and how many of the others are right."""
+    folder = models_folder / "digits/v1"
+    assert "unsure" not in _run("show", folder)
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    truth, scores = np.array([0, 1, 1, 0] * 5), np.array([0.1, 0.9, 0.5, 0.8] * 5)
+    rule = "precision>=0.9 for both"
+    figures = BandFigures.of(truth, scores, threshold=0.5, band=(0.4, 0.6), rule=rule)
+    evaluation |= {"unsure": figures.as_json(("eight", "three"))}
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    manifest = json.loads((folder / "model.json").read_text()) | {"unsure": [0.4, 0.6]}
+    (folder / "model.json").write_text(json.dumps(manifest))
+    shown = " ".join(_run("show", folder).split())
+    assert "The test images do not bear out the band of unsure scores: asked for precision>=0.9 for both; " in shown
+    assert "on the test images 0.500 (95 % interval 0.237 to 0.763) for three." in shown
+    assert "│ unsure │ scores from 0.4 to below 0.6 │" in shown
+    assert re.search(r"│ unsure │ 0\.2500 │ 0\.\d+ to 0\.\d+ │ │ right where not unsure │ 0\.6667 │", shown)
 
 
 def test_a_copy_leaves_the_champion_unless_it_is_the_first_version(models_folder: Path, tmp_path: Path) -> None:

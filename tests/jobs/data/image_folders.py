@@ -3,6 +3,7 @@
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,8 @@ def pack(data: Path, archive: Path) -> Path:
     return archive
 
 
-def open_data(data: Path | str, **options: object) -> Dataset:
+def open_data(data: Path | str | Sequence[Path | str], **options: object) -> Dataset:
     """Opens the dataset as a training job does."""
-    config = TrainConfig.model_validate({"data": str(data), "output": "out", "cache": Path("no-cache"), **options})
+    sources = [str(data)] if isinstance(data, Path | str) else [*map(str, data)]
+    config = TrainConfig.model_validate({"data": sources, "output": "out", "cache": Path("no-cache"), **options})
     return open_dataset(config, QUIET)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jobs.models.bundle import ImagePlaces
 from jobs.models.champion import Champions
 from jobs.models.gate import Gate, PromotionRefused
 from jobs.models.promotion import Change, promote, rollback
@@ -20,8 +21,9 @@ from worker.contract import ChampionPointer
 _QUIET = Reporter(quiet=True)
 
 
-def _promote(store: Store, version: str, *, margin: float = 0.005, **options: Any) -> Change:
-    return promote(store, "digits", version, Gate(margin=margin, reporter=_QUIET, **options))
+def _promote(store: Store, version: str, *, margin: float = 0.005, data: Path | None = None, **options: Any) -> Change:
+    places = None if data is None else ImagePlaces.of_folder(data)
+    return promote(store, "digits", version, Gate(margin=margin, reporter=_QUIET, data=places, **options))
 
 
 def _champion(store: Store) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobs.models.bundle import read_bundle
+from jobs.models.bundle import ImagePlaces, read_bundle
 from jobs.models.verification import Verification, verify
 from jobs.progress import Reporter
 from jobs.store import FolderStore, Store
@@ -23,7 +23,8 @@ _QUIET = Reporter(quiet=True)
 def _verify(
     store: Store, *, version: str = "v1", data: Path | None = None, tolerance: float | None = None
 ) -> Verification:
-    return verify(read_bundle(store, "digits", version, _QUIET), data=data, tolerance=tolerance, reporter=_QUIET)
+    places = None if data is None else ImagePlaces.of_folder(data)
+    return verify(read_bundle(store, "digits", version, _QUIET), data=places, tolerance=tolerance, reporter=_QUIET)
 
 
 def _problems(verification: Verification) -> list[str]:
@@ -107,6 +108,20 @@ def test_an_edited_field_of_the_manifest_is_named(folder: FolderStore) -> None:
     manifest = json.loads(folder.read("digits/v1/model.json") or b"")
     folder.write("digits/v1/model.json", json.dumps(manifest | {"threshold": 0.4, "image_size": 96}).encode())
     assert _problems(_verify(folder)) == ["model.json: altered: threshold differs from evaluation.json"]
+
+
+def test_a_band_that_was_added_or_removed_is_named(folder: FolderStore, bundle: Path) -> None:
+    """It is written only where it is set, and would change the decisions."""
+    manifest = json.loads(folder.read("digits/v1/model.json") or b"")
+    folder.write("digits/v1/model.json", json.dumps(manifest | {"unsure": [0.1, 0.9]}).encode())
+    assert _problems(_verify(folder)) == ["model.json: altered: unsure differs from evaluation.json"]
+    add_version(folder, bundle, "v2", graph=b"never opened", unsure=[0.1, 0.9])
+    body = json.loads(folder.read("digits/v2/model.json") or b"")
+    assert read_bundle(folder, "digits", "v2", _QUIET).findings == []
+    for changed in ({key: value for key, value in body.items() if key != "unsure"}, body | {"unsure": [0.2, 0.9]}):
+        folder.write("digits/v2/model.json", json.dumps(changed).encode())
+        (finding,) = read_bundle(folder, "digits", "v2", _QUIET).findings
+        assert finding.problem == "altered: unsure differs from evaluation.json"
 
 
 def test_a_graph_with_other_scores_is_found(folder: FolderStore, bundle: Path, digit_images: Path) -> None:

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from jobs import html
 from jobs.batch.results import Line
-from jobs.report import html
+from jobs.metrics.unsure_rule import BandFigures
 from jobs.report.batch_page import (
     ADVICE,
     EACH,
@@ -93,6 +94,24 @@ def test_every_row_is_counted(page: Page) -> None:
     assert "not scored 1 16.7 % of the images tried" in text
     assert f"damaged 1 {ADVICE['damaged']} s3://a-bucket/pets/5.jpg" in text
     assert "twofold batch redrive june" in text
+
+
+def test_unsure_answers_are_counted_and_the_test_images_say_what_the_band_is_worth() -> None:
+    """The share in the job; on the test images the share, and how many of the others are right, with intervals."""
+    rows = _rows(SCORES, rule=replace(RULE, unsure=(0.4, 0.8)))
+    truth, scores = np.array([0, 0, 1, 1] * 10), np.array([0.1, 0.2, 0.9, 0.5] * 10)
+    band = BandFigures.of(truth, scores, threshold=0.5, band=(0.4, 0.8))
+    page = Page(render(replace(_facts(rows), band=band)))
+    text = page.text.replace("\u202f", " ")
+    assert "cats 2 40.0 % of the scored images, 1 of them unsure" in text
+    assert "unsure 2 40.0 % of the scored images" in text
+    assert "2 images are unsure, 40.0 % of the scored ones. That is what scores from 0.4 to below 0.8 mean." in text
+    assert "Of the model\u2019s 40 test images, 25.0 % are unsure by this rule (14.2 % to 40.2 %" in text
+    assert "of the others 100 % are classified correctly (88.6 % to 100 %)." in text
+    assert [e.attributes["class"] for e in page.all("rect")].count("zone") == 1
+    without = Page(render(_facts(rows)))
+    assert "2 images are unsure, 40.0 % of the scored ones." in without.text.replace("\u202f", " ")
+    assert "unsure" not in render(_facts(_rows(SCORES)))
 
 
 def test_the_batch_report_loads_nothing_and_runs_nothing(page: Page) -> None:

@@ -13,6 +13,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from jobs.metrics.classification import evaluate
 from jobs.metrics.learning_curve import Curve, Point
+from jobs.metrics.unsure_rule import BandFigures
 from jobs.report.evaluation_page import QUARANTINE_ROWS, TrainingFacts, render
 from jobs.report.gallery import EACH, Answers, Choice, Gallery, choose
 from tests.jobs.report.strict_html import (
@@ -265,6 +266,37 @@ def test_on_a_telephone_each_figure_of_a_class_has_its_name_next_to_it() -> None
 def test_a_threshold_without_a_bound_has_nothing_to_bear_out(rule: str) -> None:
     """A number, or the best F1, promises nothing about other images."""
     assert "asked for" not in Page(render(_facts(_TRUTH, _SCORES, rule=rule))).text
+
+
+@pytest.mark.parametrize(
+    ("band", "said"),
+    [
+        (
+            (0.05, 0.95),
+            "Scores from 0.05 to below 0.95 mean unsure: 60 of the 60 images, 100% (interval 94.0% to 100% 1).",
+        ),
+        ((0.5, 0.9), "Scores from 0.5 to below 0.9 mean unsure: 0 of the 60 images, 0%"),
+        ((0.5, 0.9), "Of the 60, 96.7% are classified correctly (interval 88.6% to 99.1%): 100% of those called cats,"),
+        ((0.5, 0.5), "No score means unsure: 0 of the 60 images"),
+        ((0.05, 0.95), "No test image is outside of that band."),
+        ((0.05, 0.5), "mean unsure: 38 of the 60 images, 63.3%"),
+        ((0.05, 0.5), "none is called cats, 90.9% of those called dogs."),
+        (
+            (0.5, 0.5),
+            "The test images do not bear it out: asked for precision>=0.95 for both; on the test images 0.909",
+        ),
+    ],
+)
+def test_the_summary_says_what_a_band_of_unsure_scores_does(band: tuple[float, float], said: str) -> None:
+    """The share that is unsure and how many of the others are right, with intervals; and whether the rule holds."""
+    plain = _facts(_TRUTH, _SCORES)
+    figures = BandFigures.of(plain.truth, plain.scores, threshold=0.5, band=band, rule="precision>=0.95 for both")
+    page = Page(render(replace(plain, evaluation=plain.evaluation | {"unsure": figures.as_json(plain.labels)})))
+    assert said in _percent(page.text.partition("Left out")[0])
+    assert "Wilson\u2019s" in page.text
+    zones = [e for e in page.all("rect") if e.attributes.get("class") == "zone"]
+    assert len(zones) == (band[0] < band[1])
+    assert "unsure" not in render(plain)
 
 
 def test_terms_are_in_the_footnotes_and_plain_words_on_the_page(page: Page) -> None:

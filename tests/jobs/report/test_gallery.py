@@ -93,7 +93,7 @@ def test_the_mean_of_the_votes_is_what_the_answer_was_given_for(threshold: float
 
 def test_a_class_has_one_colour_on_the_page_and_in_the_maps() -> None:
     """That of the light page; the dark one has lighter shades of both."""
-    css = (REPOSITORY / "jobs/templates/page.css").read_text()
+    css = "".join((REPOSITORY / "jobs/templates" / name).read_text() for name in ("colours.css", "page.css"))
     for name, colour in zip(("zero", "one"), COLOURS, strict=True):
         shade = "#" + "".join(f"{int(part):02x}" for part in colour)
         assert f"--{name}: {shade};" in css

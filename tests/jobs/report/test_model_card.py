@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import yaml  # type: ignore[import-untyped]
 
+from jobs.metrics.unsure_rule import BandFigures
 from jobs.report import model_card
 from worker.contract import ModelManifest
 
@@ -63,3 +65,17 @@ def test_labels_of_any_folder_cannot_break_the_card(bundle: Path) -> None:
     assert "\n# dogs" not in body
     rows = [line for line in body.splitlines() if line.startswith("|")]
     assert {line.replace(r"\|", "").count("|") for line in rows} == {5}
+
+
+def test_the_card_states_the_band(bundle: Path) -> None:
+    """With its rule, and what it does on the test images. A model without one has no word about it."""
+    manifest, evaluation = _bundle(bundle)
+    assert "unsure" not in (bundle / "README.md").read_text()
+    figures = BandFigures.of(
+        np.array([0, 1, 1, 0]), np.array([0.1, 0.9, 0.5, 0.8]), threshold=0.5, band=(0.4, 0.6), rule="0.4:0.6"
+    )
+    text = model_card.render(manifest, evaluation | {"unsure": figures.as_json(("eight", "three"))}).decode()
+    assert (
+        "A score from 0.4 up to, but not including, 0.6 means unsure, by the rule `0.4:0.6`. Of the test images, 1 of "
+        "4 are unsure, and of the others 0.6667 are classified correctly (95 % interval 0.2077 to 0.9385)."
+    ) in text

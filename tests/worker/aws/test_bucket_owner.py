@@ -38,6 +38,7 @@ def _calls(bench: Bench) -> dict[str, Callable[[Storage], object]]:
         "metadata": lambda storage: storage.metadata(uri),
         "overwrite": lambda storage: storage.overwrite(uri, b"x", etag="none", content_type="text/plain"),
         "read": lambda storage: storage.read(f"{folder}/by-boto3", max_bytes=9),
+        "read_if_changed": lambda storage: storage.read_if_changed(f"{folder}/by-boto3", max_bytes=9, known=None),
         "read_range": lambda storage: storage.read_range(uri, start=0, end=1, etag=None),
         "remove": lambda storage: storage.remove(f"{folder}none"),
         "replace": lambda storage: storage.replace(uri, b"y", seen=b"x", content_type="text/plain"),

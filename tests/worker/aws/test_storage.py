@@ -51,6 +51,24 @@ def test_a_leading_slash_is_another_object(ministack_bench: Bench, monkeypatch: 
     assert storage.read(without, max_bytes=10) == b"none"
 
 
+@pytest.mark.parametrize("key", ["plain.jpg", "two//slashes.jpg"])
+def test_an_object_that_has_not_changed_is_not_read_again(bench: Bench, storage: Storage, key: str) -> None:
+    """By its entity tag, in one request; a changed one comes with its new tag."""
+    uri = bench.put(key, b"old")
+    first = storage.read_if_changed(uri, max_bytes=10, known=None)
+    assert first is not None
+    assert first == (b"old", next(storage.list(uri)).etag)
+    assert storage.read_if_changed(uri, max_bytes=10, known=first[1]) is None
+    bench.put(key, b"new")
+    again = storage.read_if_changed(uri, max_bytes=10, known=first[1])
+    assert again is not None
+    assert (again[0], again[1] != first[1]) == (b"new", True)
+    with pytest.raises(Reject, match="over the limit of 2"):
+        storage.read_if_changed(uri, max_bytes=2, known=None)
+    with pytest.raises(Reject, match="not_found"):
+        storage.read_if_changed(f"{uri}-gone", max_bytes=10, known=None)
+
+
 def test_a_range_is_of_the_version_that_is_asked_for(bench: Bench, storage: Storage) -> None:
     """An object that has changed in between is read again from its start."""
     uri = bench.put("large.zip", b"0123456789")

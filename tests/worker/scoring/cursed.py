@@ -9,6 +9,8 @@ import signal
 import time
 from typing import Any
 
+import numpy as np
+
 from worker.scoring import child, decoder
 
 PROGRAM = (
@@ -16,9 +18,9 @@ PROGRAM = (
     "from worker.scoring.template import serve; serve(int(sys.argv[1]))"
 )
 
-CRASH, ABORT, LEAVE, HANG, SLEEP, BLOAT, LIE, SLANDER, BOAST = (
+CRASH, ABORT, LEAVE, HANG, SLEEP, BLOAT, LIE, SLANDER, BOAST, STRETCH = (
     f"cursed: {what}".encode()
-    for what in ("crash", "abort", "leave", "hang", "sleep", "bloat", "lie", "slander", "boast")
+    for what in ("crash", "abort", "leave", "hang", "sleep", "bloat", "lie", "slander", "boast", "stretch")
 )
 #: What a child says that an image has taken over.
 _LIES = {
@@ -30,13 +32,17 @@ _LIES = {
 
 def curse() -> None:
     """Makes children obey."""
-    decode = decoder.decode
+    decode, thumbnail = decoder.decode, decoder.thumbnail
 
     def obeying(data: bytes, **options: Any) -> Any:
         _obey(data)
         return decode(data, **options)
 
-    vars(child)["decode"] = obeying
+    def stretching(data: bytes, **options: Any) -> Any:
+        _obey(data)
+        return np.zeros((2, 5000, 3), np.uint8) if data == STRETCH else thumbnail(data, **options)
+
+    vars(child)["decode"], vars(child)["thumbnail"] = obeying, stretching
 
 
 def _obey(data: bytes) -> None:

@@ -19,7 +19,7 @@ from tests.hostile.catalogue import CATALOGUE, IMAGE, Entry
 from tests.hostile.files import encoded, png
 from tests.hostile.images import as_kind
 from worker.errors import ErrorCode, Reject
-from worker.scoring.decoder import FORMATS, Pixels, decode, fingerprint
+from worker.scoring.decoder import FORMATS, Pixels, decode, fingerprint, thumbnail
 from worker.scoring.limits import MAX_BYTES, MAX_PIXELS
 
 # Pillow warns about odd files, and odd files are what is tested here.
@@ -166,6 +166,28 @@ def test_a_large_photograph_is_upright(orientation: int) -> None:
     upright = _photograph(480, 640)
     pixels = decode(_turned(upright, orientation, "JPEG", quality=90), size_px=64)
     assert _difference(pixels, decode(encoded(upright, "JPEG", quality=90), size_px=64)) < 2
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_thumbnail_shows_an_image_upright_and_in_its_proportions(kind: str, orientation: int) -> None:
+    """The longer side has the size asked for."""
+    pixels = thumbnail(_turned(_quarters(60, 80), orientation, kind), max_px=40)
+    assert pixels.shape == (30, 40, 3)
+    corners = [pixels[7, 10], pixels[7, 30], pixels[22, 10], pixels[22, 30]]
+    assert np.abs(np.array(corners, int) - [RED, GREEN, BLUE, WHITE]).max() <= 12
+
+
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [((480, 640), (150, 200)), ((640, 480), (200, 150)), ((900, 3), (200, 1)), ((30, 40), (30, 40)), ((1, 1), (1, 1))],
+)
+def test_a_thumbnail_is_never_larger_than_asked_or_than_the_image(
+    stored: tuple[int, int], shown: tuple[int, int]
+) -> None:
+    """``(H, W)``; also where libjpeg decodes at a fraction of the size."""
+    for kind in ("JPEG", "PNG"):
+        assert thumbnail(encoded(_photograph(*stored), kind), max_px=200).shape == (*shown, 3)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 99, 65535])

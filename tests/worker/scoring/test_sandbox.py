@@ -91,6 +91,18 @@ def test_an_image_that_harms_its_process_is_rejected_with_the_reason(
     assert 0 <= cursed_sandbox.score(image, graph).score <= 1
 
 
+def test_a_harmful_image_costs_its_own_thumbnail_only(cursed_sandbox: Sandbox, image: bytes) -> None:
+    """Within the limits of scoring. No thumbnail is larger than was asked for."""
+    crashed = ErrorCode.DECODER_CRASHED
+    codes = {cursed.CRASH: crashed, cursed.HANG: ErrorCode.TOO_SLOW, cursed.LIE: crashed, cursed.STRETCH: crashed}
+    for curse, code in codes.items():
+        with pytest.raises(Reject) as caught:
+            cursed_sandbox.thumbnail(curse, max_px=64)
+        assert caught.value.code is code
+        pixels, height = cursed_sandbox.thumbnail(image, max_px=64)
+        assert len(pixels) == 3 * height * height  # the digits are square
+
+
 def test_the_neighbours_of_harmful_images_are_scored(cursed_sandbox: Sandbox, graph: ModelGraph, image: bytes) -> None:
     """While some processes are killed, the others work on."""
     expected = cursed_sandbox.score(image, graph).score

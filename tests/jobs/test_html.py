@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from jobs.report.html import compact, count, figure, file_name, percent, plain, points, short
+from jobs.html import compact, count, figure, file_name, percent, plain, points, short
 from jobs.wording import duration, money
 from tests.conftest import REPOSITORY
 
@@ -66,7 +66,7 @@ def test_a_file_is_called_by_the_last_part_of_its_address() -> None:
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_text_and_marks_have_the_contrast_that_wcag_asks_for(theme: int) -> None:
     """4.5 to 1 for text (WCAG 2.2, 1.4.3, AA), on both backgrounds, and 3 to 1 for the marks of charts (1.4.11)."""
-    css = (REPOSITORY / "jobs/templates/page.css").read_text()
+    css = (REPOSITORY / "jobs/templates/colours.css").read_text()
     block = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[theme]
     colours = {name: _luminance(shade) for name, shade in re.findall(r"--(\w+): #(\w+)", block)}
     assert set(colours) == {"paper", "panel", "ink", "muted", "line", "zero", "one", "wrong", "mark", "link"}

@@ -1,10 +1,13 @@
-"""The shell of both reports: a self-contained HTML page from a template.
+"""The shell of every page: a self-contained HTML page from a template.
 
 Templates extend ``page.html.j2``. Its Content-Security-Policy allows inline styles and ``data:`` images, and nothing
-else: a page loads nothing and runs nothing. All text is escaped.
+else: a page loads nothing and runs nothing. The page for labelling replaces it by one that names its script and its
+style by their digests. All text is escaped.
 """
 
+import base64
 import functools
+import hashlib
 from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,11 +19,22 @@ from jobs.wording import duration, money
 #: Narrow, and no line breaks there.
 _SPACE: Final = "\u202f"
 _MINUS: Final = "\u2212"
+_TEMPLATES: Final = PackageLoader("jobs")
 
 
 def render(template: str, **context: object) -> str:
     """Renders a page. A name that the template uses and ``context`` lacks is an error."""
     return _environment().get_template(template).render(footnotes=Footnotes(), **context)
+
+
+def source(name: str) -> Markup:
+    """Returns a style or a script of the templates' folder as it is."""
+    return Markup(_TEMPLATES.get_source(_environment(), name)[0])  # noqa: S704 - a file of this package
+
+
+def digest(text: str) -> str:
+    """Returns how a Content-Security-Policy names the text of a script or of a style: ``'sha256-…'``."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 class Footnotes:
@@ -39,7 +53,7 @@ class Footnotes:
 @functools.cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("jobs"),
+        loader=_TEMPLATES,
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_finalize,
@@ -48,6 +62,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "printable": printable,
+        "digest": digest,
         "count": count,
         "compact": compact,
         "percent": percent,
