@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import functools
+import gc
 import json
 import os
 import signal
@@ -64,6 +65,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config.option.numprocesses = PROCESSES
     if has_xdist and config.option.numprocesses and config.option.dist == "no":
         config.option.dist = "worksteal"
+
+
+def pytest_runtest_setup() -> None:
+    """Collects garbage: an entry point of the worker that a test imports switches that off until it has started."""
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
