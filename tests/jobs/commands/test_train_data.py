@@ -69,6 +69,7 @@ def trained(trainer: Trainer, few_digits: Path, once: Once) -> Trained:
     return Trained(folder, stdout, stderr)
 
 
+@pytest.mark.slow
 def test_a_job_on_a_folder_and_a_reviewed_list_counts_both(trained: Trained) -> None:
     """In evaluation.json, which adds up to the images that were used, and in quarantine.csv."""
     found = trained.evaluation
@@ -88,6 +89,7 @@ def test_a_job_on_a_folder_and_a_reviewed_list_counts_both(trained: Trained) -> 
     assert "reviewed.csv: 1 line without a label, not used" in trained.stderr
 
 
+@pytest.mark.slow
 def test_model_and_report_say_how_many_reviewed_pictures_went_in(trained: Trained) -> None:
     """The end of the training, ``model show``, the report, and the model card, without this machine's folders."""
     said = describe_sources(trained.evaluation)
@@ -99,6 +101,7 @@ def test_model_and_report_say_how_many_reviewed_pictures_went_in(trained: Traine
     assert r"70 from pets, 10 from reviewed.csv \(all reviewed\)." in (trained.bundle / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_command_of_a_job_with_several_sources_repeats_it(trained: Trained) -> None:
     """Each source is an option of its own. model.json holds a list, and of a single source the string as ever."""
     recorded = json.loads((trained.bundle / "model.json").read_text())["training_config"]["data"]
@@ -110,6 +113,7 @@ def test_the_command_of_a_job_with_several_sources_repeats_it(trained: Trained) 
     assert TrainConfig(data=("pets",), output="out") == TrainConfig(data="pets", output="out")
 
 
+@pytest.mark.slow
 def test_the_test_images_of_all_sources_are_found_again(trained: Trained) -> None:
     """Without ``--data`` where they were, by name; with it by content, in sources of every kind."""
     manifest = ModelManifest.model_validate_json((trained.bundle / "model.json").read_bytes())
